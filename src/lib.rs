@@ -1,0 +1,18 @@
+//! iofog-connector: a relay for edge computing.
+//!
+//! Fog nodes sit behind NAT; their agents dial out to this daemon, and a Controller tells it over
+//! HTTP(S) which ports to open and whom to join. `docs/protocol.md` is the contract.
+//!
+//! Lower floors know nothing of higher ones:
+//!
+//! | floor | modules |
+//! |---|---|
+//! | what a daemon is told | [`config`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`] |
+//! | one socket, TLS or not | [`net`] |
+//! | the event loop | [`relay`] |
+//! | the control thread | [`control`] |
+
+pub mod limits;
+pub mod mapping;
+pub mod relay;
+pub mod secret;

@@ -1,0 +1,3 @@
+//! The event loop and everything it owns.
+
+pub mod command;
