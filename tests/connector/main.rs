@@ -5,7 +5,10 @@
 
 mod harness;
 mod agents;
+mod api;
 mod bulk;
+mod hostile;
+mod lifecycle;
 mod private;
 mod public;
 mod settings;

@@ -149,7 +149,7 @@ fn when_the_agent_ends_all_it_sent_reaches_the_user_before_the_end() {
                 agent.finish();
             });
             // A reader that begins late, so that the end overtakes the bytes if it can.
-            user.expect_first_bytes_late();
+            thread::sleep(SECOND / 4);
             let mut received = Payload::new(2);
             received.receive(&user, total);
             user.expect_clean_end();
@@ -196,11 +196,9 @@ fn a_half_closed_user_and_a_silent_agent_end_after_ten_seconds() {
     let (agent, user) = daemon.pair(&daemon.add_public(1));
     let start = Instant::now();
     user.finish();
-    thread::scope(|scope| {
-        scope.spawn(|| user.expect_end());
-        wait_for_the_end_of(&agent);
-    });
+    user.expect_clean_end();
     let took = start.elapsed();
+    agent.expect_end();
     assert!(took >= 9 * SECOND && took < 20 * SECOND, "ended after {took:?} instead of 10 s");
 }
 
@@ -213,15 +211,10 @@ fn a_half_closed_user_gives_way_to_one_who_waits() {
     let waiting = daemon.user(&mapping);
     let start = Instant::now();
     waiting.send(b"hello");
-    wait_for_the_end_of(&agent);
+    user.expect_clean_end();
     assert!(start.elapsed() < 4 * SECOND, "took {:?} instead of 200 ms", start.elapsed());
     drop(agent);
     daemon.agent(&mapping).expect(b"hello");
-}
-
-/// An agent may be told that its user half-closed by a FIN; what counts is when writing to it fails.
-fn wait_for_the_end_of(agent: &Peer) {
-    agent.expect_end();
 }
 
 #[test]
@@ -298,11 +291,4 @@ fn an_agent_that_does_not_read_lives_by_its_heartbeats() {
             }
         }
     });
-}
-
-impl Peer {
-    /// Leaves what comes in the kernel for a while.
-    fn expect_first_bytes_late(&self) {
-        thread::sleep(SECOND / 4); // a reader is slow by doing nothing; no condition stands for that
-    }
 }

@@ -67,6 +67,18 @@ impl Setup {
         self
     }
 
+    /// Leaves a key out of the settings file.
+    pub fn without(mut self, key: &str) -> Self {
+        self.settings.as_object_mut().expect("an object").remove(key);
+        self
+    }
+
+    /// Only the first `count` ports of the block for mappings.
+    pub fn first_ports(self, count: u16) -> Self {
+        let first = self.ports.mappings().0;
+        self.set("ports", json!([format!("{first}-{}", first + count - 1)]))
+    }
+
     pub fn certificate(self, certificate: Certificate) -> Self {
         Self { certificate, ..self }
     }

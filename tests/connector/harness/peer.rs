@@ -27,6 +27,11 @@ impl Dial {
         Self { to: (Ipv4Addr::LOCALHOST, port).into(), from: None, tls, small_buffers: false }
     }
 
+    /// To another address of this machine.
+    pub fn to(self, address: impl Into<IpAddr>) -> Self {
+        Self { to: (address.into(), self.to.port()).into(), ..self }
+    }
+
     /// Without TLS, whatever the daemon expects.
     pub fn without_tls(self) -> Self {
         Self { tls: None, ..self }
@@ -48,7 +53,7 @@ impl Dial {
 
     /// Connects, and finishes the TLS handshake if there is one.
     pub fn connect(&self) -> io::Result<Peer> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, None)?;
         if self.small_buffers {
             socket.set_recv_buffer_size(SMALL)?;
             socket.set_send_buffer_size(SMALL)?;
@@ -136,6 +141,11 @@ impl Peer {
             Some(tls) => lock(tls).writer().write_all(message)?,
         }
         self.flush_by(&mut outgoing, Instant::now() + patience)
+    }
+
+    /// Writes past TLS, which is how a stranger in the middle would.
+    pub fn send_raw(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.socket).write_all(bytes)
     }
 
     /// Finishes what [`Peer::send_within`] could not.
@@ -272,6 +282,19 @@ impl Peer {
     #[track_caller]
     pub fn expect_clean_end(&self) {
         assert_eq!(self.expect_end(), End::Clean);
+    }
+
+    /// The end, after whatever comes before it.
+    #[track_caller]
+    pub fn expect_end_at_last(&self, patience: Duration) -> End {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.hear(time_left(deadline).unwrap_or_default()) {
+                Heard::Message(_) => {}
+                Heard::Ended(end) => return end,
+                Heard::Silence => panic!("no end within {patience:?}"),
+            }
+        }
     }
 
     /// Neither bytes nor the end for [`SILENCE`].
