@@ -70,7 +70,8 @@ fn an_added_mapping_has_two_ports_and_fresh_secrets() {
 fn a_mapping_may_come_encoded_raw_or_bare() {
     let daemon = Setup::new(Mode::Plain).start();
     let json = public_mapping(60, 200_000).to_string();
-    for body in [form("mapping", &json), format!("mapping={json}"), json.clone(), form("mapping", &format!(" {json}"))] {
+    for body in [form("mapping", &json), format!("mapping={json}"), json.clone(), form("mapping", &format!(" {json}"))]
+    {
         let answer = daemon.controller().post(ADD, &body);
         assert_eq!(answer.status, 200, "{body}: {answer:?}");
     }
@@ -259,7 +260,8 @@ fn configs_json_has_the_originals_format() {
     assert_eq!(all, [entry(&public, [60, 60], [200_000, 0]), private.clone()]);
     daemon.controller().remove(&public);
     assert_eq!(stored(&daemon), json!({"mappings": [private]}));
-    let names: Vec<_> = fs::read_dir(daemon.folder()).expect("a folder").map(|f| f.expect("a file").file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(daemon.folder()).expect("a folder").map(|f| f.expect("a file").file_name()).collect();
     let leftover = names.iter().find(|name| name.to_string_lossy().contains("configs") && *name != "configs.json");
     assert_eq!(leftover, None);
 }

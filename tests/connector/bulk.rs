@@ -118,14 +118,7 @@ fn ask_one_question(daemon: &Daemon, mapping: &Mapping, seed: u64) {
 
 /// Joins `count` users that never read to agents that send until nobody takes any more.
 fn stalled_downloads(daemon: &Daemon, mapping: &Mapping, count: usize) -> Vec<(Peer, Peer)> {
-    let pairs: Vec<_> = (0..count)
-        .map(|_| {
-            let [agent, user] = mapping.ports.map(|port| daemon.dial(port).small_buffers().connect().expect("connected"));
-            agent.authorize(mapping, 0);
-            join(&agent, &user);
-            (agent, user)
-        })
-        .collect();
+    let pairs: Vec<_> = (0..count).map(|_| daemon.narrow_pair(mapping)).collect();
     thread::scope(|scope| {
         for (agent, _) in &pairs {
             scope.spawn(|| Payload::new(9).send_until_stalled(agent, 32 * MIB));

@@ -25,7 +25,7 @@ fn half_sent_requests_lock_nobody_out() {
         let half = post(STATUS, "mappingid=all");
         let open = || {
             let peer = api(daemon);
-            peer.send(half[..half.len() - 1].as_bytes());
+            peer.send(&half.as_bytes()[..half.len() - 1]);
             peer
         };
         let before = daemon.descriptors();
@@ -57,7 +57,7 @@ fn a_request_has_ten_seconds() {
         thread::scope(|scope| {
             for half in [1, 20, whole.len() - 1] {
                 let peer = api(daemon);
-                peer.send(whole[..half].as_bytes());
+                peer.send(&whole.as_bytes()[..half]);
                 scope.spawn(move || until_end(peer));
             }
             if daemon.mode == Mode::Tls {
@@ -92,7 +92,7 @@ fn garbage_instead_of_tls_is_closed() {
         &[0; 300],
         &[0xff; 20_000],
         b"\x16\x03\x01\xff\xffxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", // a record longer than may be
-        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", // a ClientHello without anything in it
+        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",              // a ClientHello without anything in it
     ];
     for port in [daemon.ports.api(), mapping.ports[0], mapping.ports[1]] {
         for bytes in garbage {

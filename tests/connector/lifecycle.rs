@@ -1,8 +1,8 @@
 //! From start to end: what a restart, a crash, a busy port or a lack of descriptors does.
 
 use crate::harness::{
-    Controller, Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Setup, form, in_both_modes, join, public_mapping,
-    wait_until,
+    Controller, Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Setup, form, in_both_modes, join,
+    public_mapping, wait_until,
 };
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -74,7 +74,8 @@ fn what_was_answered_outlives_a_crash() {
             changing.join().expect("a list")
         });
         daemon.start();
-        let stored: Value = serde_json::from_slice(&fs::read(daemon.path("configs.json")).expect("a file")).expect("JSON");
+        let stored: Value =
+            serde_json::from_slice(&fs::read(daemon.path("configs.json")).expect("a file")).expect("JSON");
         let stored = stored["mappings"].as_array().expect("a list");
         let ids: HashSet<&str> = stored.iter().filter_map(|mapping| mapping["id"].as_str()).collect();
         for id in &answered.open {
@@ -125,7 +126,9 @@ fn remove_under_traffic(daemon: &Daemon, round: u64) {
         agent.expect_end_at_last(PATIENCE);
         user.expect_end_at_last(PATIENCE);
     }
-    idle.iter().for_each(|peer| drop(peer.expect_end()));
+    for peer in &idle {
+        peer.expect_end();
+    }
 }
 
 #[test]
@@ -241,9 +244,7 @@ fn sigterm_delivers_what_is_in_flight_and_exits_0() {
         let mut daemon = Setup::new(mode).start();
         let mapping = daemon.add_public(2);
         let _idle = daemon.agent(&daemon.add_public(1));
-        let [agent, user] = mapping.ports.map(|port| daemon.dial(port).small_buffers().connect().expect("connected"));
-        agent.authorize(&mapping, 0);
-        join(&agent, &user);
+        let (agent, user) = daemon.narrow_pair(&mapping);
         // Three records: more than the user's kernel buffer takes, less than the daemon's own.
         Payload::new(1).send(&agent, 48 * 1024);
         let mut received = Payload::new(1);
@@ -258,20 +259,15 @@ fn sigterm_delivers_what_is_in_flight_and_exits_0() {
 
 #[test]
 fn the_end_does_not_wait_for_who_reads_nothing() {
-    in_both_modes_owned(|mut daemon| {
+    for mode in [Mode::Plain, Mode::Tls] {
+        let mut daemon = Setup::new(mode).start();
         let mapping = daemon.add_public(1);
-        let [agent, user] = mapping.ports.map(|port| daemon.dial(port).small_buffers().connect().expect("connected"));
-        agent.authorize(&mapping, 0);
-        join(&agent, &user);
+        let (agent, user) = daemon.narrow_pair(&mapping);
         Payload::new(1).send_until_stalled(&agent, 32 << 20);
         let start = Instant::now();
         assert_eq!(daemon.terminate().code(), Some(0));
         assert!(start.elapsed() < 8 * SECOND, "took {:?} instead of about 2 s", start.elapsed());
-    });
-}
-
-fn in_both_modes_owned(test: impl Fn(Daemon)) {
-    [Mode::Plain, Mode::Tls].map(|mode| test(Setup::new(mode).start()));
+    }
 }
 
 #[test]

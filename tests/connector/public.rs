@@ -234,9 +234,7 @@ fn back_pressure_reaches_either_sender_and_nothing_is_lost() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(2);
         for user_sends in [true, false] {
-            let [agent, user] = mapping.ports.map(|port| daemon.dial(port).small_buffers().connect().expect("connected"));
-            agent.authorize(&mapping, 0);
-            join(&agent, &user);
+            let (agent, user) = daemon.narrow_pair(&mapping);
             let (from, to) = if user_sends { (&user, &agent) } else { (&agent, &user) };
             let mut sent = Payload::new(4);
             sent.send_until_stalled(from, 32 << 20);
@@ -252,9 +250,7 @@ fn back_pressure_reaches_either_sender_and_nothing_is_lost() {
 fn a_stalled_agent_is_not_taken_for_dead() {
     in_both_modes(|daemon| {
         let mapping = daemon.add(&public_mapping(1, 1000));
-        let [agent, user] = mapping.ports.map(|port| daemon.dial(port).small_buffers().connect().expect("connected"));
-        agent.authorize(&mapping, 0);
-        join(&agent, &user);
+        let (agent, user) = daemon.narrow_pair(&mapping);
         let mut sent = Payload::new(5);
         sent.send_until_stalled(&agent, 32 << 20);
         // Its heartbeats would stand behind its data: three thresholds long nobody can hear it.
@@ -271,9 +267,7 @@ fn an_agent_that_does_not_read_lives_by_its_heartbeats() {
     // Over TLS only: the answers to the heartbeats must be told from the payload between them.
     let daemon = Setup::new(Mode::Tls).start();
     let mapping = daemon.add(&public_mapping(1, 2000));
-    let [agent, user] = mapping.ports.map(|port| daemon.dial(port).small_buffers().connect().expect("connected"));
-    agent.authorize(&mapping, 0);
-    join(&agent, &user);
+    let (agent, user) = daemon.narrow_pair(&mapping);
     let mut sent = Payload::new(6);
     sent.send_until_stalled(&user, 32 << 20);
     let start = Instant::now();

@@ -91,8 +91,8 @@ impl ApiConnection {
         self.answer_within(PATIENCE).expect("an answer")
     }
 
-    /// The next answer.
-    pub fn answer_within(&mut self, patience: Duration) -> io::Result<Answer> {
+    /// The next answer's status and headers.
+    pub fn head_within(&mut self, patience: Duration) -> io::Result<Answer> {
         let head = loop {
             if let Some(end) = self.heard.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break self.take(end + 4);
@@ -101,15 +101,18 @@ impl ApiConnection {
         };
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("no HTTP: {head:?}")))?;
-        let mut answer = Answer { status, head, body: String::new() };
-        if status >= 200 {
-            let length = answer.header("content-length").and_then(|length| length.parse().ok());
-            let length = length.ok_or_else(|| io::Error::other(format!("no Content-Length: {:?}", answer.head)))?;
-            while self.heard.len() < length {
-                self.hear(patience)?;
-            }
-            answer.body = self.take(length);
+        Ok(Answer { status, head, body: String::new() })
+    }
+
+    /// The next answer.
+    pub fn answer_within(&mut self, patience: Duration) -> io::Result<Answer> {
+        let mut answer = self.head_within(patience)?;
+        let length = answer.header("content-length").and_then(|length| length.parse().ok());
+        let length = length.ok_or_else(|| io::Error::other(format!("no Content-Length: {:?}", answer.head)))?;
+        while self.heard.len() < length {
+            self.hear(patience)?;
         }
+        answer.body = self.take(length);
         Ok(answer)
     }
 

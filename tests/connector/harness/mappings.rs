@@ -116,6 +116,16 @@ impl Daemon {
         join(&agent, &user);
         (agent, user)
     }
+
+    /// Like [`Daemon::pair`], with kernel buffers so small that back-pressure is felt soon.
+    #[track_caller]
+    pub fn narrow_pair(&self, mapping: &Mapping) -> (Peer, Peer) {
+        let connect = |port| self.dial(port).small_buffers().connect().expect("a connection");
+        let [agent, user] = mapping.ports.map(connect);
+        agent.authorize(mapping, 0);
+        join(&agent, &user);
+        (agent, user)
+    }
 }
 
 impl Peer {

@@ -13,12 +13,14 @@ mod ports;
 mod process;
 
 pub use certificates::{Certificate, chain_of_two, test_certificate};
-pub use controller::{Answer, ApiConnection, Controller, form, post, request};
+pub use controller::{Answer, Controller, form, post, request};
 pub use daemon::{Daemon, Mode, Setup, in_both_modes};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use payload::Payload;
-pub use peer::{Dial, End, Heard, Peer};
+pub use peer::{Heard, Peer};
 pub use ports::PortBlock;
+
+use peer::Dial;
 
 use std::thread;
 use std::time::{Duration, Instant};
