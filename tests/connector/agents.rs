@@ -144,6 +144,20 @@ fn one_record_in_is_one_record_out() {
 }
 
 #[test]
+fn new_keys_in_between_change_nothing() {
+    let daemon = Setup::new(Mode::Tls).start();
+    let (agent, user) = daemon.pair(&daemon.add_public(1));
+    for from_and_to in [[&agent, &user], [&user, &agent]].repeat(3) {
+        let [from, to] = from_and_to;
+        send_records(from, 1);
+        from.update_keys();
+        expect_records(to, 1);
+        send_records(to, 1);
+        expect_records(from, 1);
+    }
+}
+
+#[test]
 fn records_keep_their_boundaries_under_back_pressure() {
     let daemon = Setup::new(Mode::Tls).start();
     let mapping = daemon.add_private(1);

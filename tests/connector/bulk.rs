@@ -1,8 +1,6 @@
 //! Much at once: both directions busy, many users, slow readers, and what that costs in memory.
 
-use crate::harness::{
-    Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Setup, in_both_modes, join, public_mapping,
-};
+use crate::harness::{Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Setup, in_both_modes, public_mapping};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -262,7 +262,7 @@ fn the_end_does_not_wait_for_who_reads_nothing() {
     for mode in [Mode::Plain, Mode::Tls] {
         let mut daemon = Setup::new(mode).start();
         let mapping = daemon.add_public(1);
-        let (agent, user) = daemon.narrow_pair(&mapping);
+        let (agent, _user) = daemon.narrow_pair(&mapping);
         Payload::new(1).send_until_stalled(&agent, 32 << 20);
         let start = Instant::now();
         assert_eq!(daemon.terminate().code(), Some(0));

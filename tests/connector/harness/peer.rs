@@ -148,6 +148,13 @@ impl Peer {
         (&self.socket).write_all(bytes)
     }
 
+    /// Changes the keys it sends with and asks the daemon to do so, too (TLS 1.3).
+    pub fn update_keys(&self) {
+        let tls = self.tls.as_ref().expect("only called over TLS");
+        lock(tls).refresh_traffic_keys().expect("TLS 1.3");
+        self.flush();
+    }
+
     /// Finishes what [`Peer::send_within`] could not.
     #[track_caller]
     pub fn flush(&self) {
