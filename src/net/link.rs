@@ -1,0 +1,411 @@
+//! A stream, its TLS if it has one, and what it has not written yet.
+//!
+//! A link belongs to one entry of the reactor. It knows readiness (edge-triggered events are remembered here,
+//! and forgotten only when the kernel says "would block") and nothing of what the bytes mean.
+//!
+//! Encrypted bytes are looked at before they are taken: a record that is not complete stays in the kernel,
+//! so that a peer that stops in the middle of one holds none of our memory.
+
+use super::buffers::{Desk, Pool};
+use super::outbox::Outbox;
+use super::stream::Stream;
+use super::tls::{self, Tls};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// One end of the relay.
+pub struct Link {
+    pub(super) stream: Stream,
+    pub(super) transport: Transport,
+    pub(super) outbox: Outbox,
+    ready: Ready,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// When the last byte came in.
+    pub heard: Instant,
+    /// When the kernel last took a byte of ours.
+    pub told: Instant,
+}
+
+/// How bytes travel.
+pub(super) enum Transport {
+    Plain,
+    Tls(Tls),
+}
+
+/// What the events said and the kernel has not taken back since.
+struct Ready {
+    readable: bool,
+    writable: bool,
+    /// The peer has sent FIN; there may be bytes in front of it.
+    fin: bool,
+}
+
+/// Why a link is of no more use.
+#[derive(Debug)]
+pub enum Fault {
+    Io(io::Error),
+    Tls(tls::Broken),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(e) => e.fmt(f),
+            Self::Tls(e) => e.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+impl From<tls::Broken> for Fault {
+    fn from(e: tls::Broken) -> Self {
+        Self::Tls(e)
+    }
+}
+
+/// What became of an attempt to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Got {
+    /// Something; there may be more.
+    Some,
+    /// Nothing (more) for now; an event will tell.
+    Dry,
+    /// The end: FIN or close_notify, and everything before it has been handed out.
+    End,
+}
+
+/// What `each` of [`Link::records`] wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    More,
+    Stop,
+}
+
+impl Link {
+    /// A plain link.
+    pub fn plain(stream: Stream, peer: SocketAddr, now: Instant) -> Self {
+        Self {
+            stream,
+            transport: Transport::Plain,
+            outbox: Outbox::Empty,
+            // The kernel says no if it must; the first event only comes with the next poll.
+            ready: Ready { readable: false, writable: true, fin: false },
+            peer,
+            heard: now,
+            told: now,
+        }
+    }
+
+    /// A link that begins with a TLS handshake.
+    pub fn tls(stream: Stream, tls: Tls, peer: SocketAddr, now: Instant) -> Self {
+        Self { transport: Transport::Tls(tls), ..Self::plain(stream, peer, now) }
+    }
+
+    /// Remembers what an event said.
+    pub fn note(&mut self, event: &mio::event::Event) {
+        self.ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.ready.writable |= event.is_writable() || event.is_error();
+        self.ready.fin |= event.is_read_closed();
+    }
+
+    /// There may be something to read: what waits unread counts as a sign of life.
+    pub fn may_read(&self) -> bool {
+        self.ready.readable
+    }
+
+    /// The peer has sent close_notify: there is an end to be told although no event may come for it.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(&self.transport, Transport::Tls(tls) if tls.peer_has_closed())
+    }
+
+    /// The handshake is done, or there is none.
+    pub fn is_open(&self) -> bool {
+        match &self.transport {
+            Transport::Plain => true,
+            Transport::Tls(tls) => !tls.is_handshaking(),
+        }
+    }
+
+    /// Half-open connections exist without TLS only: there close_notify is the end.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.transport, Transport::Plain)
+    }
+
+    /// Nothing is left to write.
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// The socket itself, for its options.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Writes what is held, if the kernel takes it. True: nothing is left.
+    pub fn flush(&mut self, pool: &mut Pool, now: Instant) -> io::Result<bool> {
+        if !self.outbox.is_empty() && self.ready.writable {
+            if self.outbox.flush(&mut self.stream, pool)? > 0 {
+                self.told = now;
+            }
+            self.ready.writable = self.outbox.is_empty();
+        }
+        Ok(self.outbox.is_empty())
+    }
+
+    /// Sends `message` (at most [`tls::MAX_MESSAGE`] bytes) as one record of its own, behind what is held.
+    pub fn send(&mut self, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        match &mut self.transport {
+            Transport::Plain => self.send_raw(message, &mut desk.pool, now),
+            Transport::Tls(tls) => {
+                let count = tls.seal(message, &mut desk.scratch)?;
+                self.send_raw(&desk.scratch[..count], &mut desk.pool, now)
+            }
+        }
+    }
+
+    fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
+        let full = |_| Fault::Io(io::Error::new(ErrorKind::OutOfMemory, "no relay buffer is free"));
+        self.outbox.append(bytes, pool).map_err(full)?;
+        self.flush(pool, now)?;
+        Ok(())
+    }
+
+    /// Sends what the handshake or an alert put on the desk.
+    fn send_reply(&mut self, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        if desk.reply.is_empty() {
+            return Ok(());
+        }
+        let reply = std::mem::take(&mut desk.reply);
+        let result = self.send_raw(&reply, &mut desk.pool, now);
+        desk.reply = reply;
+        desk.reply.clear();
+        result
+    }
+
+    /// Says the first word of a dialled TLS connection.
+    pub fn begin(&mut self, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.begin(&mut desk.reply)?;
+        }
+        self.send_reply(desk, now)
+    }
+
+    /// Goes on with the handshake. True: it is done. What lies behind it stays unread.
+    pub fn handshake(&mut self, desk: &mut Desk, now: Instant) -> Result<bool, Fault> {
+        if self.is_open() {
+            return Ok(true);
+        }
+        match self.records(desk, now, |_, _| Flow::Stop)? {
+            Got::End if !self.is_open() => Err(ErrorKind::UnexpectedEof.into()).map_err(Fault::Io),
+            _ => Ok(self.is_open()),
+        }
+    }
+
+    /// Reads one message: a record, or over plain TCP up to `most` bytes.
+    pub fn receive(
+        &mut self,
+        most: usize,
+        desk: &mut Desk,
+        now: Instant,
+        mut message: impl FnMut(&[u8]),
+    ) -> Result<Got, Fault> {
+        if let Transport::Tls(_) = self.transport {
+            return self.records(desk, now, |bytes, _| {
+                message(bytes);
+                Flow::Stop
+            });
+        }
+        let most = most.min(desk.scratch.len());
+        let (got, count) = self.read(&mut desk.scratch[..most], now)?;
+        if count > 0 {
+            message(&desk.scratch[..count]);
+        }
+        Ok(got)
+    }
+
+    /// Whether bytes wait to be read, without reading them. Over TLS: a whole record, of whatever kind.
+    pub fn waiting(&mut self, desk: &mut Desk) -> Result<Got, Fault> {
+        if !self.ready.readable {
+            return Ok(Got::Dry);
+        }
+        if self.has_ended() {
+            return Ok(Got::End);
+        }
+        let most = if self.is_plain() { 1 } else { desk.scratch.len() };
+        let seen = self.look(&mut desk.scratch[..most])?;
+        match seen {
+            Some(0) => Ok(Got::End),
+            None => Ok(Got::Dry),
+            Some(_) if self.is_plain() => Ok(Got::Some),
+            Some(count) => match tls::record_len(&desk.scratch[..count])? {
+                Some(_) => Ok(Got::Some),
+                None => Ok(self.incomplete()),
+            },
+        }
+    }
+
+    /// Reads plain bytes.
+    pub(super) fn read(&mut self, buf: &mut [u8], now: Instant) -> io::Result<(Got, usize)> {
+        if !self.ready.readable {
+            return Ok((Got::Dry, 0));
+        }
+        loop {
+            match self.stream.read(buf) {
+                Ok(0) => return Ok((Got::End, 0)),
+                Ok(count) => {
+                    self.heard = now;
+                    // Less than asked for: that was all, unless a FIN stands behind it.
+                    self.ready.readable = count == buf.len() || self.ready.fin;
+                    return Ok((Got::Some, count));
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.ready.readable = false;
+                    return Ok((Got::Dry, 0));
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// `None`: nothing there. `Some(0)`: the end.
+    fn look(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.stream.peek(buf) {
+                Ok(count) => return Ok(Some(count)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.ready.readable = false;
+                    return Ok(None);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// All that is there is the beginning of a record: the rest will raise an event, or never comes.
+    fn incomplete(&mut self) -> Got {
+        if self.ready.fin {
+            return Got::End;
+        }
+        self.ready.readable = false;
+        Got::Dry
+    }
+
+    /// Hands out the messages of the records that are there, at most a desk full, until `each` says stop.
+    ///
+    /// While the handshake lasts nothing is handed out, and the first record behind it is not touched.
+    pub(super) fn records(
+        &mut self,
+        desk: &mut Desk,
+        now: Instant,
+        mut each: impl FnMut(&[u8], &mut Pool) -> Flow,
+    ) -> Result<Got, Fault> {
+        if self.has_ended() {
+            return Ok(Got::End);
+        }
+        if !self.ready.readable {
+            return Ok(Got::Dry);
+        }
+        let seen = match self.look(&mut desk.scratch)? {
+            None => return Ok(Got::Dry),
+            Some(0) => return Ok(Got::End),
+            Some(count) => count,
+        };
+        let (used, result) = self.take_records(seen, desk, &mut each);
+        if used > 0 {
+            self.heard = now;
+            self.stream.discard(used, &mut desk.nowhere)?;
+        }
+        let sent = self.send_reply(desk, now);
+        let step = result?;
+        sent?;
+        Ok(match step {
+            Step::Closed => Got::End,
+            Step::Stopped => Got::Some,
+            // The desk was full: there is more.
+            Step::Incomplete if seen == desk.scratch.len() => Got::Some,
+            // Whole records up to a FIN: the next look finds it.
+            Step::Incomplete if used == seen && self.ready.fin => Got::Some,
+            Step::Incomplete => self.incomplete(),
+        })
+    }
+
+    fn take_records(
+        &mut self,
+        seen: usize,
+        desk: &mut Desk,
+        each: &mut impl FnMut(&[u8], &mut Pool) -> Flow,
+    ) -> (usize, Result<Step, Fault>) {
+        let Transport::Tls(tls) = &mut self.transport else { return (0, Ok(Step::Incomplete)) };
+        let Desk { scratch, pool, reply, .. } = desk;
+        let mut used = 0;
+        loop {
+            let length = match tls::record_len(&scratch[used..seen]) {
+                Ok(Some(length)) => length,
+                Ok(None) => return (used, Ok(Step::Incomplete)),
+                Err(e) => return (used, Err(e.into())),
+            };
+            let handshaking = tls.is_handshaking();
+            let mut flow = Flow::More;
+            let record = &mut scratch[used..used + length];
+            let taken = tls.take_record(record, reply, |message| flow = each(message, pool));
+            used += length;
+            if let Err(e) = taken {
+                return (used, Err(e.into()));
+            }
+            if tls.peer_has_closed() {
+                return (used, Ok(Step::Closed));
+            }
+            if flow == Flow::Stop || (handshaking && !tls.is_handshaking()) {
+                return (used, Ok(Step::Stopped));
+            }
+        }
+    }
+
+    /// Writes plain bytes past the outbox, as many as the kernel takes.
+    pub fn write_through(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        while self.ready.writable && sent < bytes.len() {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(count) => sent += count,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.ready.writable = false,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Sends close_notify where there is TLS. FIN is to follow once it is flushed.
+    pub fn say_goodbye(&mut self, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.close(&mut desk.reply);
+        }
+        self.send_reply(desk, now)
+    }
+
+    /// Throws away a bounded amount of what the peer still sends.
+    pub fn drain(&mut self, desk: &mut Desk, now: Instant) -> io::Result<Got> {
+        Ok(self.read(&mut desk.scratch, now)?.0)
+    }
+
+    /// Gives back what belongs to the pool. The socket closes when the link is dropped.
+    pub fn release(&mut self, pool: &mut Pool) {
+        self.outbox.clear(pool);
+    }
+}
+
+enum Step {
+    Incomplete,
+    Stopped,
+    Closed,
+}
