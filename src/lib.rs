@@ -19,6 +19,7 @@ pub mod mapping;
 pub mod ports;
 pub mod relay;
 pub mod secret;
+pub mod store;
 
 #[cfg(test)]
 mod testing;
