@@ -12,7 +12,14 @@
 //! | the event loop | [`relay`] |
 //! | the control thread | [`control`] |
 
+pub mod cidr;
+pub mod config;
 pub mod limits;
 pub mod mapping;
+pub mod ports;
 pub mod relay;
 pub mod secret;
+pub mod store;
+
+#[cfg(test)]
+mod testing;
