@@ -16,6 +16,7 @@ pub mod cidr;
 pub mod config;
 pub mod limits;
 pub mod mapping;
+pub mod net;
 pub mod ports;
 pub mod relay;
 pub mod secret;

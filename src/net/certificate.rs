@@ -16,12 +16,23 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub enum CertificateError {
     /// Neither spelling of the file is there.
-    Missing { expected: PathBuf },
-    Unreadable { file: PathBuf, cause: pem::Error },
+    Missing {
+        expected: PathBuf,
+    },
+    Unreadable {
+        file: PathBuf,
+        cause: pem::Error,
+    },
     /// The file has no certificate in it.
-    Empty { file: PathBuf },
+    Empty {
+        file: PathBuf,
+    },
     /// The two files do not belong together, or rustls cannot use them.
-    Unusable { certificate: PathBuf, key: PathBuf, cause: rustls::Error },
+    Unusable {
+        certificate: PathBuf,
+        key: PathBuf,
+        cause: rustls::Error,
+    },
 }
 
 impl fmt::Display for CertificateError {
@@ -72,9 +83,8 @@ pub fn server_config(folder: &Path) -> Result<Arc<ServerConfig>, CertificateErro
         let file = file.to_owned();
         move |cause| CertificateError::Unreadable { file, cause }
     };
-    let chain: Vec<CertificateDer> = CertificateDer::pem_file_iter(&certificate)
-        .and_then(Iterator::collect)
-        .map_err(unreadable(&certificate))?;
+    let chain: Vec<CertificateDer> =
+        CertificateDer::pem_file_iter(&certificate).and_then(Iterator::collect).map_err(unreadable(&certificate))?;
     if chain.is_empty() {
         return Err(CertificateError::Empty { file: certificate });
     }

@@ -3,23 +3,30 @@
 //! A link belongs to one entry of the reactor. It knows readiness (edge-triggered events are remembered here,
 //! and forgotten only when the kernel says "would block") and nothing of what the bytes mean.
 //!
-//! Encrypted bytes are looked at before they are taken: a record that is not complete stays in the kernel,
-//! so that a peer that stops in the middle of one holds none of our memory.
+//! How encrypted bytes are read, and whether the beginning of a record is kept: see `inbox`.
 
 use super::buffers::{Desk, Pool};
+use super::inbox::{Inbox, Lease};
 use super::outbox::Outbox;
 use super::stream::Stream;
+use super::tcp;
 use super::tls::{self, Tls};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A reader that has taken nothing for so long is looked at more closely.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// One end of the relay.
 pub struct Link {
     pub(super) stream: Stream,
     pub(super) transport: Transport,
     pub(super) outbox: Outbox,
+    inbox: Inbox,
+    /// The peer has proved itself: it may hold a buffer for the beginning of a record.
+    trusted: bool,
     ready: Ready,
     /// Where it comes from.
     pub peer: SocketAddr,
@@ -27,6 +34,8 @@ pub struct Link {
     pub heard: Instant,
     /// When the kernel last took a byte of ours.
     pub told: Instant,
+    /// Its reader is slow but alive: TCP_USER_TIMEOUT is off.
+    spared: bool,
 }
 
 /// How bytes travel.
@@ -96,11 +105,14 @@ impl Link {
             stream,
             transport: Transport::Plain,
             outbox: Outbox::Empty,
+            inbox: Inbox::Empty,
+            trusted: false,
             // The kernel says no if it must; the first event only comes with the next poll.
             ready: Ready { readable: false, writable: true, fin: false },
             peer,
             heard: now,
             told: now,
+            spared: false,
         }
     }
 
@@ -118,7 +130,23 @@ impl Link {
 
     /// There may be something to read: what waits unread counts as a sign of life.
     pub fn may_read(&self) -> bool {
-        self.ready.readable
+        self.ready.readable || self.inbox.is_ready()
+    }
+
+    /// From now on the peer may hold a buffer for the beginning of a record.
+    pub fn trust(&mut self) {
+        self.trusted = true;
+    }
+
+    /// Since when a buffer has been held without any progress; `None`: none is held.
+    pub fn stuck_since(&self) -> Option<Instant> {
+        if !self.outbox.is_empty() {
+            Some(self.told)
+        } else if !self.inbox.is_empty() {
+            Some(self.heard)
+        } else {
+            None
+        }
     }
 
     /// The peer has sent close_notify: there is an end to be told although no event may come for it.
@@ -312,31 +340,47 @@ impl Link {
         if self.has_ended() {
             return Ok(Got::End);
         }
-        if !self.ready.readable {
+        if !self.may_read() {
             return Ok(Got::Dry);
         }
-        let seen = match self.look(&mut desk.scratch)? {
-            None => return Ok(Got::Dry),
-            Some(0) => return Ok(Got::End),
-            Some(count) => count,
-        };
-        let (used, result) = self.take_records(seen, desk, &mut each);
-        if used > 0 {
+        let lease = self.inbox.open(self.trusted, desk);
+        let taking = matches!(lease, Lease::Buffer { .. });
+        let gathered = self.gather(&lease, desk, now);
+        let seen = lease.kept() + gathered.as_ref().map_or(0, |(_, count)| *count);
+        let (used, taken) = self.take_records(seen, desk, &mut each);
+        let stopped = matches!(taken, Ok(Step::Stopped));
+        self.inbox = lease.keep(&desk.scratch[used..seen], stopped, &mut desk.pool);
+        if used > 0 && !taking {
             self.heard = now;
             self.stream.discard(used, &mut desk.nowhere)?;
         }
         let sent = self.send_reply(desk, now);
-        let step = result?;
+        let (step, (got, _)) = (taken?, gathered?);
         sent?;
         Ok(match step {
             Step::Closed => Got::End,
             Step::Stopped => Got::Some,
-            // The desk was full: there is more.
-            Step::Incomplete if seen == desk.scratch.len() => Got::Some,
-            // Whole records up to a FIN: the next look finds it.
-            Step::Incomplete if used == seen && self.ready.fin => Got::Some,
+            Step::Incomplete if got == Got::End => Got::End,
+            Step::Incomplete if taking && self.ready.readable => Got::Some,
+            Step::Incomplete if taking => Got::Dry,
+            // The desk was full, or whole records stand before a FIN: there is more.
+            Step::Incomplete if seen == desk.scratch.len() || (used == seen && self.ready.fin) => Got::Some,
             Step::Incomplete => self.incomplete(),
         })
+    }
+
+    /// Puts what has come behind what was kept: taken from the kernel if there is a lease, else only looked at.
+    fn gather(&mut self, lease: &Lease, desk: &mut Desk, now: Instant) -> io::Result<(Got, usize)> {
+        let room = &mut desk.scratch[lease.kept()..];
+        match lease {
+            Lease::Buffer { .. } if room.is_empty() => Ok((Got::Some, 0)),
+            Lease::Buffer { .. } => self.read(room, now),
+            Lease::None => Ok(match self.look(room)? {
+                None => (Got::Dry, 0),
+                Some(0) => (Got::End, 0),
+                Some(count) => (Got::Some, count),
+            }),
+        }
     }
 
     fn take_records(
@@ -398,9 +442,20 @@ impl Link {
         Ok(self.read(&mut desk.scratch, now)?.0)
     }
 
+    /// Sees to it that a dead peer is found and a slow one is not taken for dead. Cheap while all goes well.
+    pub fn review_patience(&mut self, now: Instant) {
+        let Stream::Tcp(stream) = &self.stream else { return };
+        let stuck = !self.outbox.is_empty() && now >= self.told + SLOW;
+        let spare = stuck && tcp::is_slow_but_alive(stream);
+        if spare != self.spared && tcp::set_user_timeout(stream, !spare).is_ok() {
+            self.spared = spare;
+        }
+    }
+
     /// Gives back what belongs to the pool. The socket closes when the link is dropped.
     pub fn release(&mut self, pool: &mut Pool) {
         self.outbox.clear(pool);
+        self.inbox.clear(pool);
     }
 }
 

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `buffers` | the fixed pool, and the desk that one turn of the loop works on |
 //! | `outbox` | bytes that a peer has not taken yet |
+//! | `inbox` | encrypted bytes that are no whole record yet |
 //! | `stream` | TCP or Unix: read, peek, write |
 //! | `tls` | rustls behind "take this record", "seal this record" |
 //! | `link` | a stream, its TLS and its outbox together |
@@ -17,6 +18,7 @@
 
 pub mod buffers;
 pub mod certificate;
+mod inbox;
 pub mod link;
 pub mod outbox;
 pub mod pump;

@@ -201,13 +201,7 @@ fn records(
 }
 
 /// Adds one message to the outbox: as a record of its own where there is TLS.
-fn put(
-    tls: Option<&mut Tls>,
-    outbox: &mut Outbox,
-    message: &[u8],
-    shield: bool,
-    pool: &mut Pool,
-) -> Result<(), Fault> {
+fn put(tls: Option<&mut Tls>, outbox: &mut Outbox, message: &[u8], shield: bool, pool: &mut Pool) -> Result<(), Fault> {
     let no_room = |NoRoom| Fault::Io(std::io::ErrorKind::OutOfMemory.into());
     let Some(tls) = tls else { return outbox.append(message, pool).map_err(no_room) };
     let at = if shield { wire::cut(message).unwrap_or(message.len()) } else { message.len() };

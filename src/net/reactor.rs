@@ -101,6 +101,10 @@ impl<S> Reactor<S> {
         self.sockets.iter()
     }
 
+    pub fn links_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.sockets.iter_mut().map(|(_, socket)| &mut socket.link)
+    }
+
     /// How many sockets there are.
     pub fn len(&self) -> usize {
         self.sockets.len()

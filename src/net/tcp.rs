@@ -3,8 +3,9 @@
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 /// Connections that the kernel may hold before they are accepted.
@@ -53,12 +54,38 @@ pub fn prepare(stream: &impl AsFd) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(DEAD_AFTER))
 }
 
-/// Lets a peer that is alive but does not read take its time.
+/// Unanswered window probes after which a peer is no longer taken for alive.
+const PROBES: u8 = 3;
+
+/// Switches the end for peers that acknowledge nothing on or off.
 ///
 /// TCP_USER_TIMEOUT also ends connections whose peer answers every probe with "no room yet"; a slow reader is
-/// not dead (docs/protocol.md, section 5), so that the timeout is lifted while the peer answers.
-pub fn tolerate_closed_window(stream: &impl AsFd, tolerate: bool) -> io::Result<()> {
-    SockRef::from(stream).set_tcp_user_timeout(Some(if tolerate { Duration::ZERO } else { DEAD_AFTER }))
+/// not dead (docs/protocol.md, "Public pipe").
+pub fn set_user_timeout(stream: &impl AsFd, on: bool) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_user_timeout(Some(if on { DEAD_AFTER } else { Duration::ZERO }))
+}
+
+/// The peer has closed its window, and still answers when it is asked whether it opens it.
+pub fn is_slow_but_alive(stream: &impl AsFd) -> bool {
+    tcp_info(stream).is_some_and(|info| info.tcpi_unacked == 0 && info.tcpi_probes <= PROBES)
+}
+
+fn tcp_info(stream: &impl AsFd) -> Option<libc::tcp_info> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for the duration of the call, and the kernel writes at most `length` bytes
+    // into `info`, which is that large. No crate at hand offers TCP_INFO.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    // SAFETY: all of `tcp_info` is integers, for which the zeroes that an older kernel leaves are valid.
+    (result == 0).then(|| unsafe { info.assume_init() })
 }
 
 /// The address as a person writes it: an IPv4 peer of an IPv6 socket is an IPv4 peer.

@@ -27,6 +27,9 @@ impl Relay {
         let Some(agents) = self.agents(agent.place) else { return };
         let ticket = agents.free.join(key);
         self.set_state(key, State::Free { agent, ticket });
+        if let Some((socket, _)) = self.reactor.get_mut(key) {
+            socket.link.trust();
+        }
     }
 
     /// Finds somebody to join a free agent to.

@@ -6,10 +6,9 @@
 //! process knows; the control thread refuses what lacks it.
 
 use super::Relay;
-use super::listeners::LeadsTo;
 use super::request::{Collector, Step};
 use super::state::State;
-use super::throttle::{Throttle, and_more};
+use super::throttle::and_more;
 use crate::limits::{API_CONNECTIONS, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Pumped, Then, pump};
@@ -145,7 +144,8 @@ impl Relay {
         if self.reactor.iter().filter(|(_, socket)| is_api(&socket.state)).count() >= API_CONNECTIONS {
             self.push_out_controller();
         }
-        let Some(link) = self.link(stream, peer) else { return };
+        let Some(mut link) = self.link(stream, peer) else { return };
+        link.trust();
         self.enter(link, |relay, _| {
             relay.api += 1;
             Some(State::Api(Api::new(relay.reactor.now)))
@@ -317,7 +317,9 @@ impl Relay {
 
     /// Brings answers back to the Controller.
     pub(super) fn serve_backend(&mut self, key: Key) {
-        let Some(State::Backend(Backend { client })) = self.reactor.get(key).map(|socket| &socket.state) else { return };
+        let Some(State::Backend(Backend { client })) = self.reactor.get(key).map(|socket| &socket.state) else {
+            return;
+        };
         let (client, now) = (*client, self.reactor.now);
         let Some((backend, controller, desk)) = self.reactor.pair_mut(key, client) else { return self.remove(key) };
         let pumped = pump((&mut backend.link, End::Open), (&mut controller.link, End::Open), desk, now);

@@ -95,12 +95,13 @@ impl Relay {
     /// Takes in a bounded number of connections. True: there may be more.
     pub(super) fn accept(&mut self, number: usize) -> bool {
         for _ in 0..ACCEPTS {
-            let Some(listener) = self.listeners.bound.get(number) else { return false };
-            let leads_to = listener.leads_to;
+            let Some(Listener { leads_to, .. }) = self.listeners.bound.get(number) else { return false };
+            let leads_to = *leads_to;
             if !self.has_room(leads_to) {
                 self.listeners.pause(number);
                 return false;
             }
+            let Some(listener) = self.listeners.bound.get(number) else { return false };
             match listener.socket.accept() {
                 Ok((stream, peer)) => self.take_in(stream, tcp::canonical(peer), leads_to),
                 Err(e) => match e.kind() {

@@ -195,19 +195,17 @@ impl Relay {
         if self.reactor.is_starving() {
             self.end_most_stalled();
         }
-        self.spare_slow_readers();
+        let now = self.reactor.now;
+        self.reactor.links_mut().for_each(|link| link.review_patience(now));
     }
 
     /// All relay buffers are in use and somebody waits: the session whose reader has taken nothing for longest goes.
     fn end_most_stalled(&mut self) {
         let now = self.reactor.now;
-        let stalled = self.reactor.iter().filter(|(_, socket)| !socket.link.is_flushed());
-        let Some((key, told)) = stalled.map(|(key, s)| (key, s.link.told)).min_by_key(|&(_, told)| told) else { return };
-        if now >= told + STALLED {
-            let peer = self.reactor.get(key).map(|socket| socket.link.peer);
-            if let Some(peer) = peer {
-                warn!("All relay buffers are in use; the connection of {peer}, which reads nothing, is ended");
-            }
+        let stuck = self.reactor.iter().filter_map(|(key, s)| Some((key, s.link.peer, s.link.stuck_since()?)));
+        let Some((key, peer, since)) = stuck.min_by_key(|&(_, _, since)| since) else { return };
+        if now >= since + STALLED {
+            warn!("All relay buffers are in use; the connection of {peer}, which has been stuck longest, is ended");
             self.abort(key);
         }
     }
@@ -221,7 +219,7 @@ impl Relay {
                 Ok(Command::Restore { mapping, reply }) => drop(reply.send(self.restore(mapping))),
                 Ok(Command::Close { id, reply }) => {
                     self.close_pipe(&id);
-                    drop(reply.send(()));
+                    let _ = reply.send(());
                 }
                 Ok(Command::Status { id, reply }) => drop(reply.send(self.status(&id))),
                 Ok(Command::Stop) => self.stop(),

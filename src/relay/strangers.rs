@@ -124,7 +124,8 @@ impl Relay {
 
     /// Closes a stranger. It leaves the queue, and the peer sees a FIN rather than a reset where that is cheap.
     pub(super) fn turn_away(&mut self, key: Key) {
-        if let Some(State::Braked { place, ticket, .. } | State::Greeting { place, ticket, .. }) = self.take_state(key) {
+        if let Some(State::Braked { place, ticket, .. } | State::Greeting { place, ticket, .. }) = self.take_state(key)
+        {
             if let Some(agents) = self.agents(place) {
                 agents.strangers.leave(ticket);
             }

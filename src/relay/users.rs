@@ -72,6 +72,9 @@ impl Relay {
     fn marry(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
         self.leave_queue(user);
         self.set_state(user, State::Served { pipe, agent });
+        if let Some((socket, _)) = self.reactor.get_mut(user) {
+            socket.link.trust();
+        }
         self.join(agent, user);
         if let Some(pipe) = self.pipes.get_mut(pipe) {
             pipe.count(1, payload);
