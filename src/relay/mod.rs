@@ -1,3 +1,6 @@
 //! The event loop and everything it owns.
 
 pub mod command;
+pub mod refusal;
+pub mod request;
+pub mod seal;
