@@ -13,6 +13,10 @@ use crate::net::reactor::Key;
 const DRAINS: usize = 16;
 
 impl Relay {
+    pub(super) fn state(&self, key: Key) -> Option<&State> {
+        self.reactor.get(key).map(|socket| &socket.state)
+    }
+
     pub(super) fn set_state(&mut self, key: Key, state: State) {
         if let Some((socket, _)) = self.reactor.get_mut(key) {
             socket.state = state;

@@ -1,17 +1,19 @@
 //! The API port, in front of tiny_http.
 //!
 //! tiny_http parses HTTP and nothing else: it would give every connection a thread and wait for ever. So it
-//! listens on a private Unix socket, and only this file connects to it, with whole requests of bounded size that
-//! came in bounded time ([`super::request`]). Each request carries the caller's address and a key that only this
-//! process knows; the control thread refuses what lacks it.
+//! listens on a private Unix socket, and only this file connects to it: once for every request, when that is
+//! whole, of bounded size, and came in bounded time ([`super::request`]). The request carries the real caller's
+//! address under a seal that only this process can make; the control thread refuses what lacks it.
 
 use super::Relay;
+use super::refusal::Refusal;
 use super::request::{Collector, Step};
+use super::seal::{Peer, Seal};
 use super::state::State;
 use super::throttle::and_more;
 use crate::limits::{API_CONNECTIONS, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::link::{Fault, Got, Link};
-use crate::net::pump::{End, Pumped, Then, pump};
+use crate::net::pump::{End, Then, pump};
 use crate::net::reactor::Key;
 use crate::net::stream::Stream;
 use log::warn;
@@ -37,28 +39,34 @@ pub struct Front {
     /// The socket has no name any more; this is how it is found.
     door: File,
     /// Shows the control thread that a request came through here.
-    key: String,
+    seal: Seal,
 }
 
 /// A Controller's connection.
 pub(super) struct Api {
+    peer: Peer,
     collector: Collector,
-    backend: Option<Key>,
-    /// What of a request the backend has not taken yet.
-    pending: Vec<u8>,
+    phase: Phase,
     /// When the first byte of a request that is not complete came.
     partial: Option<Instant>,
     /// When the last request was complete, or the connection was made.
     asked: Instant,
     /// When something last went through.
     active: Instant,
-    /// A request has gone to the backend, and nothing has come back since.
-    unanswered: bool,
-    /// No request will follow.
-    last: bool,
 }
 
-/// Our connection to the HTTP parser on behalf of one Controller's connection.
+/// A Controller's connection reads one request, and nothing more until that is answered.
+enum Phase {
+    Reading,
+    /// `rest`: what of the request the backend has not taken yet. `last`: no request will follow.
+    Asking {
+        backend: Key,
+        rest: Vec<u8>,
+        last: bool,
+    },
+}
+
+/// Our connection to the HTTP parser, for one request of one Controller's connection.
 pub(super) struct Backend {
     client: Key,
 }
@@ -86,7 +94,7 @@ impl Front {
         let name = folder.join("http");
         let made = UnixListener::bind(&name).and_then(|listener| {
             let door = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&name)?;
-            Ok((Self { door, key: uuid::Uuid::new_v4().to_string() }, listener))
+            Ok((Self { door, seal: Seal::random() }, listener))
         });
         let removed = fs::remove_dir_all(folder);
         let made = made?;
@@ -94,9 +102,9 @@ impl Front {
         Ok(made)
     }
 
-    /// The key that every request from here carries.
-    pub fn key(&self) -> &str {
-        &self.key
+    /// The seal that every request from here carries.
+    pub fn seal(&self) -> &Seal {
+        &self.seal
     }
 
     fn connect(&self) -> io::Result<UnixStream> {
@@ -105,26 +113,18 @@ impl Front {
 }
 
 impl Api {
-    fn new(now: Instant) -> Self {
-        Self {
-            collector: Collector::new(),
-            backend: None,
-            pending: Vec::new(),
-            partial: None,
-            asked: now,
-            active: now,
-            unanswered: false,
-            last: false,
-        }
+    fn new(peer: Peer, now: Instant) -> Self {
+        let collector = Collector::default();
+        Self { peer, collector, phase: Phase::Reading, partial: None, asked: now, active: now }
     }
 
     pub(super) fn deadline(&self) -> Instant {
         self.partial.map_or(self.active + KEEP_ALIVE, |since| since + REQUEST_TIME)
     }
 
-    /// Nothing is on its way in either direction.
+    /// No request is on its way to its answer.
     pub(super) fn is_idle(&self) -> bool {
-        !self.unanswered && self.pending.is_empty()
+        matches!(self.phase, Phase::Reading)
     }
 }
 
@@ -134,7 +134,7 @@ enum Next {
     Again,
     /// What it gets is on its way; then close.
     Close,
-    /// It is broken, or never was.
+    /// It has left.
     Drop,
 }
 
@@ -144,11 +144,12 @@ impl Relay {
         if self.reactor.iter().filter(|(_, socket)| is_api(&socket.state)).count() >= API_CONNECTIONS {
             self.push_out_controller();
         }
+        let Ok(local) = stream.local_addr() else { return };
         let Some(mut link) = self.link(stream, peer) else { return };
         link.trust();
         self.enter(link, |relay, _| {
             relay.api += 1;
-            Some(State::Api(Api::new(relay.reactor.now)))
+            Some(State::Api(Api::new(Peer::of(peer, local), relay.reactor.now)))
         });
     }
 
@@ -169,11 +170,12 @@ impl Relay {
 
     /// Its request did not come in time, or no request came for long.
     pub(super) fn controller_is_late(&mut self, key: Key) {
-        let Some(State::Api(api)) = self.reactor.get(key).map(|socket| &socket.state) else { return };
-        let late = api.partial.is_some();
-        if late {
-            let answer = Collector::too_late();
-            self.tell_controller(key, &answer);
+        let now = self.reactor.now;
+        if let Some((socket, desk)) = self.reactor.get_mut(key) {
+            if let (State::Api(Api { partial: Some(_), .. }), true) = (&socket.state, socket.link.is_open()) {
+                // It is closed in any case.
+                let _ = socket.link.send(&Refusal::timed_out().to_bytes(), desk, now);
+            }
         }
         self.part_with_controller(key);
         self.close(key);
@@ -182,7 +184,7 @@ impl Relay {
     /// Reads requests, hands on those that are complete.
     pub(super) fn serve_controller(&mut self, key: Key) {
         match self.read_requests(key) {
-            Ok(Next::Wait) => self.fetch_answer(key),
+            Ok(Next::Wait) => {}
             Ok(Next::Again) => self.reactor.again(key),
             Ok(Next::Close) => {
                 self.part_with_controller(key);
@@ -195,151 +197,111 @@ impl Relay {
         }
     }
 
-    /// There may be room for more of an answer.
-    fn fetch_answer(&mut self, key: Key) {
-        if let Some(State::Api(Api { backend: Some(backend), .. })) = self.reactor.get(key).map(|s| &s.state) {
-            self.reactor.again_if(*backend, |socket| socket.link.may_read());
-        }
-    }
-
     fn read_requests(&mut self, key: Key) -> Result<Next, Fault> {
         let now = self.reactor.now;
         for _ in 0..READS {
-            if !self.forward(key)? {
-                return Ok(Next::Wait);
-            }
-            if let Some(next) = self.next_request(key)? {
-                return Ok(next);
-            }
             let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Next::Wait) };
             let State::Api(api) = &mut socket.state else { return Ok(Next::Wait) };
-            if !socket.link.flush(&mut desk.pool, now)? || !socket.link.handshake(desk, now)? {
+            let flushed = socket.link.flush(&mut desk.pool, now)?;
+            if let Phase::Asking { backend, .. } = api.phase {
+                self.ask_further(key)?;
+                // There may be room for more of the answer.
+                self.reactor.again_if(backend, |socket| flushed && socket.link.may_read());
                 return Ok(Next::Wait);
             }
-            let collector = &mut api.collector;
-            let mut came = false;
-            let got = socket.link.receive(READ, desk, now, |bytes| {
-                collector.push(bytes);
-                came = true;
-            })?;
-            if came {
-                api.partial.get_or_insert(now);
-                api.active = now;
-                continue;
+            if !flushed || !socket.link.handshake(desk, now)? {
+                return Ok(Next::Wait);
             }
-            return match got {
-                Got::Some => Ok(Next::Again),
-                Got::Dry => Ok(Next::Wait),
-                Got::End => Ok(self.controller_ended(key)),
-            };
+            match api.collector.next(&self.setup.front.seal, &api.peer) {
+                Step::Incomplete => {}
+                Step::Continue => socket.link.send(CONTINUE, desk, now)?,
+                Step::Refuse(refusal) => {
+                    socket.link.send(&refusal.to_bytes(), desk, now)?;
+                    return Ok(Next::Close);
+                }
+                Step::Request { bytes, last } => {
+                    self.ask(key, bytes, last)?;
+                    continue;
+                }
+            }
+            match self.collect(key)? {
+                Got::Some => {}
+                Got::Dry => return Ok(Next::Wait),
+                Got::End => return Ok(Next::Drop),
+            }
         }
         Ok(Next::Again)
     }
 
-    /// Takes one step with what has been collected. `None`: more must be read.
-    fn next_request(&mut self, key: Key) -> Result<Option<Next>, Fault> {
+    /// Reads once into the collector. `Some`: something came, or may come at once.
+    fn collect(&mut self, key: Key) -> Result<Got, Fault> {
         let now = self.reactor.now;
-        loop {
-            let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Some(Next::Wait)) };
-            let State::Api(api) = &mut socket.state else { return Ok(Some(Next::Wait)) };
-            if api.last {
-                return Ok(Some(Next::Wait));
-            }
-            match api.collector.next(socket.link.peer.ip(), &self.setup.front.key) {
-                Step::Incomplete => {
-                    if api.collector.is_empty() {
-                        api.partial = None;
-                    }
-                    return Ok(None);
-                }
-                Step::Continue => socket.link.send(CONTINUE, desk, now)?,
-                Step::Refuse(answer) => {
-                    socket.link.send(&answer, desk, now)?;
-                    return Ok(Some(Next::Close));
-                }
-                Step::Request { bytes, last } => {
-                    api.pending = bytes;
-                    api.last = last;
-                    api.unanswered = true;
-                    api.partial = if api.collector.is_empty() { None } else { Some(now) };
-                    api.asked = now;
-                    api.active = now;
-                    if !self.forward(key)? {
-                        return Ok(Some(Next::Wait));
-                    }
-                }
-            }
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Got::End) };
+        let State::Api(api) = &mut socket.state else { return Ok(Got::End) };
+        let collector = &mut api.collector;
+        let mut came = false;
+        let got = socket.link.receive(READ, desk, now, |bytes| {
+            collector.push(bytes);
+            came = true;
+        })?;
+        if came {
+            api.partial.get_or_insert(now);
+            api.active = now;
+            return Ok(Got::Some);
         }
+        Ok(got)
     }
 
-    /// Hands what is pending to the backend. True: nothing is left.
-    fn forward(&mut self, key: Key) -> Result<bool, Fault> {
-        let Some(State::Api(api)) = self.reactor.get(key).map(|socket| &socket.state) else { return Ok(false) };
-        if api.pending.is_empty() {
-            return Ok(true);
-        }
-        let backend = match api.backend {
-            Some(backend) => backend,
-            None => self.connect_backend(key)?,
-        };
-        let Some((client, backend, _)) = self.reactor.pair_mut(key, backend) else { return Ok(false) };
-        let State::Api(api) = &mut client.state else { return Ok(false) };
-        let count = backend.link.write_through(&api.pending)?;
-        api.pending.drain(..count);
-        Ok(api.pending.is_empty())
-    }
-
-    fn connect_backend(&mut self, client: Key) -> io::Result<Key> {
+    /// Hands a whole request to tiny_http, over a connection of its own.
+    fn ask(&mut self, key: Key, rest: Vec<u8>, last: bool) -> Result<(), Fault> {
         let now = self.reactor.now;
         let stream = Stream::Unix(self.setup.front.connect()?);
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let backend = self.reactor.add(Link::plain(stream, nowhere, now), State::Backend(Backend { client }))?;
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        let backend = self.reactor.add(Link::plain(stream, nobody, now), State::Backend(Backend { client: key }))?;
         self.api += 1;
-        if let Some((socket, _)) = self.reactor.get_mut(client) {
+        if let Some((socket, _)) = self.reactor.get_mut(key) {
             if let State::Api(api) = &mut socket.state {
-                api.backend = Some(backend);
+                api.phase = Phase::Asking { backend, rest, last };
+                api.partial = None;
+                api.asked = now;
+                api.active = now;
             }
         }
-        Ok(backend)
+        self.ask_further(key)
     }
 
-    /// The Controller will send no more. What it has asked is still answered.
-    fn controller_ended(&mut self, key: Key) -> Next {
-        let Some(State::Api(api)) = self.reactor.get(key).map(|socket| &socket.state) else { return Next::Drop };
-        match api.backend {
-            Some(backend) if api.unanswered => {
-                let told = self.reactor.get(backend).map(|socket| socket.link.stream().shutdown_write());
-                if matches!(told, Some(Ok(()))) { Next::Wait } else { Next::Drop }
-            }
-            _ => Next::Drop,
+    /// Hands on what of the request the backend has not taken yet.
+    fn ask_further(&mut self, key: Key) -> Result<(), Fault> {
+        let Some(State::Api(Api { phase: Phase::Asking { backend, .. }, .. })) = self.state(key) else { return Ok(()) };
+        let backend = *backend;
+        let Some((client, backend, _)) = self.reactor.pair_mut(key, backend) else { return Ok(()) };
+        if let State::Api(Api { phase: Phase::Asking { rest, .. }, .. }) = &mut client.state {
+            let count = backend.link.write_through(rest)?;
+            rest.drain(..count);
         }
+        Ok(())
     }
 
-    /// Brings answers back to the Controller.
+    /// Brings an answer back to its Controller.
     pub(super) fn serve_backend(&mut self, key: Key) {
-        let Some(State::Backend(Backend { client })) = self.reactor.get(key).map(|socket| &socket.state) else {
-            return;
-        };
+        let Some(State::Backend(Backend { client })) = self.state(key) else { return };
         let (client, now) = (*client, self.reactor.now);
+        if self.ask_further(client).is_err() {
+            self.part_with_controller(client);
+            return self.discard(client);
+        }
         let Some((backend, controller, desk)) = self.reactor.pair_mut(key, client) else { return self.remove(key) };
         let pumped = pump((&mut backend.link, End::Open), (&mut controller.link, End::Open), desk, now);
-        if let (Ok(Pumped { payload: 1.., .. }), State::Api(api)) = (&pumped, &mut controller.state) {
-            api.unanswered = false;
-            api.active = now;
+        if let (Ok(pumped), State::Api(api)) = (&pumped, &mut controller.state) {
+            if pumped.payload > 0 {
+                api.active = now;
+            }
         }
         match pumped.map(|pumped| pumped.then) {
             Ok(Then::Again) => self.reactor.again(key),
             Ok(Then::Starved) => self.reactor.starve(key),
-            // What is pending may go on now, or what is left of the answer.
-            Ok(Then::Dry) => self.reactor.again_if(client, |socket| match &socket.state {
-                State::Api(api) => !api.pending.is_empty(),
-                _ => false,
-            }),
-            Ok(Then::Full) => {}
-            Ok(Then::Ended) => {
-                self.part_with_controller(client);
-                self.close(client);
-            }
+            Ok(Then::Dry | Then::Full) => {}
+            Ok(Then::Ended) => self.answered(client),
             Err(_) => {
                 self.part_with_controller(client);
                 self.discard(client);
@@ -347,13 +309,20 @@ impl Relay {
         }
     }
 
-    fn tell_controller(&mut self, key: Key, answer: &[u8]) {
-        let now = self.reactor.now;
-        if let Some((socket, desk)) = self.reactor.get_mut(key) {
-            if socket.link.is_open() {
-                // It is closed anyway.
-                let _ = socket.link.send(answer, desk, now);
-            }
+    /// The whole answer is on its way.
+    fn answered(&mut self, client: Key) {
+        let Some((socket, _)) = self.reactor.get_mut(client) else { return };
+        let State::Api(api) = &mut socket.state else { return };
+        let Phase::Asking { backend, last, .. } = std::mem::replace(&mut api.phase, Phase::Reading) else { return };
+        if !api.collector.is_empty() {
+            api.partial = Some(api.active);
+        }
+        self.remove(backend);
+        if last {
+            self.part_with_controller(client);
+            self.close(client);
+        } else {
+            self.reactor.again(client);
         }
     }
 
@@ -361,7 +330,7 @@ impl Relay {
     fn part_with_controller(&mut self, key: Key) {
         if let Some(State::Api(api)) = self.take_state_if(key, |state| matches!(state, State::Api(_))) {
             self.api -= 1;
-            if let Some(backend) = api.backend {
+            if let Phase::Asking { backend, .. } = api.phase {
                 self.remove(backend);
             }
         }
