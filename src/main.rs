@@ -1,29 +1,50 @@
-use iofog_connector::{mapping::*, net::certificate, relay::*, secret::Secret};
-fn main() {
-    let _ = simplelog::SimpleLogger::init(log::LevelFilter::Debug, Default::default());
-    let (front, _l) = Front::new().unwrap();
-    let tls = std::env::var("TLSDIR").ok().map(|d| certificate::server_config(d.as_ref()).unwrap());
-    let (mut relay, handle) = Relay::new(Setup {
-        listen: Some("127.0.0.1".parse().unwrap()),
-        api_port: 17909,
-        tls,
-        connections: 20000,
-        buffers: 1024,
-        front,
-    })
-    .unwrap();
-    std::thread::spawn(move || {
-        let port = |port| AgentPort { port, passcode: Secret::new("secretpass"), max_connections: 2000, absence: None };
-        handle
-            .open(&Mapping { id: "a".into(), kind: Kind::Public { agents: port(17901), users: 17902 } })
-            .unwrap()
-            .unwrap();
-        handle
-            .open(&Mapping { id: "b".into(), kind: Kind::Private { sides: [port(17903), port(17904)] } })
-            .unwrap()
-            .unwrap();
-        std::thread::sleep(std::time::Duration::from_secs(3600));
-        handle.stop().ok();
-    });
-    relay.run().unwrap();
+//! The command line: one function a command.
+
+use argh::FromArgs;
+use iofog_connector::daemon;
+use log::{LevelFilter, error};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Relay for edge computing: joins outside users to agents behind NAT, and agents to each other.
+#[derive(FromArgs)]
+struct Arguments {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Start(Start),
+}
+
+/// Run the daemon in the foreground.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "start")]
+struct Start {
+    /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
+    #[argh(option, default = "PathBuf::from(\"/etc/iofog-connector/iofog-connector.conf\")")]
+    config: PathBuf,
+    /// error, warn, info (default), debug or trace
+    #[argh(option, default = "LevelFilter::Info")]
+    log_level: LevelFilter,
+}
+
+fn main() -> ExitCode {
+    let Arguments { command } = argh::from_env();
+    match command {
+        Command::Start(start) => run_daemon(&start),
+    }
+}
+
+fn run_daemon(start: &Start) -> ExitCode {
+    iofog_connector::logging::init(start.log_level);
+    match daemon::start(&start.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            error!("{e}");
+            ExitCode::from(e.status())
+        }
+    }
 }

@@ -50,6 +50,8 @@ struct Ready {
     writable: bool,
     /// The peer has sent FIN; there may be bytes in front of it.
     fin: bool,
+    /// The connection is broken; there may still be bytes to read.
+    reset: bool,
 }
 
 /// Why a link is of no more use.
@@ -108,7 +110,7 @@ impl Link {
             inbox: Inbox::Empty,
             trusted: false,
             // The kernel says no if it must; the first event only comes with the next poll.
-            ready: Ready { readable: false, writable: true, fin: false },
+            ready: Ready { readable: false, writable: true, fin: false, reset: false },
             peer,
             heard: now,
             told: now,
@@ -126,11 +128,17 @@ impl Link {
         self.ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.ready.writable |= event.is_writable() || event.is_error();
         self.ready.fin |= event.is_read_closed();
+        self.ready.reset |= event.is_error();
     }
 
     /// There may be something to read: what waits unread counts as a sign of life.
     pub fn may_read(&self) -> bool {
         self.ready.readable || self.inbox.is_ready()
+    }
+
+    /// The peer has reset the connection, or the network has given it up.
+    pub fn is_reset(&self) -> bool {
+        self.ready.reset
     }
 
     /// From now on the peer may hold a buffer for the beginning of a record.

@@ -58,8 +58,8 @@ impl Relay {
 
     /// Forgets the connection.
     pub(super) fn remove(&mut self, key: Key) {
-        if let Some(State::Api(_) | State::Backend(_)) = self.reactor.remove(key) {
-            self.api -= 1;
+        if let Some(State::Backend(_)) = self.reactor.remove(key) {
+            self.backends -= 1;
         }
         self.listeners.resume();
     }

@@ -68,7 +68,7 @@ enum Phase {
 
 /// Our connection to the HTTP parser, for one request of one Controller's connection.
 pub(super) struct Backend {
-    client: Key,
+    pub(super) client: Key,
 }
 
 impl Front {
@@ -140,15 +140,14 @@ enum Next {
 
 impl Relay {
     pub(super) fn take_in_controller(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let is_api = |state: &State| matches!(state, State::Api(_));
-        if self.reactor.iter().filter(|(_, socket)| is_api(&socket.state)).count() >= API_CONNECTIONS {
+        if self.controllers >= API_CONNECTIONS {
             self.push_out_controller();
         }
         let Ok(local) = stream.local_addr() else { return };
         let Some(mut link) = self.link(stream, peer) else { return };
         link.trust();
         self.enter(link, |relay, _| {
-            relay.api += 1;
+            relay.controllers += 1;
             Some(State::Api(Api::new(Peer::of(peer, local), relay.reactor.now)))
         });
     }
@@ -164,8 +163,7 @@ impl Relay {
             let more = and_more(unsaid);
             warn!("{API_CONNECTIONS} API connections: the idlest one, from {peer}, is closed for a new one{more}");
         }
-        self.part_with_controller(key);
-        self.discard(key);
+        self.drop_controller(key);
     }
 
     /// Its request did not come in time, or no request came for long.
@@ -190,10 +188,7 @@ impl Relay {
                 self.part_with_controller(key);
                 self.close(key);
             }
-            Ok(Next::Drop) | Err(_) => {
-                self.part_with_controller(key);
-                self.discard(key);
-            }
+            Ok(Next::Drop) | Err(_) => self.drop_controller(key),
         }
     }
 
@@ -258,7 +253,7 @@ impl Relay {
         let stream = Stream::Unix(self.setup.front.connect()?);
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         let backend = self.reactor.add(Link::plain(stream, nobody, now), State::Backend(Backend { client: key }))?;
-        self.api += 1;
+        self.backends += 1;
         if let Some((socket, _)) = self.reactor.get_mut(key) {
             if let State::Api(api) = &mut socket.state {
                 api.phase = Phase::Asking { backend, rest, last };
@@ -287,8 +282,7 @@ impl Relay {
         let Some(State::Backend(Backend { client })) = self.state(key) else { return };
         let (client, now) = (*client, self.reactor.now);
         if self.ask_further(client).is_err() {
-            self.part_with_controller(client);
-            return self.discard(client);
+            return self.drop_controller(client);
         }
         let Some((backend, controller, desk)) = self.reactor.pair_mut(key, client) else { return self.remove(key) };
         let pumped = pump((&mut backend.link, End::Open), (&mut controller.link, End::Open), desk, now);
@@ -302,10 +296,7 @@ impl Relay {
             Ok(Then::Starved) => self.reactor.starve(key),
             Ok(Then::Dry | Then::Full) => {}
             Ok(Then::Ended) => self.answered(client),
-            Err(_) => {
-                self.part_with_controller(client);
-                self.discard(client);
-            }
+            Err(_) => self.drop_controller(client),
         }
     }
 
@@ -326,10 +317,16 @@ impl Relay {
         }
     }
 
+    /// Ends a Controller's connection at once.
+    pub(super) fn drop_controller(&mut self, key: Key) {
+        self.part_with_controller(key);
+        self.discard(key);
+    }
+
     /// Takes a Controller's connection, and ours on its behalf, out of the counts.
     fn part_with_controller(&mut self, key: Key) {
         if let Some(State::Api(api)) = self.take_state_if(key, |state| matches!(state, State::Api(_))) {
-            self.api -= 1;
+            self.controllers -= 1;
             if let Phase::Asking { backend, .. } = api.phase {
                 self.remove(backend);
             }

@@ -126,7 +126,7 @@ impl Relay {
 
     /// Controllers have connections of their own: a crowd of users cannot lock them out.
     fn has_room(&mut self, leads_to: LeadsTo) -> bool {
-        let full = self.reactor.len() - self.api >= self.setup.connections;
+        let full = self.reactor.len() - self.controllers - self.backends >= self.setup.connections;
         if full && !matches!(leads_to, LeadsTo::Controllers) {
             self.out_of_room(&format!("the limit of {} connections is reached", self.setup.connections));
             return false;

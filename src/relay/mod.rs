@@ -31,7 +31,7 @@ mod throttle;
 mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
-use crate::net::reactor::{Key, Reactor, TICK};
+use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use command::{Command, Handle};
 pub use front::Front;
 use listeners::Listeners;
@@ -70,8 +70,9 @@ pub struct Relay {
     pipes: Slab<Pipe>,
     ids: HashMap<String, PipeKey>,
     commands: Receiver<Command>,
-    /// How many of the reactor's sockets belong to the API.
-    api: usize,
+    /// How many of the reactor's sockets belong to the API: Controllers' connections, and ours on their behalf.
+    controllers: usize,
+    backends: usize,
     /// The daemon is ending, and must have ended by then.
     ending: Option<Instant>,
 }
@@ -93,7 +94,8 @@ impl Relay {
             pipes: Slab::new(),
             ids: HashMap::new(),
             commands,
-            api: 0,
+            controllers: 0,
+            backends: 0,
             ending: None,
         };
         relay.listen_for_controllers()?;
@@ -154,8 +156,16 @@ impl Relay {
     /// Looks through all connections for those that have outstayed their state.
     fn enforce_deadlines(&mut self) {
         let now = self.reactor.now;
-        let overdue: Vec<Key> =
-            self.reactor.iter().filter(|(_, s)| self.is_overdue(&s.link, &s.state, now)).map(|(key, _)| key).collect();
+        let mut overdue = Vec::new();
+        let mut next = now + TICK;
+        for (key, socket) in self.reactor.iter() {
+            match self.deadline(socket) {
+                Some(deadline) if deadline <= now => overdue.push(key),
+                Some(deadline) => next = next.min(deadline),
+                None => {}
+            }
+        }
+        self.reactor.wake_by(next);
         for key in overdue {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
@@ -170,7 +180,7 @@ impl Relay {
         }
     }
 
-    fn is_overdue(&self, link: &crate::net::link::Link, state: &State, now: Instant) -> bool {
+    fn deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
         let absence = match state {
             State::Free { agent, .. } | State::Joined { agent, .. } => {
                 self.pipes.get(agent.place.pipe).and_then(|pipe| pipe.absence(agent.place.side))
@@ -181,7 +191,7 @@ impl Relay {
             State::HalfClosed { pipe, .. } => self.patience(*pipe),
             _ => HALF_CLOSED,
         };
-        state.deadline(link, absence, patience).is_some_and(|deadline| deadline <= now)
+        state.deadline(link, absence, patience)
     }
 
     /// How long the agent of a half-closed session may be silent.

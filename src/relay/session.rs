@@ -25,30 +25,34 @@ enum Direction {
 impl Relay {
     /// Moves what there is to move between an agent and its peer.
     pub(super) fn relay(&mut self, agent: Key, peer: Key) {
+        if self.is_reset_user(peer) {
+            return self.part(agent, peer, Some(peer));
+        }
         let from_agent = self.pass_on(agent, peer);
-        if let Direction::Broken(key) = from_agent {
-            return self.part(agent, peer, Some(key));
-        }
-        let half_closed = matches!(self.reactor.get(peer), Some(s) if matches!(s.state, State::HalfClosed { .. }));
+        let half_closed = matches!(self.state(peer), Some(State::HalfClosed { .. }));
         let from_peer = if half_closed { Direction::Open } else { self.pass_on(peer, agent) };
-        if let Direction::Broken(key) = from_peer {
-            return self.part(agent, peer, Some(key));
-        }
-        for (key, other) in [(agent, peer), (peer, agent)] {
-            if self.answer_owed(key).is_err() {
-                return self.part(key, other, Some(key));
-            }
-        }
         match (from_agent, from_peer) {
+            (Direction::Broken(key), _) | (_, Direction::Broken(key)) => self.part(agent, peer, Some(key)),
             (Direction::Ended, _) => self.part(agent, peer, None),
             (_, Direction::Ended) => self.peer_ended(agent, peer),
             _ => self.end_if_idle_at_stop(agent, peer),
         }
     }
 
+    /// A user's reset ends the session at once, whatever still stands in its way.
+    fn is_reset_user(&self, key: Key) -> bool {
+        self.reactor.get(key).is_some_and(|socket| {
+            matches!(socket.state, State::Served { .. } | State::HalfClosed { .. }) && socket.link.is_reset()
+        })
+    }
+
     /// One direction, one turn.
     fn pass_on(&mut self, from: Key, to: Key) -> Direction {
         let now = self.reactor.now;
+        // Before more payload: with a busy pipe there is hardly ever another moment.
+        if self.answer_owed(to).is_err() {
+            return Direction::Broken(to);
+        }
         let Some((source, destination, desk)) = self.reactor.pair_mut(from, to) else { return Direction::Broken(from) };
         let ends = (source.state.end(), destination.state.end());
         let pumped = pump((&mut source.link, ends.0), (&mut destination.link, ends.1), desk, now);
@@ -62,6 +66,9 @@ impl Relay {
         }
         if payload > 0 {
             self.count(from, to, payload);
+        }
+        if beats > 0 && self.answer_owed(from).is_err() {
+            return Direction::Broken(from);
         }
         match then {
             Then::Ended => return Direction::Ended,
@@ -147,13 +154,15 @@ impl Relay {
 
     /// Ends `key` at once, and with it the session that it belongs to.
     pub(super) fn abort(&mut self, key: Key) {
-        match self.reactor.get(key).map(|socket| &socket.state) {
+        match self.state(key) {
             Some(State::Joined { peer, .. }) => self.part(key, *peer, Some(key)),
             Some(State::Served { agent, .. } | State::HalfClosed { agent, .. }) => self.part(key, *agent, Some(key)),
             Some(State::Free { .. }) => {
                 self.part_with_agent(key);
                 self.remove(key);
             }
+            Some(State::Api(_)) => self.drop_controller(key),
+            Some(State::Backend(backend)) => self.drop_controller(backend.client),
             _ => self.remove(key),
         }
     }
