@@ -14,6 +14,7 @@
 
 pub mod cidr;
 pub mod config;
+pub mod control;
 pub mod failure;
 pub mod limits;
 pub mod mapping;
