@@ -9,11 +9,12 @@
 //! tiny_http adds an acceptor and a few short-lived workers behind its private socket.
 
 use crate::config::{Config, ConfigError};
-use crate::control::{Control, StartError as ControlError};
+use crate::control::{self, Control};
 use crate::limits::{API_CONNECTIONS, BUFFERS};
 use crate::net::certificate::{self, CertificateError};
-use crate::relay::command::Handle;
-use crate::relay::{Front, Relay, Setup};
+use crate::relay::command::{Gone, Handle};
+use crate::relay::{self, Front, Relay};
+use crate::store::{LoadError, Store};
 use log::{error, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -22,6 +23,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 
 /// Descriptors that are not connections: files, epoll, and three for each connection of the API.
@@ -34,11 +36,19 @@ const DESCRIPTORS: u64 = 1024;
 pub enum StartError {
     Config(ConfigError),
     Certificate(CertificateError),
-    Control(ControlError),
+    /// The mappings could not be read.
+    Store(LoadError),
+    Control(control::StartError),
     /// The API port could not be bound.
-    Api { port: u16, cause: io::Error },
+    Api {
+        port: u16,
+        cause: io::Error,
+    },
     /// The system refuses something that every daemon needs.
-    System { what: &'static str, cause: io::Error },
+    System {
+        what: &'static str,
+        cause: io::Error,
+    },
     /// The control thread has died; what it said is in the log.
     Died,
 }
@@ -47,7 +57,7 @@ impl StartError {
     /// The exit status (sysexits.h).
     pub fn status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Certificate(_) | Self::Control(_) => 78,
+            Self::Config(_) | Self::Certificate(_) | Self::Store(_) | Self::Control(_) => 78,
             Self::Api { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Api { .. } => 69,
             Self::System { .. } => 71,
@@ -61,6 +71,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(e) => e.fmt(f),
             Self::Certificate(e) => e.fmt(f),
+            Self::Store(e) => e.fmt(f),
             Self::Control(e) => e.fmt(f),
             Self::Api { port, cause } if cause.kind() == io::ErrorKind::PermissionDenied => write!(
                 f,
@@ -83,17 +94,20 @@ pub fn start(settings: &Path) -> Result<(), StartError> {
     let config = Config::load(settings).map_err(StartError::Config)?;
     let tls = match config.dev {
         true => None,
-        false => Some(certificate::server_config(config.folder()).map_err(StartError::Certificate)?),
+        false => Some(certificate::server_config(&config.beside("")).map_err(StartError::Certificate)?),
     };
     let system = |what| move |cause| StartError::System { what, cause };
     let (front, listener) = Front::new().map_err(system("no private socket could be made in a temporary folder"))?;
     let seal = front.seal().clone();
     let (connections, buffers) = capacity(&config);
-    let setup = Setup { listen: config.listen, api_port: config.api_port, tls, connections, buffers, front };
+    let (store, mappings) = Store::open(&config.beside("configs.json")).map_err(StartError::Store)?;
+    let setup = relay::Setup { listen: config.listen, api_port: config.api_port, tls, connections, buffers, front };
     let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: config.api_port, cause })?;
     info!("{}", summary(&config, connections, buffers));
     stop_on_signal(handle.clone()).map_err(system("no signal handler could be set"))?;
-    let failed = run_control(Control::new(config, handle.clone(), seal, listener), handle)?;
+    let (_reload, reloads) = channel();
+    let setup = control::Setup { config, store, mappings, relay: handle.clone(), listener, seal, reloads };
+    let failed = run_control(Control::new(setup).map_err(StartError::Control)?, handle)?;
     relay.run().map_err(system("the event loop failed"))?;
     if failed.load(Ordering::Relaxed) {
         return Err(StartError::Died);
@@ -144,15 +158,19 @@ fn stop_on_signal(handle: Handle) -> io::Result<()> {
 }
 
 /// Starts the control thread. The loop ends when that ends; the flag says whether it died.
-fn run_control(control: Result<Control, ControlError>, handle: Handle) -> Result<Arc<AtomicBool>, StartError> {
-    let mut control = control.map_err(StartError::Control)?;
+fn run_control(control: Control, handle: Handle) -> Result<Arc<AtomicBool>, StartError> {
     let failed = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&failed);
     let work = move || {
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| control.run()));
-        if ended.is_err() {
-            error!("The control thread has died; the daemon ends");
-            flag.store(true, Ordering::Relaxed);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match control.restore() {
+            Ok(()) => control.run(),
+            Err(Gone) => Ok(()),
+        }));
+        flag.store(!matches!(ended, Ok(Ok(()))), Ordering::Relaxed);
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => error!("The control thread has lost its socket, the daemon ends: {e}"),
+            Err(_) => error!("The control thread has died, the daemon ends"),
         }
         // If the loop is gone already, all the better.
         let _ = handle.stop();

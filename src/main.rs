@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run_daemon(start: &Start) -> ExitCode {
-    iofog_connector::logging::init(start.log_level);
+    let _ = simplelog::SimpleLogger::init(start.log_level, Default::default());
     match daemon::start(&start.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

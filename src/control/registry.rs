@@ -108,11 +108,7 @@ impl Registry {
     }
 
     /// Tries pairs of ports until one binds; ports that do not bind end up in `skipped`.
-    fn open_somewhere(
-        &mut self,
-        request: &Request,
-        skipped: &mut Vec<u16>,
-    ) -> Result<Result<Mapping, AddError>, Gone> {
+    fn open_somewhere(&mut self, request: &Request, skipped: &mut Vec<u16>) -> Result<Result<Mapping, AddError>, Gone> {
         let mut pair = [None, None];
         let mut outcome = Err(AddError::NoPorts);
         for _ in 0..BIND_TRIES {
@@ -220,7 +216,9 @@ struct Summary<'a>(&'a Kind);
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Kind::Public { agents, users } => write!(f, "public, agents on port {}, users on port {users}", agents.port),
+            Kind::Public { agents, users } => {
+                write!(f, "public, agents on port {}, users on port {users}", agents.port)
+            }
             Kind::Private { sides: [first, second] } => {
                 write!(f, "private, agents on ports {} and {}", first.port, second.port)
             }
