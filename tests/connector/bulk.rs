@@ -64,9 +64,8 @@ fn adding_and_removing_mappings_does_not_disturb_others() {
 }
 
 /// An agent that answers its user with twice what it was asked for, and comes back until told to stop.
-fn echo_twice(daemon: &Daemon, mapping: &Mapping, running: &AtomicBool) {
+fn echo_twice(mut agent: Peer, daemon: &Daemon, mapping: &Mapping, running: &AtomicBool) {
     while running.load(Ordering::Relaxed) {
-        let agent = daemon.agent(mapping);
         loop {
             match agent.hear(Duration::from_millis(100)) {
                 Heard::Message(bytes) => {
@@ -77,6 +76,7 @@ fn echo_twice(daemon: &Daemon, mapping: &Mapping, running: &AtomicBool) {
                 Heard::Silence => return,
             }
         }
+        agent = daemon.agent(mapping);
     }
 }
 
@@ -87,11 +87,12 @@ fn five_hundred_users_share_fifty_agents() {
         let users = if daemon.mode == Mode::Plain { 500 } else { 250 };
         let running = AtomicBool::new(true);
         let next = AtomicUsize::new(0);
+        let first: Vec<Peer> = (0..50).map(|_| daemon.agent(&mapping)).collect();
         thread::scope(|scope| {
-            for _ in 0..50 {
-                scope.spawn(|| echo_twice(daemon, &mapping, &running));
+            for agent in first {
+                scope.spawn(|| echo_twice(agent, daemon, &mapping, &running));
             }
-            let crowd: Vec<_> = (0..60)
+            let crowd: Vec<_> = (0..50)
                 .map(|_| {
                     scope.spawn(|| {
                         while next.fetch_add(1, Ordering::Relaxed) < users {

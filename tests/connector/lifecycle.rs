@@ -69,7 +69,7 @@ fn what_was_answered_outlives_a_crash() {
         let controller = daemon.controller();
         let answered = thread::scope(|scope| {
             let changing = scope.spawn(|| change_mappings(&controller, &changes));
-            wait_until("some changes", PATIENCE, || changes.load(Ordering::Relaxed) >= 5 * round);
+            wait_until("some changes", PATIENCE, || changes.load(Ordering::Relaxed) > 5 * round);
             daemon.kill();
             changing.join().expect("a list")
         });
@@ -118,7 +118,9 @@ fn remove_under_traffic(daemon: &Daemon, round: u64) {
             let mut sent = Payload::new(round);
             while agent.try_send(&sent.take(1000), SECOND).is_ok_and(|taken| taken) {}
         });
-        received.receive(&user, 100_000);
+        while received.position() < 100_000 {
+            received.check(&user.expect_some());
+        }
         daemon.controller().remove(&mapping);
         user.expect_end_at_last(PATIENCE);
     });
