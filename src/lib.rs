@@ -17,6 +17,7 @@ pub mod config;
 pub mod control;
 pub mod failure;
 pub mod limits;
+pub mod logging;
 pub mod mapping;
 pub mod ports;
 pub mod relay;

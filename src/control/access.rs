@@ -176,7 +176,9 @@ mod tests {
     fn a_token_file_is_read_or_named() {
         let folder = Folder::new();
         let file = folder.0.join("token");
-        assert!(read_token(&file).unwrap_err().to_string().contains("token (key \"apitoken\"): cannot be used: No such"));
+        assert!(
+            read_token(&file).unwrap_err().to_string().contains("token (key \"apitoken\"): cannot be used: No such")
+        );
         fs::write(&file, " \n").unwrap();
         assert!(read_token(&file).unwrap_err().to_string().contains("empty"));
         fs::write(&file, "abc\n").unwrap();

@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn a_mapping_comes_encoded_raw_or_bare() {
         let expected = Ok(json!({"type": "public", "note": "50% & more + =x"}));
-        let encoded: String = form_urlencoded::byte_serialize(expected.as_ref().unwrap().to_string().as_bytes()).collect();
+        let encoded: String =
+            form_urlencoded::byte_serialize(expected.as_ref().unwrap().to_string().as_bytes()).collect();
         let raw = r#"{"type": "public", "note": "50% & more + =x"}"#;
         for body in [
             format!("mapping={encoded}"),
