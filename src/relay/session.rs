@@ -162,7 +162,7 @@ impl Relay {
         match self.state(key) {
             Some(State::Joined { peer, .. }) => self.part(key, *peer, Some(key)),
             Some(State::Served { agent, .. } | State::HalfClosed { agent, .. }) => self.part(key, *agent, Some(key)),
-            Some(State::Welcomed { .. } | State::Free { .. }) => {
+            Some(State::Free { .. }) => {
                 self.part_with_agent(key);
                 self.remove(key);
             }

@@ -32,14 +32,16 @@ fn a_passcode_may_come_byte_by_byte() {
 fn what_comes_right_behind_the_passcode_is_not_lost() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_private(1);
-        let listening = daemon.agent_on(&mapping, 1);
-        let hasty = daemon.stranger(&mapping, 0);
-        match daemon.mode {
-            Mode::Plain => hasty.send(format!("{}payload", mapping.passcodes[0]).as_bytes()),
-            Mode::Tls => [&mapping.passcodes[0], "payload"].iter().for_each(|record| hasty.send(record.as_bytes())),
+        let passcode = mapping.passcodes[0].as_bytes();
+        for messages in [vec![&[passcode, b"payload"].concat()[..]], vec![passcode, b"payload"]] {
+            let listening = daemon.agent_on(&mapping, 1);
+            let hasty = daemon.stranger(&mapping, 0);
+            messages.iter().for_each(|message| hasty.send(message));
+            hasty.expect_message(b"AUTHORIZED");
+            listening.expect(b"payload");
+            drop(hasty);
+            listening.expect_end();
         }
-        hasty.expect_message(b"AUTHORIZED");
-        listening.expect(b"payload");
     });
 }
 
