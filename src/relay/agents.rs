@@ -35,17 +35,27 @@ impl Relay {
     /// It has had the time to read `AUTHORIZED`.
     pub(super) fn has_been_welcomed(&mut self, key: Key) {
         let Some((socket, _)) = self.reactor.get_mut(key) else { return };
-        if let State::Free { agent, .. } = &mut socket.state {
-            agent.welcome = None;
+        match &mut socket.state {
+            State::Free { agent, .. } => {
+                agent.welcome = None;
+                self.offer(key);
+            }
+            State::Joined { agent, .. } => {
+                agent.welcome = None;
+                self.reactor.again(key);
+            }
+            _ => {}
         }
-        self.offer(key);
     }
 
-    /// The agent that has been free longest, if it may be sent something.
+    /// It must read `AUTHORIZED` by itself: nothing may follow yet.
+    pub(super) fn is_being_welcomed(&self, key: Key) -> bool {
+        self.state(key).and_then(State::agent).is_some_and(|agent| agent.welcome.is_some())
+    }
+
+    /// The agent that has been free longest, and is not stuck.
     pub(super) fn first_free(&self, agents: &Agents) -> Option<Key> {
-        let takes_bytes = |&key: &Key| self.reactor.get(key).is_some_and(|socket| socket.link.is_flushed());
-        let key = agents.free.iter().find(takes_bytes)?;
-        matches!(self.state(key), Some(State::Free { agent: Agent { welcome: None, .. }, .. })).then_some(key)
+        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(|socket| socket.link.is_flushed()))
     }
 
     /// Finds somebody to join a free agent to.

@@ -39,7 +39,7 @@ use log::{info, warn};
 use pipe::{Pipe, PipeKey};
 use rustls::ServerConfig;
 use slab::Slab;
-use state::{Agent, State};
+use state::State;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -171,7 +171,7 @@ impl Relay {
             match socket.state {
                 State::Braked { .. } => self.release_brake(key),
                 State::Greeting { .. } => self.turn_away(key),
-                State::Free { agent: Agent { welcome: Some(_), .. }, .. } => self.has_been_welcomed(key),
+                State::Free { .. } | State::Joined { .. } if self.is_being_welcomed(key) => self.has_been_welcomed(key),
                 State::Free { .. } | State::Joined { .. } => self.absent(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
                 State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
@@ -182,12 +182,10 @@ impl Relay {
     }
 
     fn deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
-        let absence = match state {
-            State::Free { agent, .. } | State::Joined { agent, .. } => {
-                self.pipes.get(agent.place.pipe).and_then(|pipe| pipe.absence(agent.place.side))
-            }
-            _ => None,
-        };
+        let absence = state.agent().and_then(|agent| {
+            let pipe = self.pipes.get(agent.place.pipe)?;
+            pipe.absence(agent.place.side)
+        });
         let patience = match state {
             State::HalfClosed { pipe, .. } => self.patience(*pipe),
             _ => HALF_CLOSED,

@@ -64,12 +64,17 @@ impl Agent {
 }
 
 impl State {
+    /// The authorized agent that this is.
+    pub(super) fn agent(&self) -> Option<&Agent> {
+        match self {
+            Self::Free { agent, .. } | Self::Joined { agent, .. } => Some(agent),
+            _ => None,
+        }
+    }
+
     /// What the pump has to know of this end.
     pub(super) fn end(&self) -> End {
-        match self {
-            Self::Joined { .. } | Self::Free { .. } => End::Wire,
-            _ => End::Open,
-        }
+        if self.agent().is_some() { End::Wire } else { End::Open }
     }
 
     /// When the connection has outstayed its state. `None`: never, or what ends it is an event.
@@ -82,7 +87,8 @@ impl State {
             | Self::Silent { until, .. }
             | Self::Waiting { until, .. }
             | Self::Lingering { until, .. } => Some(*until),
-            Self::Free { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
+            Self::Free { agent: Agent { welcome: Some(until), .. }, .. }
+            | Self::Joined { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
             // Bytes that wait to be read count as life: it is we who do not read.
             Self::Free { .. } | Self::Joined { .. } if link.may_read() => None,
             Self::Free { .. } | Self::Joined { .. } => absence.map(|threshold| link.heard + threshold),

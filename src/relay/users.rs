@@ -39,9 +39,10 @@ impl Relay {
         }
     }
 
+    /// The agent that has been free longest, if it may be sent something.
     fn agent_for(&self, pipe: PipeKey) -> Option<Key> {
         match &self.pipes.get(pipe)?.ends {
-            Ends::Public { agents, .. } => self.first_free(agents),
+            Ends::Public { agents, .. } => self.first_free(agents).filter(|&agent| !self.is_being_welcomed(agent)),
             Ends::Private(_) => None,
         }
     }
