@@ -273,10 +273,10 @@ impl Relay {
     /// Hands on what of the request the backend has not taken yet.
     fn ask_further(&mut self, key: Key) -> Result<(), Fault> {
         let Some(State::Api(Api { phase: Phase::Asking { backend, .. }, .. })) = self.state(key) else { return Ok(()) };
-        let backend = *backend;
+        let (backend, now) = (*backend, self.reactor.now);
         let Some((client, backend, _)) = self.reactor.pair_mut(key, backend) else { return Ok(()) };
         if let State::Api(Api { phase: Phase::Asking { rest, .. }, .. }) = &mut client.state {
-            let count = backend.link.write_through(rest)?;
+            let count = backend.link.write_through(rest, now)?;
             rest.drain(..count);
         }
         Ok(())
