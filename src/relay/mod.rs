@@ -32,7 +32,7 @@ mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
-use command::{Command, Handle};
+use command::{Command, Handle, Traffic};
 pub use front::Front;
 use listeners::Listeners;
 use log::{info, warn};
@@ -70,6 +70,8 @@ pub struct Relay {
     pipes: Slab<Pipe>,
     ids: HashMap<String, PipeKey>,
     commands: Receiver<Command>,
+    /// What removed mappings have carried.
+    past: Traffic,
     /// How many of the reactor's sockets belong to the API: Controllers' connections, and ours on their behalf.
     controllers: usize,
     backends: usize,
@@ -94,6 +96,7 @@ impl Relay {
             pipes: Slab::new(),
             ids: HashMap::new(),
             commands,
+            past: Traffic::default(),
             controllers: 0,
             backends: 0,
             ending: None,
@@ -121,7 +124,7 @@ impl Relay {
                 }
             }
             for _ in 0..self.reactor.queued() {
-                let Some(key) = self.reactor.next() else { break };
+                let Some(key) = self.reactor.next_ready() else { break };
                 self.work(key);
             }
             let now = self.reactor.now;
@@ -234,6 +237,8 @@ impl Relay {
                     let _ = reply.send(());
                 }
                 Ok(Command::Status { id, reply }) => drop(reply.send(self.status(&id))),
+                Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.status_of_all())),
+                Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
                 Ok(Command::Stop) => self.stop(),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => return self.stop(),
