@@ -11,8 +11,20 @@
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
 //! | the control thread | [`control`] |
+//! | putting it together | [`daemon`] |
 
+pub mod cidr;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod failure;
 pub mod limits;
 pub mod mapping;
+pub mod net;
+pub mod ports;
 pub mod relay;
 pub mod secret;
+pub mod store;
+
+#[cfg(test)]
+mod testing;

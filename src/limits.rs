@@ -20,7 +20,51 @@ pub const API_CONNECTIONS: usize = 32;
 pub const REQUEST_BODY: usize = 64 * 1024;
 /// A request's line and headers, bytes.
 pub const REQUEST_HEAD: usize = 16 * 1024;
+/// Requests that one write of `configs.json` may serve.
+pub const BATCH: usize = 64;
+/// Pairs of ports that are tried for one new mapping before it is refused.
+pub const BIND_TRIES: usize = 64;
+/// A longer answer is written by a thread of its own, bytes: what a socket may not take at once.
+pub const ANSWER_AT_ONCE: usize = 64 * 1024;
+/// Callers of a direct entry that wait for their peer; one more pushes out the oldest.
+pub const DIRECT_CALLERS: usize = 256;
+/// What such a caller may say of itself, bytes.
+pub const DIRECT_CALLER: usize = 16 * 1024;
+/// How long such a caller waits for its peer.
+pub const DIRECT_WAIT: Duration = Duration::from_secs(600);
+/// Refused addresses that the API remembers, so that each has a line a second in the log and no more.
+pub const REFUSED_ADDRESSES: usize = 256;
 /// Time from a request's first byte to its last.
 pub const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// An API connection without a request is closed after this.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// So many wrong passcodes from one address at one port ...
+pub const BRAKE_FAILURES: usize = 5;
+/// ... within this time ...
+pub const BRAKE_WINDOW: Duration = Duration::from_secs(10);
+/// ... and its next connections are taken this far apart.
+pub const BRAKE_PAUSE: Duration = Duration::from_secs(1);
+/// Addresses that the brake of one port remembers.
+pub const BRAKE_ADDRESSES: usize = 256;
+/// Heartbeats of one agent that may wait for their answer; more are not answered.
+pub const OWED_BEATS: u8 = 64;
+/// A user has closed its sending side: the session ends when the agent has been silent for so long ...
+pub const HALF_CLOSED: Duration = Duration::from_secs(10);
+/// ... or for so long if another user waits for an agent.
+pub const HALF_CLOSED_CONTENDED: Duration = Duration::from_millis(200);
+/// What is left of a session is delivered as long as the reader takes something within this time.
+pub const DELIVERY: Duration = Duration::from_secs(60);
+/// After our FIN the peer has so long to send its own; an early close would make the kernel reset the connection.
+pub const LINGER: Duration = Duration::from_secs(5);
+/// ... and so many bytes that it still sends are thrown away meanwhile.
+pub const LINGER_BYTES: usize = 256 * 1024;
+/// Without TLS an agent has so long to read `AUTHORIZED` before anything may follow it: there are no records.
+pub const WELCOME: Duration = Duration::from_millis(50);
+/// At the end of the daemon, what is in flight is delivered for so long.
+pub const LAST_WORDS: Duration = Duration::from_secs(2);
+/// When all relay buffers are in use, a session whose reader has taken nothing for so long is ended.
+pub const STALLED: Duration = Duration::from_secs(10);
+/// Connections that are accepted at one port before the others have their turn.
+pub const ACCEPTS: usize = 64;
+/// Relay buffers by default: as many as connections, but no more than these.
+pub const BUFFERS: usize = 1024;

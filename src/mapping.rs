@@ -2,6 +2,10 @@
 //!
 //! The control thread owns the list of mappings; the relay gets a copy of each one it opens.
 
+mod request;
+
+pub use request::{ABSENCE_MAX, FieldError, Request, Terms, absence_of_millis};
+
 use crate::secret::Secret;
 use std::time::Duration;
 
@@ -33,4 +37,39 @@ pub struct AgentPort {
     pub max_connections: u16,
     /// An agent that is silent for so long is closed; `None` = never.
     pub absence: Option<Duration>,
+}
+
+impl Mapping {
+    /// A new mapping on these two ports, with a new id and new passcodes.
+    pub fn new(request: &Request, [port1, port2]: [u16; 2]) -> Self {
+        let agents = |terms: &Terms, port| AgentPort {
+            port,
+            passcode: Secret::random(),
+            max_connections: terms.max_connections,
+            absence: terms.absence,
+        };
+        let kind = match request {
+            Request::Public(terms) => Kind::Public { agents: agents(terms, port1), users: port2 },
+            Request::Private([first, second]) => Kind::Private { sides: [agents(first, port1), agents(second, port2)] },
+        };
+        Self { id: new_id(), kind }
+    }
+
+    /// A new direct entry, with a new id and a new passkey.
+    pub fn new_direct() -> Self {
+        Self { id: new_id(), kind: Kind::Direct { passkey: Secret::random() } }
+    }
+
+    /// port1 and port2; none for a direct entry.
+    pub fn ports(&self) -> Option<[u16; 2]> {
+        match &self.kind {
+            Kind::Public { agents, users } => Some([agents.port, *users]),
+            Kind::Private { sides: [first, second] } => Some([first.port, second.port]),
+            Kind::Direct { .. } => None,
+        }
+    }
+}
+
+fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
 }

@@ -1,3 +1,276 @@
-//! The event loop and everything it owns.
+//! The event loop of the daemon and everything it owns: every network socket, every open mapping.
+//!
+//! One thread. It never blocks, never touches the disk, and never waits for another thread: commands come in
+//! through a channel ([`command`]) and are answered within the same turn.
+//!
+//! The life of a connection, and the file that knows it:
+//!
+//! ```text
+//! agent:  accepted -> Braked? -> Greeting -> Welcomed? -> Free -> Joined -> closing   (strangers, agents, session)
+//! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing           (users, session)
+//! closing: Delivering -> Parting -> Lingering -> gone                                  (closing)
+//! ```
 
 pub mod command;
+
+mod agents;
+mod brake;
+mod closing;
+mod front;
+mod listeners;
+mod open;
+mod pipe;
+mod queue;
+mod refusal;
+mod request;
+pub mod seal;
+mod session;
+mod state;
+mod strangers;
+mod throttle;
+mod users;
+
+use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
+use crate::net::reactor::{Key, Reactor, Socket, TICK};
+use command::{Command, Handle};
+pub use front::Front;
+use listeners::Listeners;
+use log::{info, warn};
+use pipe::{Pipe, PipeKey};
+use rustls::ServerConfig;
+use slab::Slab;
+use state::State;
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+/// What the loop is told once, at its start.
+pub struct Setup {
+    /// The address that all ports bind to; `None`: every IPv6 and IPv4 address.
+    pub listen: Option<IpAddr>,
+    pub api_port: u16,
+    /// `None`: dev mode.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// TCP connections at most, those of the API not counted.
+    pub connections: usize,
+    /// Relay buffers to preallocate.
+    pub buffers: usize,
+    /// The way to the HTTP parser.
+    pub front: Front,
+}
+
+/// The daemon's event loop.
+pub struct Relay {
+    setup: Setup,
+    reactor: Reactor<State>,
+    listeners: Listeners,
+    pipes: Slab<Pipe>,
+    ids: HashMap<String, PipeKey>,
+    commands: Receiver<Command>,
+    /// How many of the reactor's sockets belong to the API: Controllers' connections, and ours on their behalf.
+    controllers: usize,
+    backends: usize,
+    /// The daemon is ending, and must have ended by then.
+    ending: Option<Instant>,
+}
+
+/// The reactor's own tokens.
+const WAKE: usize = 0;
+const FIRST_LISTENER: usize = 1;
+
+impl Relay {
+    /// Binds the API port. Errors are the system's.
+    pub fn new(setup: Setup) -> io::Result<(Self, Handle)> {
+        let reactor = Reactor::new(setup.buffers)?;
+        let waker = mio::Waker::new(reactor.registry(), Reactor::<State>::own_token(WAKE))?;
+        let (handle, commands) = Handle::new(Arc::new(waker));
+        let mut relay = Self {
+            setup,
+            reactor,
+            listeners: Listeners::default(),
+            pipes: Slab::new(),
+            ids: HashMap::new(),
+            commands,
+            controllers: 0,
+            backends: 0,
+            ending: None,
+        };
+        relay.listen_for_controllers()?;
+        Ok((relay, handle))
+    }
+
+    /// Serves until told to stop, or until nobody is left who could tell.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut own = Vec::new();
+        let mut tick = Instant::now() + TICK;
+        loop {
+            self.reactor.wait(&mut own)?;
+            own.extend(self.take_knocks().into_iter().map(|number| FIRST_LISTENER + number));
+            for token in std::mem::take(&mut own) {
+                match token {
+                    WAKE => self.obey(),
+                    listener => {
+                        if self.accept(listener - FIRST_LISTENER) {
+                            own.push(listener);
+                        }
+                    }
+                }
+            }
+            for _ in 0..self.reactor.queued() {
+                let Some(key) = self.reactor.next() else { break };
+                self.work(key);
+            }
+            let now = self.reactor.now;
+            if self.reactor.scan_is_due() | (now >= tick) {
+                self.enforce_deadlines();
+            }
+            if now >= tick {
+                tick = now + TICK;
+                self.housekeeping();
+            }
+            if self.has_ended() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives one connection its turn.
+    fn work(&mut self, key: Key) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        match socket.state {
+            State::Braked { .. } | State::Welcomed { .. } => {}
+            State::Greeting { .. } => self.greet(key),
+            State::Free { .. } => self.attend(key),
+            State::Joined { peer, .. } => self.relay(key, peer),
+            State::Silent { .. } | State::Waiting { .. } => self.seek_agent(key),
+            State::Served { agent, .. } | State::HalfClosed { agent, .. } => self.relay(agent, key),
+            State::Delivering { .. } | State::Parting { .. } | State::Lingering { .. } => self.close_further(key),
+            State::Api(_) => self.serve_controller(key),
+            State::Backend(_) => self.serve_backend(key),
+        }
+    }
+
+    /// Looks through all connections for those that have outstayed their state.
+    fn enforce_deadlines(&mut self) {
+        let now = self.reactor.now;
+        let mut overdue = Vec::new();
+        let mut next = now + TICK;
+        for (key, socket) in self.reactor.iter() {
+            match self.deadline(socket) {
+                Some(deadline) if deadline <= now => overdue.push(key),
+                Some(deadline) => next = next.min(deadline),
+                None => {}
+            }
+        }
+        self.reactor.wake_by(next);
+        for key in overdue {
+            let Some(socket) = self.reactor.get(key) else { continue };
+            match socket.state {
+                State::Braked { .. } => self.release_brake(key),
+                State::Greeting { .. } => self.turn_away(key),
+                State::Welcomed { .. } => self.has_been_welcomed(key),
+                State::Free { .. } | State::Joined { .. } => self.absent(key),
+                State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
+                State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
+                State::Api(_) => self.controller_is_late(key),
+                _ => self.remove(key),
+            }
+        }
+    }
+
+    fn deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
+        let absence = match state {
+            State::Free { agent, .. } | State::Joined { agent, .. } => {
+                self.pipes.get(agent.place.pipe).and_then(|pipe| pipe.absence(agent.place.side))
+            }
+            _ => None,
+        };
+        let patience = match state {
+            State::HalfClosed { pipe, .. } => self.patience(*pipe),
+            _ => HALF_CLOSED,
+        };
+        state.deadline(link, absence, patience)
+    }
+
+    /// How long the agent of a half-closed session may be silent.
+    fn patience(&self, pipe: PipeKey) -> Duration {
+        let contended = self.pipes.get(pipe).is_some_and(Pipe::has_waiting_users);
+        if contended { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
+    }
+
+    /// Once a second: ports that could not be bound, buffers that are not to be had, descriptors that are back.
+    fn housekeeping(&mut self) {
+        self.bind_missing();
+        self.listeners.resume();
+        if self.reactor.is_starving() {
+            self.end_most_stalled();
+        }
+        let now = self.reactor.now;
+        self.reactor.links_mut().for_each(|link| link.review_patience(now));
+    }
+
+    /// All relay buffers are in use and somebody waits: the session whose reader has taken nothing for longest goes.
+    fn end_most_stalled(&mut self) {
+        let now = self.reactor.now;
+        let stuck = self.reactor.iter().filter_map(|(key, s)| Some((key, s.link.peer, s.link.stuck_since()?)));
+        let Some((key, peer, since)) = stuck.min_by_key(|&(_, _, since)| since) else { return };
+        if now >= since + STALLED {
+            warn!("All relay buffers are in use; the connection of {peer}, which has been stuck longest, is ended");
+            self.abort(key);
+        }
+    }
+
+    /// Commands of the control thread, all that are there.
+    fn obey(&mut self) {
+        loop {
+            match self.commands.try_recv() {
+                // A reply that nobody waits for is no failure of ours.
+                Ok(Command::Open { mapping, reply }) => drop(reply.send(self.open(mapping))),
+                Ok(Command::Restore { mapping, reply }) => drop(reply.send(self.restore(mapping))),
+                Ok(Command::Close { id, reply }) => {
+                    self.close_pipe(&id);
+                    let _ = reply.send(());
+                }
+                Ok(Command::Status { id, reply }) => drop(reply.send(self.status(&id))),
+                Ok(Command::Stop) => self.stop(),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => return self.stop(),
+            }
+        }
+    }
+
+    /// Closes the ports, dismisses who is not served, and lets sessions deliver what is in flight.
+    fn stop(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        info!("Stopping");
+        let end = self.reactor.now + LAST_WORDS;
+        self.ending = Some(end);
+        self.reactor.wake_by(end);
+        self.listeners.close_all();
+        let keys: Vec<Key> = self.reactor.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(socket) = self.reactor.get(key) else { continue };
+            match socket.state {
+                State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. } => self.reactor.again(key),
+                State::Welcomed { .. } | State::Free { .. } => self.part_with_agent(key),
+                State::Api(_) | State::Backend(_) => {}
+                State::Delivering { .. } | State::Parting { .. } | State::Lingering { .. } => {}
+                State::Braked { .. } | State::Greeting { .. } => self.turn_away(key),
+                State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let idle_api = |state: &State| matches!(state, State::Api(api) if api.is_idle());
+        self.ending.is_some_and(|end| {
+            self.reactor.now >= end
+                || self.reactor.iter().all(|(_, s)| matches!(s.state, State::Backend(_)) || idle_api(&s.state))
+        })
+    }
+}

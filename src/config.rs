@@ -1,0 +1,148 @@
+//! `iofog-connector.conf`: read, validate, explain what is wrong.
+//!
+//! Pure: a path in, a validated [`Config`] or a [`ConfigError`] out. Nothing is opened but the file
+//! itself, nothing is bound, nothing is logged; what to do about an error is the caller's business
+//! (the daemon exits with status 78, EX_CONFIG).
+
+mod keys;
+
+use crate::cidr::Cidr;
+use crate::ports::PortSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// The settings of a daemon, complete and consistent (docs/protocol.md, "Files").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The settings file; every other file is looked up beside it.
+    pub file: PathBuf,
+    /// Ports that mappings may have: `ports` minus `exclude`, minus the API's and the broker's own.
+    pub ports: PortSet,
+    /// Port of the peer-to-peer broker; `None` = no broker.
+    pub broker: Option<u16>,
+    /// Where the command line finds the daemon's API: an address or a name.
+    pub address: String,
+    /// Plain TCP and HTTP everywhere instead of TLS.
+    pub dev: bool,
+    /// Local address that all ports bind to; `None` = every IPv6 and IPv4 address.
+    pub listen: Option<IpAddr>,
+    /// Port of the control API.
+    pub api_port: u16,
+    /// Who may call the API; `None` = everybody.
+    pub controllers: Option<Vec<Cidr>>,
+    /// PEM file with the authority that must have signed a Controller's certificate.
+    pub controller_ca: Option<PathBuf>,
+    /// File with the bearer token that every API call must carry.
+    pub api_token: Option<PathBuf>,
+    /// Most TCP connections at once; `None` = as many as the descriptor limit allows.
+    pub connections: Option<usize>,
+    /// How many relay buffers are preallocated; `None` = a default that fits `connections`.
+    pub buffers: Option<usize>,
+    /// Where the log goes; `None` = standard error.
+    pub log_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads and validates the settings file `file`.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read(file).map_err(|cause| ConfigError::Unreadable { file: file.to_owned(), cause })?;
+        Self::parse(file, &text)
+    }
+
+    /// Validates `text` as the content of the settings file `file`.
+    pub fn parse(file: &Path, text: &[u8]) -> Result<Self, ConfigError> {
+        let keys = keys::parse(text).map_err(|fault| ConfigError::Invalid { file: file.to_owned(), fault })?;
+        let api_port = keys.api_port();
+        let ports = keys.usable_ports();
+        let path = |name: PathBuf| folder_of(file).join(name);
+        Ok(Self {
+            ports,
+            broker: keys.broker,
+            address: keys.address.unwrap_or_else(|| "127.0.0.1".to_owned()),
+            dev: keys.dev.unwrap_or(false),
+            listen: keys.listen,
+            api_port,
+            controllers: keys.controllers,
+            controller_ca: keys.controllerca.map(path),
+            api_token: keys.apitoken.map(path),
+            connections: keys.connections,
+            buffers: keys.buffers,
+            log_file: keys.logfile.map(path),
+            file: file.to_owned(),
+        })
+    }
+
+    /// The path of `name`, one of the files that stand beside the settings file.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        folder_of(&self.file).join(name)
+    }
+
+    /// The keys in which `new` differs and that only a restart can change, as they stand in the file.
+    /// All other keys can be taken over by a running daemon.
+    pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
+        [
+            ("broker", self.broker != new.broker),
+            ("dev", self.dev != new.dev),
+            ("listen", self.listen != new.listen),
+            ("apiport", self.api_port != new.api_port),
+            ("connections", self.connections != new.connections),
+            ("buffers", self.buffers != new.buffers),
+        ]
+        .into_iter()
+        .filter_map(|(key, changed)| changed.then_some(key))
+        .collect()
+    }
+}
+
+/// `Path::parent` of a bare file name is the empty path, which joins well but does not open.
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Why the settings cannot be used. Its `Display` is one line that names the file.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file could not be read at all.
+    Unreadable { file: PathBuf, cause: io::Error },
+    /// The file was read and something in it is wrong.
+    Invalid { file: PathBuf, fault: Fault },
+}
+
+/// What is wrong in a settings file, and where.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Counted from 1.
+    pub line: usize,
+    /// In bytes, counted from 1; that of the last byte that was read when the fault showed.
+    pub column: usize,
+    /// The key concerned; `None` if the fault is in the JSON itself.
+    pub key: Option<String>,
+    /// What was found, and what was expected.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, cause } => write!(f, "{}: cannot be read: {cause}", file.display()),
+            Self::Invalid { file, fault } => {
+                write!(f, "{}, line {}, column {}: ", file.display(), fault.line, fault.column)?;
+                if let Some(key) = &fault.key {
+                    write!(f, "key {key:?}: ")?;
+                }
+                f.write_str(&fault.problem)
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests;

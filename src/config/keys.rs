@@ -1,0 +1,220 @@
+//! The keys of the settings file as they stand there, each checked by itself and against the others.
+//!
+//! serde tells where a value is wrong but not which key it belongs to, so the object is walked by
+//! hand and the key in hand is remembered.
+
+use super::Fault;
+use crate::cidr::Cidr;
+use crate::ports::{PortRange, PortSet};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use std::cell::Cell;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use value::{NonEmpty, Text, Whole};
+
+mod value;
+
+/// Every key, and what it expects.
+const KEYS: [(&str, &str); 13] = [
+    ("ports", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
+    ("exclude", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
+    ("broker", "a port, 1 to 65535"),
+    ("address", "an IP address or a host name, as a string"),
+    ("dev", "true or false"),
+    ("listen", "a local IP address, as a string"),
+    ("apiport", "a port, 1 to 65535"),
+    ("controllers", "a list of IP addresses or ranges, like [\"10.0.0.0/8\", \"::1\"]"),
+    ("controllerca", "the name of a PEM file"),
+    ("apitoken", "the name of a file that holds the token"),
+    ("connections", "a whole number from 1"),
+    ("buffers", "a whole number from 1"),
+    ("logfile", "the name of a file"),
+];
+
+/// What the file says; `None` = the key is absent.
+#[derive(Default)]
+pub(super) struct Keys {
+    ports: Vec<PortRange>,
+    exclude: Vec<PortRange>,
+    pub broker: Option<u16>,
+    pub address: Option<String>,
+    pub dev: Option<bool>,
+    pub listen: Option<IpAddr>,
+    apiport: Option<u16>,
+    pub controllers: Option<Vec<Cidr>>,
+    pub controllerca: Option<PathBuf>,
+    pub apitoken: Option<PathBuf>,
+    pub connections: Option<usize>,
+    pub buffers: Option<usize>,
+    pub logfile: Option<PathBuf>,
+}
+
+impl Keys {
+    /// The API's port: the original's defaults if the file does not say.
+    pub fn api_port(&self) -> u16 {
+        self.apiport.unwrap_or(if self.dev == Some(true) { 8080 } else { 443 })
+    }
+
+    /// `ports` minus `exclude`, minus the ports that the daemon itself needs.
+    pub fn usable_ports(&self) -> PortSet {
+        let mut usable = PortSet::usable(&self.ports, &self.exclude);
+        usable.remove(self.api_port());
+        if let Some(broker) = self.broker {
+            usable.remove(broker);
+        }
+        usable
+    }
+}
+
+/// Where in the object the reader is.
+#[derive(Default)]
+enum Place {
+    /// Between keys.
+    #[default]
+    Object,
+    /// A key, or how it goes with the others.
+    Key(String),
+    /// A key's value.
+    Value(String),
+}
+
+/// Reads the whole file.
+pub(super) fn parse(text: &[u8]) -> Result<Keys, Fault> {
+    let place = Cell::new(Place::Object);
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let keys = Reader { place: &place }.deserialize(&mut json).and_then(|keys| json.end().map(|()| keys));
+    keys.map_err(|error| fault(text, &error, place.into_inner()))
+}
+
+/// Turns serde's error into ours: the position apart from the words, and what was expected.
+fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> Fault {
+    let (line, column) = (error.line(), error.column());
+    let mut problem = error.to_string();
+    if let Some(at) = problem.rfind(" at line ") {
+        problem.truncate(at);
+    }
+    if !error.is_data() {
+        let hint = if is_comment(text, line, column) { "; comments are not allowed in this file" } else { "" };
+        return Fault { line, column, key: None, problem: format!("not valid JSON: {problem}{hint}") };
+    }
+    match place {
+        Place::Object => Fault { line, column, key: None, problem },
+        Place::Key(key) => Fault { line, column, key: Some(key), problem },
+        Place::Value(key) => {
+            let found = problem.split_once(", expected").map_or(problem.as_str(), |(found, _)| found);
+            let expected = KEYS.iter().find(|(name, _)| *name == key).map_or("", |(_, expected)| expected);
+            Fault { line, column, problem: format!("{found}; expected {expected}"), key: Some(key) }
+        }
+    }
+}
+
+/// Whether the bytes at this place, or just before it, open a comment.
+fn is_comment(text: &[u8], line: usize, column: usize) -> bool {
+    let line = text.split(|byte| *byte == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
+    let rest = line.get(column.saturating_sub(1)..).unwrap_or_default();
+    rest.starts_with(b"#") || rest.starts_with(b"//") || rest.starts_with(b"/*")
+}
+
+/// Walks the object and says in `place` where it is.
+struct Reader<'a> {
+    place: &'a Cell<Place>,
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Keys;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Keys, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Keys;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of settings, like {\"ports\": [\"6000-6001\"], \"dev\": true}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
+        let mut keys = Keys::default();
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            self.place.set(Place::Key(key.clone()));
+            if seen.contains(&key) {
+                return Err(A::Error::custom("given twice"));
+            }
+            if KEYS.iter().any(|(name, _)| *name == key) {
+                self.place.set(Place::Value(key.clone()));
+            }
+            keys.read(&key, &mut map)?;
+            self.place.set(Place::Object);
+            seen.push(key);
+        }
+        keys.check(&seen).map_err(|(key, problem)| {
+            self.place.set(Place::Key(key.to_owned()));
+            A::Error::custom(problem)
+        })?;
+        Ok(keys)
+    }
+}
+
+impl Keys {
+    /// Reads the value of `key`.
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "ports" => self.ports = list(map)?,
+            "exclude" => self.exclude = list(map)?,
+            "broker" => self.broker = Some(port(map)?),
+            "address" => self.address = Some(name(map)?),
+            "dev" => self.dev = Some(map.next_value()?),
+            "listen" => self.listen = Some(map.next_value::<Text<value::Address>>()?.0.0),
+            "apiport" => self.apiport = Some(port(map)?),
+            "controllers" => self.controllers = Some(list(map)?),
+            "controllerca" => self.controllerca = Some(name(map)?.into()),
+            "apitoken" => self.apitoken = Some(name(map)?.into()),
+            "connections" => self.connections = Some(count(map)?),
+            "buffers" => self.buffers = Some(count(map)?),
+            "logfile" => self.logfile = Some(name(map)?.into()),
+            _ => {
+                let names = KEYS.map(|(name, _)| name).join(", ");
+                return Err(A::Error::custom(format!("unknown key; expected one of {names}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What only shows once all keys are read: the key to blame, and why.
+    fn check(&self, seen: &[String]) -> Result<(), (&'static str, &'static str)> {
+        if !seen.iter().any(|key| key == "ports") {
+            return Err(("ports", "missing: it lists the ports that mappings may have, like [\"30000-49999\"]"));
+        }
+        if self.broker == Some(self.api_port()) {
+            return Err(("broker", "the same port as the control API's; expected one of its own"));
+        }
+        if self.usable_ports().is_empty() {
+            return Err(("ports", "no usable port is left after exclude, broker and apiport; expected at least one"));
+        }
+        Ok(())
+    }
+}
+
+fn list<'de, T, A>(map: &mut A) -> Result<Vec<T>, A::Error>
+where
+    T: std::str::FromStr<Err = String>,
+    A: MapAccess<'de>,
+{
+    Ok(map.next_value::<Vec<Text<T>>>()?.into_iter().map(|text| text.0).collect())
+}
+
+fn port<'de, A: MapAccess<'de>>(map: &mut A) -> Result<u16, A::Error> {
+    Ok(map.next_value::<Whole<u16>>()?.0)
+}
+
+fn count<'de, A: MapAccess<'de>>(map: &mut A) -> Result<usize, A::Error> {
+    Ok(map.next_value::<Whole<usize>>()?.0)
+}
+
+fn name<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
+    Ok(map.next_value::<Text<NonEmpty>>()?.0.0)
+}

@@ -1,0 +1,187 @@
+//! Who may call the API: requests that came through the event loop, from an address in `controllers`,
+//! with the token of `apitoken`. Whoever may not is told so, and the log is, once a second and address.
+
+use super::answer::Answer;
+use crate::cidr::Cidr;
+use crate::limits::REFUSED_ADDRESSES;
+use crate::relay::seal::Peer;
+use crate::secret::Secret;
+use log::warn;
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A refused address has one line in the log in this time.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The rules, and who has been refused lately.
+pub(super) struct Access {
+    pub controllers: Option<Vec<Cidr>>,
+    pub token: Option<Secret>,
+    refused: HashMap<IpAddr, Refused>,
+}
+
+/// What is remembered of an address.
+struct Refused {
+    said: Instant,
+    unsaid: u64,
+}
+
+impl Access {
+    pub fn new(controllers: Option<Vec<Cidr>>, token: Option<Secret>) -> Self {
+        Self { controllers, token, refused: HashMap::new() }
+    }
+
+    /// Whether `peer`, who sent this `Authorization` header, may call; the answer if not.
+    pub fn check(&mut self, peer: &Peer, authorization: Option<&str>, now: Instant) -> Result<(), Answer> {
+        if !self.controllers.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(peer.ip))) {
+            return Err(self.refuse(peer, "its address is not among the controllers", now));
+        }
+        match (&self.token, authorization.and_then(bearer)) {
+            (Some(token), Some(offered)) if token.matches(offered.as_bytes()) => Ok(()),
+            (Some(_), offered) => {
+                let reason = if offered.is_some() { "the bearer token is wrong" } else { "a bearer token is missing" };
+                self.log(peer.ip, reason, now);
+                Err(Answer::failed(401, "Unauthorized", reason).with_header("WWW-Authenticate", "Bearer"))
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// 403 for `peer`.
+    pub fn refuse(&mut self, peer: &Peer, reason: &str, now: Instant) -> Answer {
+        self.log(peer.ip, reason, now);
+        Answer::failed(403, "Forbidden", reason)
+    }
+
+    fn log(&mut self, ip: IpAddr, reason: &str, now: Instant) {
+        if let Some(unsaid) = self.may_say(ip, now) {
+            let more = if unsaid > 0 { format!(" ({unsaid} more since the last such line)") } else { String::new() };
+            warn!("API request from {ip} refused: {reason}{more}");
+        }
+    }
+
+    /// `Some(n)`: it is time for a line about `ip`; n others went unsaid before.
+    fn may_say(&mut self, ip: IpAddr, now: Instant) -> Option<u64> {
+        if let Some(refused) = self.refused.get_mut(&ip) {
+            if now < refused.said + PAUSE {
+                refused.unsaid += 1;
+                return None;
+            }
+            refused.said = now;
+            return Some(std::mem::take(&mut refused.unsaid));
+        }
+        if self.refused.len() >= REFUSED_ADDRESSES {
+            self.refused.retain(|_, refused| now < refused.said + PAUSE);
+        }
+        // A crowd of addresses: more lines than are worth having.
+        if self.refused.len() >= REFUSED_ADDRESSES {
+            return None;
+        }
+        self.refused.insert(ip, Refused { said: now, unsaid: 0 });
+        Some(0)
+    }
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Reads the file of the key `apitoken`; white space around the token does not count.
+pub fn read_token(file: &Path) -> Result<Secret, TokenError> {
+    let failed = |cause| TokenError { file: file.to_owned(), cause };
+    let text = fs::read_to_string(file).map_err(failed)?;
+    match text.trim() {
+        "" => Err(failed(io::Error::other("the file is empty, expected a token"))),
+        token => Ok(Secret::new(token)),
+    }
+}
+
+/// Why there is no token to compare with.
+#[derive(Debug)]
+pub struct TokenError {
+    file: PathBuf,
+    cause: io::Error,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (key \"apitoken\"): cannot be used: {}", self.file.display(), self.cause)
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+
+    fn peer(ip: &str) -> Peer {
+        Peer { ip: ip.parse().unwrap(), is_here: false }
+    }
+
+    #[test]
+    fn only_listed_addresses_may_call() {
+        let controllers = ["10.0.0.0/8", "2001:db8::1"].map(|range| range.parse().unwrap());
+        let mut access = Access::new(Some(controllers.to_vec()), None);
+        let mut status = |ip| access.check(&peer(ip), None, Instant::now()).map_err(|answer| answer.status);
+        assert_eq!(status("10.1.2.3"), Ok(()));
+        assert_eq!(status("2001:db8::1"), Ok(()));
+        assert_eq!(status("11.1.2.3"), Err(403));
+        assert_eq!(status("127.0.0.1"), Err(403));
+        let mut nobody = Access::new(Some(Vec::new()), None);
+        assert!(nobody.check(&peer("10.1.2.3"), None, Instant::now()).is_err());
+    }
+
+    #[test]
+    fn the_token_must_be_there_and_right() {
+        let mut access = Access::new(None, Some(Secret::new("t0ken")));
+        for (authorization, expected) in [
+            (Some("Bearer t0ken"), Ok(())),
+            (Some("bearer  t0ken"), Ok(())),
+            (None, Err(401)),
+            (Some(""), Err(401)),
+            (Some("Bearer"), Err(401)),
+            (Some("Bearer "), Err(401)),
+            (Some("Bearer t0ken2"), Err(401)),
+            (Some("Basic t0ken"), Err(401)),
+        ] {
+            let answer = access.check(&peer("10.1.2.3"), authorization, Instant::now());
+            assert_eq!(answer.map_err(|answer| answer.status), expected, "{authorization:?}");
+        }
+    }
+
+    #[test]
+    fn a_stubborn_address_has_one_line_a_second_and_a_crowd_has_a_bounded_number() {
+        let (mut access, start) = (Access::new(None, None), Instant::now());
+        let ip = peer("10.1.2.3").ip;
+        assert_eq!(access.may_say(ip, start), Some(0));
+        assert!((0..1000).all(|_| access.may_say(ip, start).is_none()));
+        assert_eq!(access.may_say(ip, start + PAUSE), Some(1000));
+        let crowd = (0..10_000).map(|n| IpAddr::from([10, 0, (n / 256) as u8, n as u8]));
+        let lines = crowd.filter(|ip| access.may_say(*ip, start + PAUSE).is_some()).count();
+        assert_eq!(lines, REFUSED_ADDRESSES - 1);
+        assert_eq!(access.refused.len(), REFUSED_ADDRESSES);
+        assert_eq!(access.may_say(peer("192.0.2.1").ip, start + PAUSE * 2), Some(0));
+    }
+
+    #[test]
+    fn a_token_file_is_read_or_named() {
+        let folder = Folder::new();
+        let file = folder.0.join("token");
+        assert!(
+            read_token(&file).unwrap_err().to_string().contains("token (key \"apitoken\"): cannot be used: No such")
+        );
+        fs::write(&file, " \n").unwrap();
+        assert!(read_token(&file).unwrap_err().to_string().contains("empty"));
+        fs::write(&file, "abc\n").unwrap();
+        assert_eq!(read_token(&file).unwrap(), Secret::new("abc"));
+    }
+}

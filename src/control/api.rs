@@ -1,0 +1,328 @@
+//! The endpoints (docs/protocol.md, "Control API"): one function each. Knows nothing of HTTP's framing.
+
+use super::access::Access;
+use super::answer::Answer;
+use super::commandline;
+use super::direct::{Caller, Callers};
+use super::form::Form;
+use super::registry::{AddError, Registry};
+use crate::failure::timestamp;
+use crate::limits::DIRECT_CALLER;
+use crate::mapping::{FieldError, Kind, Request};
+use crate::relay::command::Gone;
+use crate::relay::seal::Peer;
+use serde::Serialize;
+use std::time::Instant;
+
+/// One request, as far as an endpoint looks at it.
+pub(super) struct Call<'a> {
+    pub method: &'a str,
+    /// With its query string, if it has one.
+    pub target: &'a str,
+    pub content_type: Option<&'a str>,
+    pub authorization: Option<&'a str>,
+    pub peer: Peer,
+    pub body: &'a [u8],
+}
+
+/// What the endpoints work on.
+pub(super) struct Api {
+    pub registry: Registry,
+    pub access: Access,
+    pub callers: Callers,
+    /// Port of the peer-to-peer broker.
+    pub broker: Option<u16>,
+    pub started: Instant,
+}
+
+type Endpoint = fn(&mut Api, &Call) -> Result<Result<Answer, FieldError>, Gone>;
+
+const ENDPOINTS: [(&str, Endpoint); 7] = [
+    ("/api/v2/mapping/add", Api::mapping_add),
+    ("/api/v2/mapping/remove", Api::mapping_remove),
+    ("/api/v2/status", Api::status),
+    ("/api/v2/commandline", Api::commandline),
+    ("/api/v2/direct/add", Api::direct_add),
+    ("/api/v2/direct", Api::direct),
+    ("/api/v2/direct/remove", Api::direct_remove),
+];
+
+/// The content type of every call.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+impl Api {
+    /// Answers one request. An answer to a change holds only once the registry has been committed.
+    pub fn answer(&mut self, call: &Call) -> Result<Answer, Gone> {
+        if let Err(refusal) = self.access.check(&call.peer, call.authorization, Instant::now()) {
+            return Ok(refusal);
+        }
+        let Some((_, endpoint)) = ENDPOINTS.iter().find(|(path, _)| *path == call.target) else {
+            return Ok(Answer::failed(404, "Not Found", "no such path"));
+        };
+        if call.method != "POST" {
+            let refusal = Answer::failed(405, "Method Not Allowed", "expected POST");
+            return Ok(refusal.with_header("Allow", "POST"));
+        }
+        if !call.content_type.is_some_and(is_form) {
+            return Ok(Answer::failed(400, "Incorrect content type!", &format!("expected Content-Type: {FORM}")));
+        }
+        let answer = endpoint(self, call)?;
+        Ok(answer.unwrap_or_else(|error| Answer::failed(400, "Bad Request", &error.to_string())))
+    }
+
+    fn mapping_add(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+        let json = match Form(call.body).mapping() {
+            Ok(json) => json,
+            Err(error) => return Ok(Ok(Answer::failed(400, "Error parsing mapping!", &error.to_string()))),
+        };
+        let request = match Request::from_json(&json) {
+            Ok(request) => request,
+            Err(error) => return Ok(Err(error)),
+        };
+        #[derive(Serialize)]
+        struct Added<'a> {
+            status: &'static str,
+            id: &'a str,
+            port1: u16,
+            port2: u16,
+            passcode1: &'a str,
+            passcode2: &'a str,
+            timestamp: u64,
+        }
+        let mapping = match self.registry.add(&request, call.peer.ip)? {
+            Ok(mapping) => mapping,
+            Err(error) => return Ok(Ok(could_not_add(&error))),
+        };
+        let (port1, port2, passcode1, passcode2) = match &mapping.kind {
+            Kind::Public { agents, users } => (agents.port, *users, agents.passcode.expose(), ""),
+            Kind::Private { sides: [first, second] } => {
+                (first.port, second.port, first.passcode.expose(), second.passcode.expose())
+            }
+            Kind::Direct { passkey } => (0, 0, passkey.expose(), ""),
+        };
+        let timestamp = timestamp();
+        let id = &mapping.id;
+        Ok(Ok(Answer::ok(&Added { status: "ok", id, port1, port2, passcode1, passcode2, timestamp })))
+    }
+
+    fn mapping_remove(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+        Ok(Form(call.body).require("mappingid", "a mapping's id").map(|id| self.remove(&id, &call.peer)))
+    }
+
+    /// Agents' documents call the field `id`, the Controller's `mappingid`.
+    fn direct_remove(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+        let form = Form(call.body);
+        let id = form.get("id").map_or_else(|| form.require("mappingid", "the id of a direct entry"), Ok);
+        Ok(id.map(|id| self.remove(&id, &call.peer)))
+    }
+
+    fn remove(&mut self, id: &str, peer: &Peer) -> Answer {
+        #[derive(Serialize)]
+        struct Removed<'a> {
+            status: &'static str,
+            id: &'a str,
+            timestamp: u64,
+        }
+        if !self.registry.remove(id, peer.ip) {
+            return Answer::failed(404, "Not Found", "invalid id");
+        }
+        self.callers.forget(id);
+        Answer::ok(&Removed { status: "ok", id, timestamp: timestamp() })
+    }
+
+    fn status(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+        let id = match Form(call.body).require("mappingid", "\"all\" or a mapping's id") {
+            Ok(id) => id,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(Ok(if id == "all" { self.status_of_all() } else { self.status_of(&id)? }))
+    }
+
+    fn status_of_all(&self) -> Answer {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct All {
+            id: &'static str,
+            timestamp: u64,
+            status: &'static str,
+            mappings: usize,
+            version: &'static str,
+            available_ports: usize,
+            /// Milliseconds.
+            uptime: u64,
+        }
+        Answer::ok(&All {
+            id: "all",
+            timestamp: timestamp(),
+            status: "running",
+            mappings: self.registry.len(),
+            version: env!("CARGO_PKG_VERSION"),
+            available_ports: self.registry.available_ports(),
+            uptime: self.started.elapsed().as_millis() as u64,
+        })
+    }
+
+    fn status_of(&self, id: &str) -> Result<Answer, Gone> {
+        /// The original names the ports after what they are for.
+        #[derive(Default, Serialize)]
+        struct One<'a> {
+            id: &'a str,
+            timestamp: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            public: Option<&'static str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            private: Option<&'static str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            private1: Option<&'static str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            private2: Option<&'static str>,
+        }
+        let Some(mapping) = self.registry.get(id) else {
+            let reason = format!("there is no mapping of the id {id:?}");
+            return Ok(Answer::failed(404, "Not Found", &reason));
+        };
+        let none = One { id, timestamp: timestamp(), ..One::default() };
+        if let Kind::Direct { .. } = mapping.kind {
+            return Ok(Answer::ok(&none));
+        }
+        let bound = self.registry.pipe_status(id)?.bound;
+        let [port1, port2] = bound.map(|bound| Some(if bound { "Active" } else { "Inactive" }));
+        Ok(Answer::ok(&match mapping.kind {
+            Kind::Public { .. } => One { public: port2, private: port1, ..none },
+            Kind::Private { .. } | Kind::Direct { .. } => One { private1: port1, private2: port2, ..none },
+        }))
+    }
+
+    fn commandline(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+        let form = Form(call.body);
+        let command = match form.require("command", "status, version, help or stop") {
+            Ok(command) => command,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(name) = form.get("params").as_deref().and_then(commandline::repeated_name) {
+            return Ok(Err(FieldError::new("params", format!("naming {name:?} twice"), "each name once")));
+        }
+        Ok(Ok(match &*command {
+            "status" => say("Connector is up and running."),
+            "version" | "-v" | "--version" => say(commandline::VERSION),
+            "stop" if !call.peer.is_here => {
+                self.access.refuse(&call.peer, "stop is taken from this machine only", Instant::now())
+            }
+            "stop" => Answer { stops: true, ..say("Connector stopped... :)") },
+            _ => say(commandline::HELP),
+        }))
+    }
+
+    fn direct_add(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+        #[derive(Serialize)]
+        struct Added<'a> {
+            status: &'static str,
+            id: &'a str,
+            passkey: &'a str,
+            port: u16,
+            timestamp: u64,
+        }
+        let Some(port) = self.broker else {
+            let reason = "the settings name no broker port (key \"broker\")";
+            return Ok(Ok(Answer::failed(409, "No broker", reason)));
+        };
+        let mapping = match self.registry.add_direct(call.peer.ip)? {
+            Ok(mapping) => mapping,
+            Err(error) => return Ok(Ok(could_not_add(&error))),
+        };
+        let passkey = match &mapping.kind {
+            Kind::Direct { passkey } => passkey.expose(),
+            Kind::Public { .. } | Kind::Private { .. } => "",
+        };
+        let timestamp = timestamp();
+        Ok(Ok(Answer::ok(&Added { status: "ok", id: &mapping.id, passkey, port, timestamp })))
+    }
+
+    fn direct(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+        Ok(self.introduce(call))
+    }
+
+    /// Lets a peer of a direct entry wait, or tells it of the one who waits.
+    fn introduce(&mut self, call: &Call) -> Result<Answer, FieldError> {
+        #[derive(Serialize)]
+        struct Wait<'a> {
+            status: &'static str,
+            id: &'a str,
+            timestamp: u64,
+        }
+        #[derive(Serialize)]
+        struct Met<'a> {
+            status: &'static str,
+            id: &'a str,
+            ip: &'a str,
+            remoteip: String,
+            port: u16,
+            certificate: &'a str,
+            timestamp: u64,
+        }
+        let form = Form(call.body);
+        let id = form.require("id", "the id of a direct entry")?;
+        let passkey = form.require("passkey", "the passkey of the direct entry")?;
+        let caller = caller(&form, &call.peer)?;
+        let is_valid = |kind: &Kind| matches!(kind, Kind::Direct { passkey: key } if key.matches(passkey.as_bytes()));
+        if !self.registry.get(&id).is_some_and(|mapping| is_valid(&mapping.kind)) {
+            return Ok(Answer::failed(404, "Connection ID is not valid!", "no direct entry has this id and passkey"));
+        }
+        let timestamp = timestamp();
+        Ok(match self.callers.meet(&id, caller, Instant::now()) {
+            None => Answer::ok(&Wait { status: "wait", id: &id, timestamp }),
+            Some(first) => Answer::ok(&Met {
+                status: "ok",
+                id: &id,
+                ip: &first.ip,
+                remoteip: first.remote_ip.to_string(),
+                port: first.port,
+                certificate: &first.certificate,
+                timestamp,
+            }),
+        })
+    }
+}
+
+/// What a caller of `direct` says of itself.
+fn caller(form: &Form, peer: &Peer) -> Result<Caller, FieldError> {
+    let expected = "a port, 1 to 65535";
+    let digits = form.require("port", expected)?;
+    let port = match digits.parse() {
+        Ok(port) if port > 0 => port,
+        _ => return Err(FieldError::new("port", format!("{digits:?}"), expected)),
+    };
+    let ip = form.require("ip", "the caller's own address")?.into_owned();
+    let certificate = form.require("certificate", "the caller's certificate")?.into_owned();
+    if ip.len() + certificate.len() > DIRECT_CALLER {
+        let expected = format!("at most {DIRECT_CALLER} bytes with ip");
+        return Err(FieldError::new("certificate", format!("{} bytes long", certificate.len()), &expected));
+    }
+    Ok(Caller { ip, remote_ip: peer.ip, port, certificate })
+}
+
+fn could_not_add(error: &AddError) -> Answer {
+    match error {
+        AddError::NoPorts => Answer::failed(507, "No free ports", "no two usable ports are free"),
+        AddError::Refused(error) => {
+            Answer::failed(500, "Could not open", &format!("port {} could not be opened: {}", error.port, error.cause))
+        }
+    }
+}
+
+fn say(response: &str) -> Answer {
+    #[derive(Serialize)]
+    struct Said<'a> {
+        response: &'a str,
+        timestamp: u64,
+    }
+    Answer::ok(&Said { response, timestamp: timestamp() })
+}
+
+/// Whether this is the content type that is expected, whatever its parameters.
+fn is_form(content_type: &str) -> bool {
+    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
+}
+
+#[cfg(test)]
+mod tests;

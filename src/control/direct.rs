@@ -1,0 +1,83 @@
+//! Introductions over the API: two callers with the same direct entry learn of each other.
+//!
+//! The first one waits, the second is told what the first said of itself. Entries live in the
+//! registry; here is only who waits, and not for ever.
+
+use crate::limits::{DIRECT_CALLERS, DIRECT_WAIT};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// What a caller of `/api/v2/direct` says of itself, and where it called from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub ip: String,
+    pub remote_ip: IpAddr,
+    pub port: u16,
+    pub certificate: String,
+}
+
+/// The first callers, by the id of their entry.
+#[derive(Default)]
+pub(super) struct Callers {
+    waiting: HashMap<String, (Caller, Instant)>,
+}
+
+impl Callers {
+    /// The one who waits at entry `id`, and no longer does; if there is none, `caller` waits from now on.
+    pub fn meet(&mut self, id: &str, caller: Caller, now: Instant) -> Option<Caller> {
+        self.waiting.retain(|_, (_, since)| now < *since + DIRECT_WAIT);
+        if let Some((first, _)) = self.waiting.remove(id) {
+            return Some(first);
+        }
+        if self.waiting.len() >= DIRECT_CALLERS {
+            let oldest = self.waiting.iter().min_by_key(|(_, (_, since))| *since).map(|(id, _)| id.clone());
+            oldest.and_then(|id| self.waiting.remove(&id));
+        }
+        self.waiting.insert(id.to_owned(), (caller, now));
+        None
+    }
+
+    /// The entry is gone.
+    pub fn forget(&mut self, id: &str) {
+        self.waiting.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn caller(port: u16) -> Caller {
+        Caller { ip: "10.0.0.1".into(), remote_ip: [192, 0, 2, 1].into(), port, certificate: "C".into() }
+    }
+
+    #[test]
+    fn callers_meet_in_pairs() {
+        let (mut callers, now) = (Callers::default(), Instant::now());
+        assert_eq!(callers.meet("a", caller(1), now), None);
+        assert_eq!(callers.meet("b", caller(9), now), None);
+        assert_eq!(callers.meet("a", caller(2), now), Some(caller(1)));
+        assert_eq!(callers.meet("a", caller(3), now), None);
+        callers.forget("a");
+        assert_eq!(callers.meet("a", caller(4), now), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let (mut callers, now) = (Callers::default(), Instant::now());
+        assert_eq!(callers.meet("a", caller(1), now), None);
+        assert_eq!(callers.meet("a", caller(2), now + DIRECT_WAIT), None);
+    }
+
+    #[test]
+    fn a_crowd_pushes_out_the_oldest() {
+        let (mut callers, start) = (Callers::default(), Instant::now());
+        for n in 0..=DIRECT_CALLERS {
+            callers.meet(&n.to_string(), caller(n as u16), start + Duration::from_millis(n as u64));
+        }
+        assert_eq!(callers.waiting.len(), DIRECT_CALLERS);
+        assert!(!callers.waiting.contains_key("0"));
+    }
+}

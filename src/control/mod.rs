@@ -1,0 +1,229 @@
+//! The control thread: answers API requests, owns the list of mappings and their ports, and writes
+//! `configs.json`.
+//!
+//! tiny_http parses the requests, from a private socket that only the event loop connects to, one
+//! connection a request (see [`relay::request`](crate::relay::request)). The thread asks the loop to open and close
+//! through a channel and waits for its answers; the loop never waits for the thread.
+
+mod access;
+mod answer;
+mod api;
+pub mod commandline;
+mod direct;
+mod form;
+mod registry;
+
+pub use access::{TokenError, read_token};
+
+use crate::config::Config;
+use crate::limits::{ANSWER_AT_ONCE, BATCH, REQUEST_BODY};
+use crate::mapping::Mapping;
+use crate::relay::command::{Gone, Handle};
+use crate::relay::seal::{self, Peer, Seal};
+use crate::store::Store;
+use access::Access;
+use answer::Answer;
+use api::{Api, Call};
+use direct::Callers;
+use log::{debug, error, warn};
+use registry::Registry;
+use std::fmt;
+use std::io::{self, Read};
+use std::mem::ManuallyDrop;
+use std::os::unix::net::UnixListener;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant};
+use tiny_http::{Header, Request, Response, Server};
+
+/// How long new settings may lie about before the thread looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the control thread is made of.
+pub struct Setup {
+    pub config: Config,
+    pub store: Store,
+    /// What was in the store.
+    pub mappings: Vec<Mapping>,
+    /// The event loop; it must be running before [`Control::restore`].
+    pub relay: Handle,
+    /// The private socket, which the loop connects to for every request.
+    pub listener: UnixListener,
+    /// The loop's mark on these requests.
+    pub seal: Seal,
+    /// Settings that shall be followed from now on; valid, and loaded from the same file.
+    pub reloads: Receiver<Config>,
+}
+
+/// The control thread's state.
+pub struct Control {
+    api: Api,
+    listener: UnixListener,
+    server: PrivateServer,
+    seal: Seal,
+    reloads: Receiver<Config>,
+}
+
+/// tiny_http's destructor connects to the socket's path and then removes it, and panics if there is no
+/// path. None of it suits a listener that is given to us, so it never runs.
+type PrivateServer = ManuallyDrop<Server>;
+
+impl Control {
+    /// Puts the thread's state together; reads the token file.
+    pub fn new(setup: Setup) -> Result<Self, StartError> {
+        let Setup { config, store, mappings, relay, listener, seal, reloads } = setup;
+        let token = config.api_token.as_deref().map(read_token).transpose().map_err(StartError::Token)?;
+        let server = serve(&listener).map_err(StartError::Socket)?;
+        let api = Api {
+            registry: Registry::new(store, mappings, config.ports, relay),
+            access: Access::new(config.controllers, token),
+            callers: Callers::default(),
+            broker: config.broker,
+            started: Instant::now(),
+        };
+        Ok(Self { api, listener, server, seal, reloads })
+    }
+
+    /// Opens the stored mappings. When this returns, every port that can be bound is bound.
+    pub fn restore(&self) -> Result<(), Gone> {
+        self.api.registry.restore()
+    }
+
+    /// Answers requests until the event loop is gone. Only then does it return `Ok`.
+    ///
+    /// # Errors
+    /// The private socket is lost for good.
+    pub fn run(mut self) -> io::Result<()> {
+        loop {
+            while let Ok(config) = self.reloads.try_recv() {
+                self.reload(config);
+            }
+            match self.server.recv_timeout(LOOK) {
+                Ok(None) => {}
+                Ok(Some(request)) => {
+                    if let Err(Gone) = self.serve_batch(request) {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    // Its accepting thread has ended, over a lack of descriptors most likely.
+                    error!("the API's private socket failed ({error}) and is set up again");
+                    thread::sleep(LOOK);
+                    self.server = serve(&self.listener)?;
+                }
+            }
+        }
+    }
+
+    /// Answers `first` and whatever else has queued up; one save does for all their changes.
+    fn serve_batch(&mut self, first: Request) -> Result<(), Gone> {
+        let mut answers = Vec::new();
+        let mut next = Some(first);
+        while let Some(mut request) = next {
+            let before = self.api.registry.changes();
+            let answer = self.answer(&mut request)?;
+            answers.push((request, answer, self.api.registry.changes() > before));
+            next = if answers.len() < BATCH { self.server.try_recv().ok().flatten() } else { None };
+        }
+        let saved = self.api.registry.commit()?;
+        let stops = answers.iter().any(|(_, answer, _)| answer.stops);
+        for (request, answer, is_change) in answers {
+            match &saved {
+                Err(error) if is_change => respond(request, Answer::failed(500, "Could not save", &error.to_string())),
+                _ => respond(request, answer),
+            }
+        }
+        if stops { self.api.registry.stop_relay() } else { Ok(()) }
+    }
+
+    fn answer(&mut self, request: &mut Request) -> Result<Answer, Gone> {
+        let Some(peer) = header(request, seal::HEADER).and_then(|value| self.seal.read(value)) else {
+            warn!("a request that did not come through the event loop was refused");
+            return Ok(Answer::failed(403, "Forbidden", "requests are taken on the API's port only"));
+        };
+        let mut body = Vec::new();
+        let limit = REQUEST_BODY as u64 + 1;
+        if let Err(error) = request.as_reader().take(limit).read_to_end(&mut body) {
+            return Ok(Answer::failed(400, "Bad Request", &format!("the body could not be read: {error}")));
+        }
+        if body.len() > REQUEST_BODY {
+            return Ok(Answer::failed(413, "Content Too Large", &format!("expected at most {REQUEST_BODY} bytes")));
+        }
+        self.api.answer(&Call {
+            method: request.method().as_str(),
+            target: request.url(),
+            content_type: header(request, "Content-Type"),
+            authorization: header(request, "Authorization"),
+            peer,
+            body: &body,
+        })
+    }
+
+    /// Follows new settings as far as this thread is concerned, or stays with the old ones.
+    fn reload(&mut self, config: Config) {
+        match config.api_token.as_deref().map(read_token).transpose() {
+            Ok(token) => {
+                self.api.access = Access::new(config.controllers, token);
+                self.api.registry.set_usable(config.ports);
+            }
+            Err(error) => error!("{error}; ports, controllers and apitoken stay as they were"),
+        }
+    }
+}
+
+fn serve(listener: &UnixListener) -> io::Result<PrivateServer> {
+    let server = Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
+    Ok(ManuallyDrop::new(server))
+}
+
+fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+    request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+}
+
+/// Sends the answer; whether the Controller is still there to read it is not our business.
+fn respond(request: Request, answer: Answer) {
+    if answer.body.len() <= ANSWER_AT_ONCE {
+        write(request, answer);
+        return;
+    }
+    // Written by this thread, it would make all Controllers wait for the slowest. There are never more
+    // such threads than API connections.
+    let writer = thread::Builder::new().name("api-answer".to_owned());
+    if let Err(error) = writer.spawn(move || write(request, answer)) {
+        error!("an API answer could not be sent: {error}");
+    }
+}
+
+fn write(request: Request, answer: Answer) {
+    let fixed = [("Content-Type", "application/json"), ("Server", "iofog-connector")];
+    let headers = fixed.into_iter().chain(answer.header);
+    let headers = headers.filter_map(|(name, value)| Header::from_bytes(name, value).ok()).collect();
+    let length = answer.body.len();
+    let response = Response::new(answer.status.into(), headers, answer.body.as_bytes(), Some(length), None);
+    if let Err(error) = request.respond(response.with_chunked_threshold(usize::MAX)) {
+        debug!("an API answer was not taken: {error}");
+    }
+}
+
+/// Why the control thread cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The settings' token file.
+    Token(TokenError),
+    /// The private socket.
+    Socket(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(error) => write!(f, "{error}"),
+            Self::Socket(error) => write!(f, "the API's private socket cannot be served: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! The mappings that exist: in the event loop, in `configs.json`, and here. The three agree whenever
+//! the control thread waits for its next request.
+//!
+//! A change is made in two steps. First it is made in the list (and, for a new mapping, in the loop,
+//! since only the loop can tell whether ports bind). [`Registry::commit`] then writes all changes since the last
+//! one with a single save; only then they may be acknowledged, and only then a removed mapping is
+//! closed. If the save fails they are all taken back.
+
+use crate::limits::BIND_TRIES;
+use crate::mapping::{Kind, Mapping, Request};
+use crate::ports::{PortSet, Ports};
+use crate::relay::command::{Gone, Handle, OpenError, PipeStatus};
+use crate::store::{SaveError, Store};
+use log::{error, info, warn};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+
+/// The list, and what it takes to change it.
+pub(super) struct Registry {
+    mappings: BTreeMap<String, Mapping>,
+    ports: Ports,
+    relay: Handle,
+    store: Store,
+    /// Made, but not durable.
+    pending: Vec<Change>,
+}
+
+/// A change that can be taken back.
+enum Change {
+    Added { id: String, by: IpAddr },
+    Removed { mapping: Mapping, by: IpAddr },
+}
+
+impl Registry {
+    /// `mappings` are those of the `store`; they keep their ports even outside `usable`.
+    pub fn new(store: Store, mappings: Vec<Mapping>, usable: PortSet, relay: Handle) -> Self {
+        let taken: Vec<u16> = mappings.iter().filter_map(Mapping::ports).flatten().collect();
+        let mappings = mappings.into_iter().map(|mapping| (mapping.id.clone(), mapping)).collect();
+        Self { mappings, ports: Ports::new(usable, taken), relay, store, pending: Vec::new() }
+    }
+
+    /// Opens what is in the list. What cannot be opened now stays, and the loop goes on trying.
+    pub fn restore(&self) -> Result<(), Gone> {
+        for mapping in self.mappings.values() {
+            for OpenError { port, cause } in self.relay.restore(mapping)? {
+                let id = &mapping.id;
+                warn!("mapping {id}: port {port} could not be bound ({cause}), it stays inactive until it can");
+            }
+        }
+        Ok(())
+    }
+
+    pub fn get(&self, id: &str) -> Option<&Mapping> {
+        self.mappings.get(id)
+    }
+
+    /// What the loop knows of a mapping; nothing is bound of one that it does not know.
+    pub fn pipe_status(&self, id: &str) -> Result<PipeStatus, Gone> {
+        Ok(self.relay.status(id)?.unwrap_or_default())
+    }
+
+    /// How many there are, direct entries included.
+    pub fn len(&self) -> usize {
+        self.mappings.len()
+    }
+
+    /// Ports that new mappings could have.
+    pub fn available_ports(&self) -> usize {
+        self.ports.available()
+    }
+
+    /// New mappings get their ports from `usable` from now on.
+    pub fn set_usable(&mut self, usable: PortSet) {
+        self.ports.set_usable(usable);
+    }
+
+    /// How many changes wait to be committed.
+    pub fn changes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Ends the event loop, and with it the daemon.
+    pub fn stop_relay(&self) -> Result<(), Gone> {
+        self.relay.stop()
+    }
+
+    /// Makes a mapping and opens it on two ports that bind.
+    pub fn add(&mut self, request: &Request, by: IpAddr) -> Result<Result<&Mapping, AddError>, Gone> {
+        let mut skipped = Vec::new();
+        let opened = self.open_somewhere(request, &mut skipped)?;
+        // Another program's ports have their turn again when all others have had theirs.
+        skipped.into_iter().for_each(|port| self.ports.give_back(port));
+        Ok(opened.map(|mapping| self.enter(mapping, by)))
+    }
+
+    /// Makes a direct entry, which needs no ports.
+    pub fn add_direct(&mut self, by: IpAddr) -> Result<Result<&Mapping, AddError>, Gone> {
+        let mapping = Mapping::new_direct();
+        let opened = self.relay.open(&mapping)?.map_err(AddError::Refused);
+        Ok(opened.map(|()| self.enter(mapping, by)))
+    }
+
+    fn enter(&mut self, mapping: Mapping, by: IpAddr) -> &Mapping {
+        self.pending.push(Change::Added { id: mapping.id.clone(), by });
+        self.mappings.entry(mapping.id.clone()).or_insert(mapping)
+    }
+
+    /// Tries pairs of ports until one binds; ports that do not bind end up in `skipped`.
+    fn open_somewhere(&mut self, request: &Request, skipped: &mut Vec<u16>) -> Result<Result<Mapping, AddError>, Gone> {
+        let mut pair = [None, None];
+        let mut outcome = Err(AddError::NoPorts);
+        for _ in 0..BIND_TRIES {
+            pair = pair.map(|port| port.or_else(|| self.ports.take()));
+            let [Some(port1), Some(port2)] = pair else { break };
+            let mapping = Mapping::new(request, [port1, port2]);
+            match self.relay.open(&mapping)? {
+                Ok(()) => return Ok(Ok(mapping)),
+                Err(error) if is_taken(error.cause.kind()) && [port1, port2].contains(&error.port) => {
+                    skipped.push(error.port);
+                    pair = pair.map(|port| port.filter(|port| *port != error.port));
+                }
+                Err(error) => {
+                    outcome = Err(AddError::Refused(error));
+                    break;
+                }
+            }
+        }
+        pair.into_iter().flatten().for_each(|port| self.ports.give_back(port));
+        Ok(outcome)
+    }
+
+    /// Takes a mapping or direct entry off the list; `false` if there is none of this id.
+    pub fn remove(&mut self, id: &str, by: IpAddr) -> bool {
+        match self.mappings.remove(id) {
+            Some(mapping) => {
+                self.pending.push(Change::Removed { mapping, by });
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Makes all changes since the last commit durable, or takes them all back.
+    pub fn commit(&mut self) -> Result<Result<(), SaveError>, Gone> {
+        if self.pending.is_empty() {
+            return Ok(Ok(()));
+        }
+        let saved = self.store.save(self.mappings.values());
+        let pending = std::mem::take(&mut self.pending);
+        match &saved {
+            Ok(()) => pending.into_iter().try_for_each(|change| self.settle(change))?,
+            Err(error) => {
+                error!("{error}; {} change(s) taken back", pending.len());
+                pending.into_iter().rev().try_for_each(|change| self.take_back(change))?;
+            }
+        }
+        Ok(saved)
+    }
+
+    /// The change is durable.
+    fn settle(&mut self, change: Change) -> Result<(), Gone> {
+        match change {
+            Change::Added { id, by } => {
+                if let Some(mapping) = self.mappings.get(&id) {
+                    info!("mapping {id} added by {by}: {}", Summary(&mapping.kind));
+                }
+            }
+            Change::Removed { mapping, by } => {
+                self.relay.close(&mapping.id)?;
+                self.give_back_ports_of(&mapping);
+                info!("mapping {} removed by {by}", mapping.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The change could not be made durable.
+    fn take_back(&mut self, change: Change) -> Result<(), Gone> {
+        match change {
+            Change::Added { id, .. } => {
+                self.relay.close(&id)?;
+                if let Some(mapping) = self.mappings.remove(&id) {
+                    self.give_back_ports_of(&mapping);
+                }
+            }
+            // The loop has not been told yet.
+            Change::Removed { mapping, .. } => drop(self.mappings.insert(mapping.id.clone(), mapping)),
+        }
+        Ok(())
+    }
+
+    fn give_back_ports_of(&mut self, mapping: &Mapping) {
+        mapping.ports().into_iter().flatten().for_each(|port| self.ports.give_back(port));
+    }
+}
+
+/// Whether another port might do better.
+fn is_taken(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
+}
+
+/// Why there is no new mapping.
+#[derive(Debug)]
+pub(super) enum AddError {
+    /// No two usable ports are free, or not after [`BIND_TRIES`] tries.
+    NoPorts,
+    /// Not this port's fault: no port would have opened.
+    Refused(OpenError),
+}
+
+/// What the log says of a new mapping.
+struct Summary<'a>(&'a Kind);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Kind::Public { agents, users } => {
+                write!(f, "public, agents on port {}, users on port {users}", agents.port)
+            }
+            Kind::Private { sides: [first, second] } => {
+                write!(f, "private, agents on ports {} and {}", first.port, second.port)
+            }
+            Kind::Direct { .. } => f.write_str("direct"),
+        }
+    }
+}

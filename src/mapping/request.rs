@@ -1,0 +1,164 @@
+//! What a Controller asks for when it adds a mapping, as JSON (docs/protocol.md, "Control API").
+
+use serde_json::{Map, Value};
+use std::fmt;
+use std::time::Duration;
+
+/// Longest absence threshold, ms.
+pub const ABSENCE_MAX: u64 = i32::MAX as u64;
+
+/// A mapping that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Users on port2, agents on port1.
+    Public(Terms),
+    /// Agents on both ports, each with its own terms.
+    Private([Terms; 2]),
+}
+
+/// How many agents a port takes, and how long they may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Authorized connections at most.
+    pub max_connections: u16,
+    /// `None` = for ever.
+    pub absence: Option<Duration>,
+}
+
+impl Request {
+    /// Reads the JSON object of mapping/add. Fields that nobody asked for are ignored.
+    pub fn from_json(json: &Value) -> Result<Self, FieldError> {
+        let Value::Object(fields) = json else {
+            return Err(FieldError::new("mapping", json, "a JSON object"));
+        };
+        match fields.get("type") {
+            Some(Value::String(kind)) if kind == "public" => {
+                Ok(Self::Public(terms(fields, "maxconnections", "heartbeatabsencethreshold")?))
+            }
+            Some(Value::String(kind)) if kind == "private" => Ok(Self::Private([
+                terms(fields, "maxconnectionsport1", "heartbeatabsencethresholdport1")?,
+                terms(fields, "maxconnectionsport2", "heartbeatabsencethresholdport2")?,
+            ])),
+            Some(other) => Err(FieldError::new("type", other, "\"public\" or \"private\"")),
+            None => Err(FieldError::missing("type", "\"public\" or \"private\"")),
+        }
+    }
+}
+
+fn terms(fields: &Map<String, Value>, connections: &'static str, absence: &'static str) -> Result<Terms, FieldError> {
+    let max_connections = whole(fields, connections, 1, u64::from(u16::MAX))?;
+    let absence = whole(fields, absence, 0, ABSENCE_MAX)?;
+    Ok(Terms { max_connections: max_connections as u16, absence: absence_of_millis(absence) })
+}
+
+/// 0 ms stands for "never" in the files and requests.
+pub fn absence_of_millis(millis: u64) -> Option<Duration> {
+    (millis > 0).then(|| Duration::from_millis(millis))
+}
+
+fn whole(fields: &Map<String, Value>, name: &'static str, least: u64, most: u64) -> Result<u64, FieldError> {
+    let expected = format!("a whole number from {least} to {most}");
+    let value = fields.get(name).ok_or_else(|| FieldError::missing(name, &expected))?;
+    match value.as_u64() {
+        Some(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(FieldError::new(name, value, &expected)),
+    }
+}
+
+/// A field that is missing or wrong; its `Display` names it and what was expected.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FieldError {
+    field: &'static str,
+    found: Option<String>,
+    expected: String,
+}
+
+impl FieldError {
+    /// The field is not there.
+    pub fn missing(field: &'static str, expected: &str) -> Self {
+        Self { field, found: None, expected: expected.to_owned() }
+    }
+
+    /// The field says `found`.
+    pub fn new(field: &'static str, found: impl fmt::Display, expected: &str) -> Self {
+        /// As much of a wrong value as helps to recognize it.
+        const SHOWN: usize = 60;
+        let mut found = found.to_string();
+        if let Some((at, _)) = found.char_indices().nth(SHOWN) {
+            found.truncate(at);
+            found.push('…');
+        }
+        Self { field, found: Some(found), expected: expected.to_owned() }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.found {
+            None => write!(f, "{} is missing, expected {}", self.field, self.expected),
+            Some(found) => write!(f, "{} is {found}, expected {}", self.field, self.expected),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn request(json: Value) -> Result<Request, String> {
+        Request::from_json(&json).map_err(|error| error.to_string())
+    }
+
+    fn terms(max_connections: u16, millis: u64) -> Terms {
+        Terms { max_connections, absence: absence_of_millis(millis) }
+    }
+
+    #[test]
+    fn a_public_mapping_has_one_set_of_terms() {
+        let json = json!({"type": "public", "maxconnections": 60, "heartbeatabsencethreshold": 200000, "zzz": true});
+        assert_eq!(request(json), Ok(Request::Public(terms(60, 200_000))));
+    }
+
+    #[test]
+    fn a_private_mapping_has_two() {
+        let json = json!({"type": "private", "maxconnectionsport1": 1, "maxconnectionsport2": 65535,
+            "heartbeatabsencethresholdport1": 0, "heartbeatabsencethresholdport2": 2147483647});
+        let expected = [Terms { max_connections: 1, absence: None }, terms(65535, 2_147_483_647)];
+        assert_eq!(request(json), Ok(Request::Private(expected)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_was_expected() {
+        let connections = "expected a whole number from 1 to 65535";
+        let absence = "expected a whole number from 0 to 2147483647";
+        let public = |connections: Value, absence: Value| json!({"type": "public", "maxconnections": connections, "heartbeatabsencethreshold": absence});
+        for (json, complaint) in [
+            (json!([1]), "mapping is [1], expected a JSON object".to_owned()),
+            (json!({}), "type is missing, expected \"public\" or \"private\"".to_owned()),
+            (json!({"type": 1}), "type is 1, expected \"public\" or \"private\"".to_owned()),
+            (json!({"type": "PUBLIC"}), "type is \"PUBLIC\", expected \"public\" or \"private\"".to_owned()),
+            (json!({"type": "public"}), format!("maxconnections is missing, {connections}")),
+            (
+                json!({"type": "private", "maxconnectionsport1": 1}),
+                format!("heartbeatabsencethresholdport1 is missing, {absence}"),
+            ),
+            (public(json!("60"), json!(1)), format!("maxconnections is \"60\", {connections}")),
+            (public(json!(0), json!(1)), format!("maxconnections is 0, {connections}")),
+            (public(json!(-1), json!(1)), format!("maxconnections is -1, {connections}")),
+            (public(json!(65536), json!(1)), format!("maxconnections is 65536, {connections}")),
+            (public(json!(2.7), json!(1)), format!("maxconnections is 2.7, {connections}")),
+            (public(json!(1), json!(-5)), format!("heartbeatabsencethreshold is -5, {absence}")),
+            (public(json!(1), json!(2147483648u64)), format!("heartbeatabsencethreshold is 2147483648, {absence}")),
+            (public(json!(1), json!(null)), format!("heartbeatabsencethreshold is null, {absence}")),
+        ] {
+            assert_eq!(request(json), Err(complaint));
+        }
+    }
+
+    #[test]
+    fn a_long_wrong_value_is_cut() {
+        let message = request(json!({"type": "ä".repeat(1000)})).unwrap_err();
+        assert!(message.len() < 250, "{message}");
+    }
+}

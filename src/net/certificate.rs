@@ -1,0 +1,142 @@
+//! Certificate and key files, and what TLS is set up to.
+//!
+//! TLS 1.2 and 1.3 with ring. Where the CPU has no AES instructions (Raspberry Pi 1 to 4), ChaCha20-Poly1305 is
+//! preferred: it is several times as fast there. Elsewhere the client's order stands.
+
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{CipherSuite, SupportedCipherSuite};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why the daemon has no TLS. Names the file, and what was expected in it.
+#[derive(Debug)]
+pub enum CertificateError {
+    /// Neither spelling of the file is there.
+    Missing {
+        expected: PathBuf,
+    },
+    Unreadable {
+        file: PathBuf,
+        cause: pem::Error,
+    },
+    /// The file has no certificate in it.
+    Empty {
+        file: PathBuf,
+    },
+    /// The two files do not belong together, or rustls cannot use them.
+    Unusable {
+        certificate: PathBuf,
+        key: PathBuf,
+        cause: rustls::Error,
+    },
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { expected } => write!(
+                f,
+                "{}: no such file. Outside dev mode a certificate and its key are needed; `iofog-connector cert` makes them",
+                expected.display()
+            ),
+            Self::Unreadable { file, cause } => {
+                write!(f, "{}: a PEM file was expected: {cause}", file.display())
+            }
+            Self::Empty { file } => write!(f, "{}: no certificate (BEGIN CERTIFICATE) in it", file.display()),
+            Self::Unusable { certificate, key, cause } => match cause {
+                rustls::Error::InconsistentKeys(_) => write!(
+                    f,
+                    "{}: this key does not belong to the certificate in {}",
+                    key.display(),
+                    certificate.display()
+                ),
+                _ => write!(f, "{} and {}: {cause}", certificate.display(), key.display()),
+            },
+        }
+    }
+}
+
+impl std::error::Error for CertificateError {}
+
+/// The one of both spellings that exists: `stem.pem`, or `stem.per` as some documentation has it.
+fn spelled(folder: &Path, stem: &str) -> Result<PathBuf, CertificateError> {
+    let expected = folder.join(stem).with_extension("pem");
+    let other = expected.with_extension("per");
+    if expected.exists() {
+        Ok(expected)
+    } else if other.exists() {
+        Ok(other)
+    } else {
+        Err(CertificateError::Missing { expected })
+    }
+}
+
+/// `server-cert.pem` (a chain, leaf first) and `server-key.pem` (PKCS#8, PKCS#1 or SEC1) of `folder`, ready for use.
+pub fn server_config(folder: &Path) -> Result<Arc<ServerConfig>, CertificateError> {
+    let certificate = spelled(folder, "server-cert")?;
+    let key = spelled(folder, "server-key")?;
+    let unreadable = |file: &Path| {
+        let file = file.to_owned();
+        move |cause| CertificateError::Unreadable { file, cause }
+    };
+    let chain: Vec<CertificateDer> =
+        CertificateDer::pem_file_iter(&certificate).and_then(Iterator::collect).map_err(unreadable(&certificate))?;
+    if chain.is_empty() {
+        return Err(CertificateError::Empty { file: certificate });
+    }
+    let private = PrivateKeyDer::from_pem_file(&key).map_err(unreadable(&key))?;
+    let fast_aes = has_aes();
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider(fast_aes)))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .map_err(|cause| CertificateError::Unusable { certificate, key, cause })?;
+    config.ignore_client_order = !fast_aes;
+    Ok(Arc::new(config))
+}
+
+/// ring, with ChaCha20-Poly1305 first where AES is slow.
+pub fn provider(fast_aes: bool) -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    if !fast_aes {
+        provider.cipher_suites.sort_by_key(|suite| !is_chacha(suite));
+    }
+    provider
+}
+
+fn is_chacha(suite: &SupportedCipherSuite) -> bool {
+    matches!(
+        suite.suite(),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
+}
+
+/// Whether the CPU has AES instructions.
+pub fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    // 32-bit ARM and everything else of this class: if there are any, the standard library cannot tell.
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chacha_comes_first_where_aes_is_slow() {
+        let slow = provider(false);
+        let chacha = slow.cipher_suites.iter().filter(|suite| is_chacha(suite)).count();
+        assert_eq!(chacha, 3);
+        assert!(slow.cipher_suites.iter().take(3).all(is_chacha));
+        assert!(!is_chacha(&provider(true).cipher_suites[0]));
+    }
+}

@@ -1,0 +1,476 @@
+//! A stream, its TLS if it has one, and what it has not written yet.
+//!
+//! A link belongs to one entry of the reactor. It knows readiness (edge-triggered events are remembered here,
+//! and forgotten only when the kernel says "would block") and nothing of what the bytes mean.
+//!
+//! How encrypted bytes are read, and whether the beginning of a record is kept: see `inbox`.
+
+use super::buffers::{Desk, Pool};
+use super::inbox::{Inbox, Lease};
+use super::outbox::Outbox;
+use super::stream::Stream;
+use super::tcp;
+use super::tls::{self, Tls};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// A reader that has taken nothing for so long is looked at more closely.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// One end of the relay.
+pub struct Link {
+    pub(super) stream: Stream,
+    pub(super) transport: Transport,
+    pub(super) outbox: Outbox,
+    inbox: Inbox,
+    /// The peer has proved itself: it may hold a buffer for the beginning of a record.
+    trusted: bool,
+    ready: Ready,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// When the last byte came in.
+    pub heard: Instant,
+    /// When the kernel last took a byte of ours.
+    pub told: Instant,
+    /// Its reader is slow but alive: TCP_USER_TIMEOUT is off.
+    spared: bool,
+}
+
+/// How bytes travel.
+pub(super) enum Transport {
+    Plain,
+    Tls(Tls),
+}
+
+/// What the events said and the kernel has not taken back since.
+struct Ready {
+    readable: bool,
+    writable: bool,
+    /// The peer has sent FIN; there may be bytes in front of it.
+    fin: bool,
+    /// The connection is broken; there may still be bytes to read.
+    reset: bool,
+}
+
+/// Why a link is of no more use.
+#[derive(Debug)]
+pub enum Fault {
+    Io(io::Error),
+    Tls(tls::Broken),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(e) => e.fmt(f),
+            Self::Tls(e) => e.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+impl From<tls::Broken> for Fault {
+    fn from(e: tls::Broken) -> Self {
+        Self::Tls(e)
+    }
+}
+
+/// What became of an attempt to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Got {
+    /// Something; there may be more.
+    Some,
+    /// Nothing (more) for now; an event will tell.
+    Dry,
+    /// The end: FIN or close_notify, and everything before it has been handed out.
+    End,
+}
+
+/// What `each` of [`Link::records`] wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    More,
+    Stop,
+}
+
+impl Link {
+    /// A plain link.
+    pub fn plain(stream: Stream, peer: SocketAddr, now: Instant) -> Self {
+        Self {
+            stream,
+            transport: Transport::Plain,
+            outbox: Outbox::Empty,
+            inbox: Inbox::Empty,
+            trusted: false,
+            // The kernel says no if it must; the first event only comes with the next poll.
+            ready: Ready { readable: false, writable: true, fin: false, reset: false },
+            peer,
+            heard: now,
+            told: now,
+            spared: false,
+        }
+    }
+
+    /// A link that begins with a TLS handshake.
+    pub fn tls(stream: Stream, tls: Tls, peer: SocketAddr, now: Instant) -> Self {
+        Self { transport: Transport::Tls(tls), ..Self::plain(stream, peer, now) }
+    }
+
+    /// Remembers what an event said.
+    pub fn note(&mut self, event: &mio::event::Event) {
+        self.ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.ready.writable |= event.is_writable() || event.is_error();
+        self.ready.fin |= event.is_read_closed();
+        self.ready.reset |= event.is_error();
+    }
+
+    /// There may be something to read: what waits unread counts as a sign of life.
+    pub fn may_read(&self) -> bool {
+        self.ready.readable || self.inbox.is_ready()
+    }
+
+    /// The peer has reset the connection, or the network has given it up.
+    pub fn is_reset(&self) -> bool {
+        self.ready.reset
+    }
+
+    /// From now on the peer may hold a buffer for the beginning of a record.
+    pub fn trust(&mut self) {
+        self.trusted = true;
+        // What was only looked at so far is taken now; no event will come for it again.
+        self.ready.readable = true;
+    }
+
+    /// Since when a buffer has been held without any progress; `None`: none is held.
+    pub fn stuck_since(&self) -> Option<Instant> {
+        if !self.outbox.is_empty() {
+            Some(self.told)
+        } else if !self.inbox.is_empty() {
+            Some(self.heard)
+        } else {
+            None
+        }
+    }
+
+    /// The peer has sent close_notify: there is an end to be told although no event may come for it.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(&self.transport, Transport::Tls(tls) if tls.peer_has_closed())
+    }
+
+    /// The handshake is done, or there is none.
+    pub fn is_open(&self) -> bool {
+        match &self.transport {
+            Transport::Plain => true,
+            Transport::Tls(tls) => !tls.is_handshaking(),
+        }
+    }
+
+    /// Half-open connections exist without TLS only: there close_notify is the end.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.transport, Transport::Plain)
+    }
+
+    /// Nothing is left to write.
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// The socket itself, for its options.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Writes what is held, if the kernel takes it. True: nothing is left.
+    pub fn flush(&mut self, pool: &mut Pool, now: Instant) -> io::Result<bool> {
+        if !self.outbox.is_empty() && self.ready.writable {
+            if self.outbox.flush(&mut self.stream, pool)? > 0 {
+                self.told = now;
+            }
+            self.ready.writable = self.outbox.is_empty();
+        }
+        Ok(self.outbox.is_empty())
+    }
+
+    /// Sends `message` (at most [`tls::MAX_MESSAGE`] bytes) as one record of its own, behind what is held.
+    pub fn send(&mut self, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        match &mut self.transport {
+            Transport::Plain => self.send_raw(message, &mut desk.pool, now),
+            Transport::Tls(tls) => {
+                let count = tls.seal(message, &mut desk.scratch)?;
+                self.send_raw(&desk.scratch[..count], &mut desk.pool, now)
+            }
+        }
+    }
+
+    fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
+        let full = |_| Fault::Io(io::Error::new(ErrorKind::OutOfMemory, "no relay buffer is free"));
+        self.outbox.append(bytes, pool).map_err(full)?;
+        self.flush(pool, now)?;
+        Ok(())
+    }
+
+    /// Sends what the handshake or an alert put on the desk.
+    fn send_reply(&mut self, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        if desk.reply.is_empty() {
+            return Ok(());
+        }
+        let reply = std::mem::take(&mut desk.reply);
+        let result = self.send_raw(&reply, &mut desk.pool, now);
+        desk.reply = reply;
+        desk.reply.clear();
+        result
+    }
+
+    /// Says the first word of a dialled TLS connection.
+    pub fn begin(&mut self, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.begin(&mut desk.reply)?;
+        }
+        self.send_reply(desk, now)
+    }
+
+    /// Goes on with the handshake. True: it is done. What lies behind it stays unread.
+    pub fn handshake(&mut self, desk: &mut Desk, now: Instant) -> Result<bool, Fault> {
+        if self.is_open() {
+            return Ok(true);
+        }
+        match self.records(desk, now, |_, _| Flow::Stop)? {
+            Got::End if !self.is_open() => Err(ErrorKind::UnexpectedEof.into()).map_err(Fault::Io),
+            _ => Ok(self.is_open()),
+        }
+    }
+
+    /// Reads one message: a record, or over plain TCP up to `most` bytes.
+    pub fn receive(
+        &mut self,
+        most: usize,
+        desk: &mut Desk,
+        now: Instant,
+        mut message: impl FnMut(&[u8]),
+    ) -> Result<Got, Fault> {
+        if let Transport::Tls(_) = self.transport {
+            return self.records(desk, now, |bytes, _| {
+                message(bytes);
+                Flow::Stop
+            });
+        }
+        let most = most.min(desk.scratch.len());
+        let (got, count) = self.read(&mut desk.scratch[..most], now)?;
+        if count > 0 {
+            message(&desk.scratch[..count]);
+        }
+        Ok(got)
+    }
+
+    /// Whether bytes wait to be read, without reading them. Over TLS: a whole record, of whatever kind.
+    pub fn waiting(&mut self, desk: &mut Desk) -> Result<Got, Fault> {
+        if !self.ready.readable {
+            return Ok(Got::Dry);
+        }
+        if self.has_ended() {
+            return Ok(Got::End);
+        }
+        let most = if self.is_plain() { 1 } else { desk.scratch.len() };
+        let seen = self.look(&mut desk.scratch[..most])?;
+        match seen {
+            Some(0) => Ok(Got::End),
+            None => Ok(Got::Dry),
+            Some(_) if self.is_plain() => Ok(Got::Some),
+            Some(count) => match tls::record_len(&desk.scratch[..count])? {
+                Some(_) => Ok(Got::Some),
+                None => Ok(self.incomplete()),
+            },
+        }
+    }
+
+    /// Reads plain bytes.
+    pub(super) fn read(&mut self, buf: &mut [u8], now: Instant) -> io::Result<(Got, usize)> {
+        if !self.ready.readable {
+            return Ok((Got::Dry, 0));
+        }
+        loop {
+            match self.stream.read(buf) {
+                Ok(0) => return Ok((Got::End, 0)),
+                Ok(count) => {
+                    self.heard = now;
+                    // Less than asked for: that was all, unless a FIN stands behind it.
+                    self.ready.readable = count == buf.len() || self.ready.fin;
+                    return Ok((Got::Some, count));
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.ready.readable = false;
+                    return Ok((Got::Dry, 0));
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// `None`: nothing there. `Some(0)`: the end.
+    fn look(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.stream.peek(buf) {
+                Ok(count) => return Ok(Some(count)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.ready.readable = false;
+                    return Ok(None);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// All that is there is the beginning of a record: the rest will raise an event, or never comes.
+    fn incomplete(&mut self) -> Got {
+        if self.ready.fin {
+            return Got::End;
+        }
+        self.ready.readable = false;
+        Got::Dry
+    }
+
+    /// Hands out the messages of the records that are there, at most a desk full, until `each` says stop.
+    ///
+    /// While the handshake lasts nothing is handed out, and the first record behind it is not touched.
+    pub(super) fn records(
+        &mut self,
+        desk: &mut Desk,
+        now: Instant,
+        mut each: impl FnMut(&[u8], &mut Pool) -> Flow,
+    ) -> Result<Got, Fault> {
+        if self.has_ended() {
+            return Ok(Got::End);
+        }
+        if !self.may_read() {
+            return Ok(Got::Dry);
+        }
+        let lease = self.inbox.open(self.trusted, desk);
+        let taking = matches!(lease, Lease::Buffer { .. });
+        let gathered = self.gather(&lease, desk, now);
+        let seen = lease.kept() + gathered.as_ref().map_or(0, |(_, count)| *count);
+        let (used, taken) = self.take_records(seen, desk, &mut each);
+        let stopped = matches!(taken, Ok(Step::Stopped));
+        self.inbox = lease.keep(&desk.scratch[used..seen], stopped, &mut desk.pool);
+        if used > 0 && !taking {
+            self.heard = now;
+            self.stream.discard(used, &mut desk.nowhere)?;
+        }
+        let sent = self.send_reply(desk, now);
+        let (step, (got, _)) = (taken?, gathered?);
+        sent?;
+        Ok(match step {
+            Step::Closed => Got::End,
+            Step::Stopped => Got::Some,
+            Step::Incomplete if got == Got::End => Got::End,
+            Step::Incomplete if taking && self.ready.readable => Got::Some,
+            Step::Incomplete if taking => Got::Dry,
+            // The desk was full, or whole records stand before a FIN: there is more.
+            Step::Incomplete if seen == desk.scratch.len() || (used == seen && self.ready.fin) => Got::Some,
+            Step::Incomplete => self.incomplete(),
+        })
+    }
+
+    /// Puts what has come behind what was kept: taken from the kernel if there is a lease, else only looked at.
+    fn gather(&mut self, lease: &Lease, desk: &mut Desk, now: Instant) -> io::Result<(Got, usize)> {
+        let room = &mut desk.scratch[lease.kept()..];
+        match lease {
+            Lease::Buffer { .. } if room.is_empty() => Ok((Got::Some, 0)),
+            Lease::Buffer { .. } => self.read(room, now),
+            Lease::None => Ok(match self.look(room)? {
+                None => (Got::Dry, 0),
+                Some(0) => (Got::End, 0),
+                Some(count) => (Got::Some, count),
+            }),
+        }
+    }
+
+    fn take_records(
+        &mut self,
+        seen: usize,
+        desk: &mut Desk,
+        each: &mut impl FnMut(&[u8], &mut Pool) -> Flow,
+    ) -> (usize, Result<Step, Fault>) {
+        let Transport::Tls(tls) = &mut self.transport else { return (0, Ok(Step::Incomplete)) };
+        let Desk { scratch, pool, reply, .. } = desk;
+        let mut used = 0;
+        loop {
+            let length = match tls::record_len(&scratch[used..seen]) {
+                Ok(Some(length)) => length,
+                Ok(None) => return (used, Ok(Step::Incomplete)),
+                Err(e) => return (used, Err(e.into())),
+            };
+            let handshaking = tls.is_handshaking();
+            let mut flow = Flow::More;
+            let record = &mut scratch[used..used + length];
+            let taken = tls.take_record(record, reply, |message| flow = each(message, pool));
+            used += length;
+            if let Err(e) = taken {
+                return (used, Err(e.into()));
+            }
+            if tls.peer_has_closed() {
+                return (used, Ok(Step::Closed));
+            }
+            if flow == Flow::Stop || (handshaking && !tls.is_handshaking()) {
+                return (used, Ok(Step::Stopped));
+            }
+        }
+    }
+
+    /// Writes plain bytes past the outbox, as many as the kernel takes.
+    pub fn write_through(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        while self.ready.writable && sent < bytes.len() {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(count) => sent += count,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.ready.writable = false,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Sends close_notify where there is TLS. FIN is to follow once it is flushed.
+    pub fn say_goodbye(&mut self, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.close(&mut desk.reply);
+        }
+        self.send_reply(desk, now)
+    }
+
+    /// Throws away a desk full of what the peer still sends. Returns how much it was.
+    pub fn drain(&mut self, desk: &mut Desk, now: Instant) -> io::Result<(Got, usize)> {
+        self.read(&mut desk.scratch, now)
+    }
+
+    /// Sees to it that a dead peer is found and a slow one is not taken for dead. Cheap while all goes well.
+    pub fn review_patience(&mut self, now: Instant) {
+        let Stream::Tcp(stream) = &self.stream else { return };
+        let stuck = !self.outbox.is_empty() && now >= self.told + SLOW;
+        let spare = stuck && tcp::is_slow_but_alive(stream);
+        if spare != self.spared && tcp::set_user_timeout(stream, !spare).is_ok() {
+            self.spared = spare;
+        }
+    }
+
+    /// Gives back what belongs to the pool. The socket closes when the link is dropped.
+    pub fn release(&mut self, pool: &mut Pool) {
+        self.outbox.clear(pool);
+        self.inbox.clear(pool);
+    }
+}
+
+enum Step {
+    Incomplete,
+    Stopped,
+    Closed,
+}

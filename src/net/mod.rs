@@ -1,0 +1,29 @@
+//! One socket, plain or TLS, and moving bytes between two of them: what both ends of the wire need.
+//!
+//! Nothing here knows of mappings, users or agents, and nothing here blocks.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `buffers` | the fixed pool, and the desk that one turn of the loop works on |
+//! | `outbox` | bytes that a peer has not taken yet |
+//! | `inbox` | encrypted bytes that are no whole record yet |
+//! | `stream` | TCP or Unix: read, peek, write |
+//! | `tls` | rustls behind "take this record", "seal this record" |
+//! | `link` | a stream, its TLS and its outbox together |
+//! | `pump` | moves bytes from one link to another |
+//! | `wire` | the agents' words |
+//! | `tcp` | listening, dialling and the socket options |
+//! | `certificate` | certificate and key files, and what TLS is set up to |
+//! | `reactor` | poll, readiness, deadlines |
+
+pub mod buffers;
+pub mod certificate;
+mod inbox;
+pub mod link;
+pub mod outbox;
+pub mod pump;
+pub mod reactor;
+pub mod stream;
+pub mod tcp;
+pub mod tls;
+pub mod wire;

@@ -1,0 +1,227 @@
+//! Moves bytes one way, from one link to another.
+//!
+//! The hot path of the relay: it does not allocate (TLS excepted, inside rustls), lock or log, and copies plain
+//! bytes exactly once, out of the kernel and back. Back-pressure is the absence of reading: what the destination
+//! has not taken stays in its outbox, and until that is empty the source is not read.
+//!
+//! | from | to | way |
+//! |---|---|---|
+//! | plain | plain | read into the destination's buffer, write it |
+//! | TLS | TLS | one record in, one record out |
+//! | TLS | plain | the message of each record is appended |
+//! | plain | TLS | read, sealed in records as large as allowed |
+
+use super::buffers::{Desk, Pool};
+use super::link::{Fault, Flow, Got, Link, Transport};
+use super::outbox::{NoRoom, Outbox};
+use super::tls::{MAX_MESSAGE, MAX_SEALED, Tls};
+use super::wire;
+use std::time::Instant;
+
+/// Chunks that one call moves at most, so that a busy pipe does not starve the others.
+const TURN: usize = 4;
+/// Room that one more message may need, cut in two (see [`wire::cut`]) and sealed.
+const ONE_MESSAGE: usize = MAX_SEALED + 256;
+/// Bytes that are read at once in order to be sealed: they fit one buffer afterwards.
+const TO_SEAL: usize = 3 * MAX_MESSAGE;
+
+/// Who sits at one end of a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Speaks the agents' protocol: heartbeats are taken out on the way in and cannot be forged on the way out.
+    Wire,
+    /// Anybody: every byte is payload.
+    Open,
+}
+
+/// What one call of [`pump`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pumped {
+    /// Bytes of payload that were taken from the source.
+    pub payload: u64,
+    /// Heartbeats that were taken out.
+    pub beats: usize,
+    pub then: Then,
+}
+
+/// Why the call returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// There may be more: call again after the others.
+    Again,
+    /// The source has nothing now.
+    Dry,
+    /// The destination takes no more now.
+    Full,
+    /// The pool is empty: call again when a buffer has come back.
+    Starved,
+    /// The source has ended and everything is in the destination's outbox or further.
+    Ended,
+}
+
+/// Which of the two links is of no more use.
+#[derive(Debug)]
+pub enum Fail {
+    Source(Fault),
+    Destination(Fault),
+}
+
+/// Moves what is there, a bounded amount. Both handshakes must be done.
+pub fn pump(from: (&mut Link, End), to: (&mut Link, End), desk: &mut Desk, now: Instant) -> Result<Pumped, Fail> {
+    let (source, source_end) = from;
+    let (destination, destination_end) = to;
+    let mut done = Pumped { payload: 0, beats: 0, then: Then::Again };
+    for _ in 0..TURN {
+        if !destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))? {
+            return Ok(Pumped { then: Then::Full, ..done });
+        }
+        if !source.may_read() && !source.has_ended() {
+            return Ok(Pumped { then: Then::Dry, ..done });
+        }
+        let mut tally = Tally { end: source_end, shield: destination_end == End::Wire, payload: 0, beats: 0 };
+        let chunk = match (&source.transport, &mut destination.transport) {
+            (Transport::Plain, Transport::Plain) => copy(source, &mut destination.outbox, &mut tally, desk, now),
+            (Transport::Plain, Transport::Tls(tls)) => {
+                seal(source, tls, &mut destination.outbox, &mut tally, desk, now)
+            }
+            (Transport::Tls(_), _) => records(source, destination, &mut tally, desk, now),
+        };
+        done.payload += tally.payload;
+        done.beats += tally.beats;
+        match chunk? {
+            Chunk::Read(Got::Some) => {}
+            Chunk::Starved => return Ok(Pumped { then: Then::Starved, ..done }),
+            Chunk::Read(got) => {
+                destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
+                let then = if got == Got::End { Then::Ended } else { Then::Dry };
+                return Ok(Pumped { then, ..done });
+            }
+        }
+    }
+    let flushed = destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
+    Ok(Pumped { then: if flushed { Then::Again } else { Then::Full }, ..done })
+}
+
+enum Chunk {
+    Read(Got),
+    Starved,
+}
+
+/// Tells heartbeats from payload, and counts both.
+struct Tally {
+    end: End,
+    shield: bool,
+    payload: u64,
+    beats: usize,
+}
+
+impl Tally {
+    /// True: `message` is payload and goes on.
+    fn admit(&mut self, message: &[u8]) -> bool {
+        let beats = if self.end == End::Wire { wire::beats(message) } else { 0 };
+        self.beats += beats;
+        if beats == 0 {
+            self.payload += message.len() as u64;
+        }
+        beats == 0
+    }
+}
+
+fn copy(
+    source: &mut Link,
+    outbox: &mut Outbox,
+    tally: &mut Tally,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Chunk, Fail> {
+    let Ok(room) = outbox.room(&mut desk.pool) else { return Ok(Chunk::Starved) };
+    let read = source.read(room, now);
+    let count = match &read {
+        Ok((_, count)) if tally.admit(&room[..*count]) => *count,
+        _ => 0,
+    };
+    outbox.filled(count, &mut desk.pool);
+    read.map(|(got, _)| Chunk::Read(got)).map_err(|e| Fail::Source(e.into()))
+}
+
+fn seal(
+    source: &mut Link,
+    tls: &mut Tls,
+    outbox: &mut Outbox,
+    tally: &mut Tally,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Chunk, Fail> {
+    // A buffer first: what has been read must have somewhere to go.
+    if outbox.room(&mut desk.pool).is_err() {
+        return Ok(Chunk::Starved);
+    }
+    outbox.filled(0, &mut desk.pool);
+    let read = source.read(&mut desk.scratch[..TO_SEAL], now);
+    let (got, count) = read.map_err(|e| Fail::Source(e.into()))?;
+    let bytes = &desk.scratch[..count];
+    if tally.admit(bytes) {
+        for message in bytes.chunks(MAX_MESSAGE) {
+            put(Some(tls), outbox, message, tally.shield, &mut desk.pool).map_err(Fail::Destination)?;
+        }
+    }
+    Ok(Chunk::Read(got))
+}
+
+fn records(
+    source: &mut Link,
+    destination: &mut Link,
+    tally: &mut Tally,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Chunk, Fail> {
+    let outbox = &mut destination.outbox;
+    if outbox.room(&mut desk.pool).is_err() {
+        return Ok(Chunk::Starved);
+    }
+    let mut tls = match &mut destination.transport {
+        Transport::Plain => None,
+        Transport::Tls(tls) => Some(tls),
+    };
+    let mut failed = None;
+    let got = source.records(desk, now, |message, pool| {
+        if tally.admit(message) {
+            if let Err(fault) = put(tls.as_deref_mut(), outbox, message, tally.shield, pool) {
+                failed = Some(fault);
+                return Flow::Stop;
+            }
+        }
+        if outbox.room(pool).is_ok_and(|room| room.len() >= ONE_MESSAGE) { Flow::More } else { Flow::Stop }
+    });
+    outbox.filled(0, &mut desk.pool);
+    match failed {
+        Some(fault) => Err(Fail::Destination(fault)),
+        None => got.map(Chunk::Read).map_err(Fail::Source),
+    }
+}
+
+/// Sends one message of payload towards an agent, past the pump. At most [`MAX_MESSAGE`] bytes.
+pub fn send_payload(to: &mut Link, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    let tls = match &mut to.transport {
+        Transport::Plain => None,
+        Transport::Tls(tls) => Some(tls),
+    };
+    put(tls, &mut to.outbox, message, true, &mut desk.pool)?;
+    to.flush(&mut desk.pool, now)?;
+    Ok(())
+}
+
+/// Adds one message to the outbox: as a record of its own where there is TLS.
+fn put(tls: Option<&mut Tls>, outbox: &mut Outbox, message: &[u8], shield: bool, pool: &mut Pool) -> Result<(), Fault> {
+    let no_room = |NoRoom| Fault::Io(std::io::ErrorKind::OutOfMemory.into());
+    let Some(tls) = tls else { return outbox.append(message, pool).map_err(no_room) };
+    let at = if shield { wire::cut(message).unwrap_or(message.len()) } else { message.len() };
+    let (head, tail) = message.split_at(at);
+    for piece in [head, tail] {
+        if !piece.is_empty() {
+            let count = tls.seal(piece, outbox.room(pool).map_err(no_room)?)?;
+            outbox.filled(count, pool);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Authorized agents that are joined to nobody: heartbeats, and being ready for the next user or peer.
+
+use super::Relay;
+use super::pipe::{Agents, Ends, Place};
+use super::state::{Agent, State};
+use super::throttle::and_more;
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Got, Link};
+use crate::net::reactor::Key;
+use crate::net::wire::{BEAT, beats};
+use log::info;
+use std::time::Instant;
+
+/// Bytes or records of a free agent that are looked at in one turn.
+const GLANCES: usize = 16;
+/// Plain bytes that are read at once from an agent that is joined to nobody.
+const GLANCE: usize = 16 * 1024;
+
+impl Relay {
+    /// The agent port at `place`, if the mapping is still open.
+    pub(super) fn agents(&mut self, place: Place) -> Option<&mut Agents> {
+        self.pipes.get_mut(place.pipe)?.agents(place.side)
+    }
+
+    /// The agent is free, and the last of those that are.
+    pub(super) fn set_free(&mut self, key: Key, agent: Agent) {
+        let Some(agents) = self.agents(agent.place) else { return };
+        let ticket = agents.free.join(key);
+        self.set_state(key, State::Free { agent, ticket });
+        if let Some((socket, _)) = self.reactor.get_mut(key) {
+            socket.link.trust();
+        }
+    }
+
+    /// It has had the time to read `AUTHORIZED`.
+    pub(super) fn has_been_welcomed(&mut self, key: Key) {
+        let Some(State::Welcomed { agent, .. }) = self.take_state(key) else { return };
+        self.set_free(key, agent);
+        self.offer(key);
+    }
+
+    /// Finds somebody to join a free agent to.
+    pub(super) fn offer(&mut self, key: Key) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        let State::Free { agent: Agent { place, .. }, .. } = socket.state else { return };
+        // What it sent behind its passcode is dealt with as a free agent's.
+        self.reactor.again(key);
+        match self.pipes.get(place.pipe).map(|pipe| &pipe.ends) {
+            Some(Ends::Public { users, .. }) => {
+                if let Some(user) = users.next_waiting() {
+                    self.reactor.again(user);
+                }
+            }
+            Some(Ends::Private(_)) => self.join_sides(place.pipe),
+            None => {}
+        }
+    }
+
+    /// Joins the free agents of both sides of a private pipe, those that have been free longest first.
+    fn join_sides(&mut self, pipe: usize) {
+        while let Some(Ends::Private([one, two])) = self.pipes.get(pipe).map(|pipe| &pipe.ends) {
+            let (Some(left), Some(right)) = (one.free.first(), two.free.first()) else { return };
+            self.join(left, right);
+            self.join(right, left);
+            self.reactor.again(left);
+        }
+    }
+
+    /// A free agent is free no longer: it belongs to `peer`.
+    pub(super) fn join(&mut self, key: Key, peer: Key) {
+        let Some(State::Free { agent, ticket }) = self.take_state(key) else { return };
+        if let Some(agents) = self.agents(agent.place) {
+            agents.free.leave(ticket);
+        }
+        self.set_state(key, State::Joined { agent, peer });
+    }
+
+    /// Listens to a free agent: heartbeats are answered, payload is for nobody.
+    pub(super) fn attend(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let State::Free { agent, .. } = &mut socket.state else { return };
+        let mut discarded = 0;
+        let heard = listen_to(&mut socket.link, agent, &mut discarded, desk, now);
+        let place = agent.place;
+        self.count_discarded(place, discarded);
+        match heard {
+            Ok(Got::Some) => self.reactor.again(key),
+            Ok(Got::Dry) => {}
+            Ok(Got::End) => self.part_with_agent(key),
+            Err(_) => self.abort(key),
+        }
+    }
+
+    /// Counts payload of an agent that was joined to nobody.
+    pub(super) fn count_discarded(&mut self, place: Place, bytes: u64) {
+        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
+            pipe.traffic.discarded += bytes;
+        }
+    }
+
+    /// An agent has been silent for longer than its mapping allows.
+    pub(super) fn absent(&mut self, key: Key) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        let (State::Free { agent, .. } | State::Joined { agent, .. }) = &socket.state else { return };
+        let (place, peer, now) = (agent.place, socket.link.peer, self.reactor.now);
+        if let Some(agents) = self.agents(place) {
+            if let Some(unsaid) = agents.absences.may_say(now) {
+                let port = agents.door.port;
+                info!("Port {port}: agent {peer} has not been heard of, closed{}", and_more(unsaid));
+            }
+        }
+        self.abort(key);
+    }
+
+    /// A free agent leaves, or is sent away with a proper end.
+    pub(super) fn part_with_agent(&mut self, key: Key) {
+        let (agent, ticket) = match self.take_state(key) {
+            Some(State::Free { agent, ticket }) => (agent, Some(ticket)),
+            Some(State::Welcomed { agent, .. }) => (agent, None),
+            _ => return,
+        };
+        if let Some(agents) = self.agents(agent.place) {
+            if let Some(ticket) = ticket {
+                agents.free.leave(ticket);
+            }
+            agents.authorized -= 1;
+        }
+        self.close(key);
+    }
+}
+
+fn listen_to(
+    link: &mut Link,
+    agent: &mut Agent,
+    discarded: &mut u64,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Got, Fault> {
+    answer_beats(link, agent, desk, now)?;
+    for _ in 0..GLANCES {
+        let mut heard = 0;
+        let got = link.receive(GLANCE, desk, now, |message| {
+            heard = beats(message);
+            if heard == 0 {
+                *discarded += message.len() as u64;
+            }
+        })?;
+        agent.owe(heard);
+        answer_beats(link, agent, desk, now)?;
+        if got != Got::Some {
+            return Ok(got);
+        }
+    }
+    Ok(Got::Some)
+}
+
+/// Answers heartbeats, each by a write of its own, and only when nothing else is on its way out.
+pub(super) fn answer_beats(link: &mut Link, agent: &mut Agent, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    while agent.owed > 0 && link.flush(&mut desk.pool, now)? {
+        if desk.pool.available() == 0 {
+            // Answered when a buffer is free; the agent asks again anyway.
+            return Ok(());
+        }
+        link.send(BEAT, desk, now)?;
+        agent.owed -= 1;
+    }
+    Ok(())
+}

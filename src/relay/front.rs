@@ -1,0 +1,340 @@
+//! The API port, in front of tiny_http.
+//!
+//! tiny_http parses HTTP and nothing else: it would give every connection a thread and wait for ever. So it
+//! listens on a private Unix socket, and only this file connects to it: once for every request, when that is
+//! whole, of bounded size, and came in bounded time ([`super::request`]). The request carries the real caller's
+//! address under a seal that only this process can make; the control thread refuses what lacks it.
+
+use super::Relay;
+use super::refusal::Refusal;
+use super::request::{Collector, Step};
+use super::seal::{Peer, Seal};
+use super::state::State;
+use super::throttle::and_more;
+use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
+use crate::net::link::{Fault, Got, Link};
+use crate::net::pump::{End, Then, pump};
+use crate::net::reactor::Key;
+use crate::net::stream::Stream;
+use log::warn;
+use mio::net::{TcpStream, UnixStream};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Messages of one Controller that are read in one turn.
+const READS: usize = 8;
+/// Bytes of one plain read.
+const READ: usize = 16 * 1024;
+/// What a client that asks first is told.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The way to the HTTP parser, which is open to nobody else.
+pub struct Front {
+    /// The socket has no name any more; this is how it is found.
+    door: File,
+    /// Shows the control thread that a request came through here.
+    seal: Seal,
+}
+
+/// A Controller's connection.
+pub(super) struct Api {
+    peer: Peer,
+    collector: Collector,
+    phase: Phase,
+    /// When the first byte of a request that is not complete came.
+    partial: Option<Instant>,
+    /// When the last request was complete, or the connection was made.
+    asked: Instant,
+    /// When something last went through.
+    active: Instant,
+}
+
+/// A Controller's connection reads one request, and nothing more until that is answered.
+enum Phase {
+    Reading,
+    /// `rest`: what of the request the backend has not taken yet. `last`: no request will follow.
+    Asking {
+        backend: Key,
+        rest: Vec<u8>,
+        last: bool,
+    },
+}
+
+/// Our connection to the HTTP parser, for one request of one Controller's connection.
+pub(super) struct Backend {
+    pub(super) client: Key,
+}
+
+impl Front {
+    /// Makes the private socket. tiny_http gets the listener.
+    ///
+    /// The socket is bound in a folder of its own and its name removed at once: it can only be reached through a
+    /// descriptor of this process. Errors: no temporary folder can be written to.
+    pub fn new() -> io::Result<(Self, UnixListener)> {
+        let places = [std::env::temp_dir(), PathBuf::from("/run"), PathBuf::from("/dev/shm")];
+        let mut failure = io::Error::from(io::ErrorKind::NotFound);
+        for place in places {
+            let folder = place.join(format!("iofog-connector-{}", uuid::Uuid::new_v4().simple()));
+            match Self::bind_in(&folder) {
+                Ok(made) => return Ok(made),
+                Err(e) => failure = e,
+            }
+        }
+        Err(failure)
+    }
+
+    fn bind_in(folder: &Path) -> io::Result<(Self, UnixListener)> {
+        DirBuilder::new().mode(0o700).create(folder)?;
+        let name = folder.join("http");
+        let made = UnixListener::bind(&name).and_then(|listener| {
+            let door = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&name)?;
+            Ok((Self { door, seal: Seal::random() }, listener))
+        });
+        let removed = fs::remove_dir_all(folder);
+        let made = made?;
+        removed?;
+        Ok(made)
+    }
+
+    /// The seal that every request from here carries.
+    pub fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    fn connect(&self) -> io::Result<UnixStream> {
+        UnixStream::connect(format!("/proc/self/fd/{}", self.door.as_raw_fd()))
+    }
+}
+
+impl Api {
+    fn new(peer: Peer, now: Instant) -> Self {
+        let collector = Collector::default();
+        Self { peer, collector, phase: Phase::Reading, partial: None, asked: now, active: now }
+    }
+
+    /// `open`: the TLS handshake is done.
+    pub(super) fn deadline(&self, open: bool) -> Instant {
+        match self.partial {
+            _ if !open => self.asked + GREETING,
+            Some(since) => since + REQUEST_TIME,
+            None => self.active + KEEP_ALIVE,
+        }
+    }
+
+    /// No request is on its way to its answer.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Reading)
+    }
+}
+
+/// What is to be done with a Controller's connection after its turn.
+enum Next {
+    Wait,
+    Again,
+    /// What it gets is on its way; then close.
+    Close,
+    /// It has left.
+    Drop,
+}
+
+impl Relay {
+    pub(super) fn take_in_controller(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if self.controllers >= API_CONNECTIONS {
+            self.push_out_controller();
+        }
+        let Ok(local) = stream.local_addr() else { return };
+        let Some(mut link) = self.link(stream, peer) else { return };
+        link.trust();
+        self.enter(link, |relay, _| {
+            relay.controllers += 1;
+            Some(State::Api(Api::new(Peer::of(peer, local), relay.reactor.now)))
+        });
+    }
+
+    /// Makes room: the one that has gone longest without a complete request goes.
+    fn push_out_controller(&mut self) {
+        let asked = self.reactor.iter().filter_map(|(key, socket)| match &socket.state {
+            State::Api(api) => Some((key, socket.link.peer, api.asked)),
+            _ => None,
+        });
+        let Some((key, peer, _)) = asked.min_by_key(|&(_, _, asked)| asked) else { return };
+        if let Some(unsaid) = self.listeners.pushed_out.may_say(self.reactor.now) {
+            let more = and_more(unsaid);
+            warn!("{API_CONNECTIONS} API connections: the idlest one, from {peer}, is closed for a new one{more}");
+        }
+        self.drop_controller(key);
+    }
+
+    /// Its request did not come in time, or no request came for long.
+    pub(super) fn controller_is_late(&mut self, key: Key) {
+        let now = self.reactor.now;
+        if let Some((socket, desk)) = self.reactor.get_mut(key) {
+            if let (State::Api(Api { partial: Some(_), .. }), true) = (&socket.state, socket.link.is_open()) {
+                // It is closed in any case.
+                let _ = socket.link.send(&Refusal::timed_out().to_bytes(), desk, now);
+            }
+        }
+        self.part_with_controller(key);
+        self.close(key);
+    }
+
+    /// Reads requests, hands on those that are complete.
+    pub(super) fn serve_controller(&mut self, key: Key) {
+        match self.read_requests(key) {
+            Ok(Next::Wait) => {}
+            Ok(Next::Again) => self.reactor.again(key),
+            Ok(Next::Close) => {
+                self.part_with_controller(key);
+                self.close(key);
+            }
+            Ok(Next::Drop) | Err(_) => self.drop_controller(key),
+        }
+    }
+
+    fn read_requests(&mut self, key: Key) -> Result<Next, Fault> {
+        let now = self.reactor.now;
+        for _ in 0..READS {
+            let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Next::Wait) };
+            let State::Api(api) = &mut socket.state else { return Ok(Next::Wait) };
+            let flushed = socket.link.flush(&mut desk.pool, now)?;
+            if let Phase::Asking { backend, .. } = api.phase {
+                self.ask_further(key)?;
+                // There may be room for more of the answer.
+                self.reactor.again_if(backend, |socket| flushed && socket.link.may_read());
+                return Ok(Next::Wait);
+            }
+            if !flushed || !socket.link.handshake(desk, now)? {
+                return Ok(Next::Wait);
+            }
+            match api.collector.next(&self.setup.front.seal, &api.peer) {
+                Step::Incomplete => {}
+                Step::Continue => socket.link.send(CONTINUE, desk, now)?,
+                Step::Refuse(refusal) => {
+                    socket.link.send(&refusal.to_bytes(), desk, now)?;
+                    return Ok(Next::Close);
+                }
+                Step::Request { bytes, last } => {
+                    self.ask(key, bytes, last)?;
+                    continue;
+                }
+            }
+            match self.collect(key)? {
+                Got::Some => {}
+                Got::Dry => return Ok(Next::Wait),
+                Got::End => return Ok(Next::Drop),
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    /// Reads once into the collector. `Some`: something came, or may come at once.
+    fn collect(&mut self, key: Key) -> Result<Got, Fault> {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Got::End) };
+        let State::Api(api) = &mut socket.state else { return Ok(Got::End) };
+        let collector = &mut api.collector;
+        let mut came = false;
+        let got = socket.link.receive(READ, desk, now, |bytes| {
+            collector.push(bytes);
+            came = true;
+        })?;
+        if came {
+            api.partial.get_or_insert(now);
+            api.active = now;
+            return Ok(Got::Some);
+        }
+        Ok(got)
+    }
+
+    /// Hands a whole request to tiny_http, over a connection of its own.
+    fn ask(&mut self, key: Key, rest: Vec<u8>, last: bool) -> Result<(), Fault> {
+        let now = self.reactor.now;
+        let stream = Stream::Unix(self.setup.front.connect()?);
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        let backend = self.reactor.add(Link::plain(stream, nobody, now), State::Backend(Backend { client: key }))?;
+        self.backends += 1;
+        if let Some((socket, _)) = self.reactor.get_mut(key) {
+            if let State::Api(api) = &mut socket.state {
+                api.phase = Phase::Asking { backend, rest, last };
+                api.partial = None;
+                api.asked = now;
+                api.active = now;
+            }
+        }
+        self.ask_further(key)
+    }
+
+    /// Hands on what of the request the backend has not taken yet.
+    fn ask_further(&mut self, key: Key) -> Result<(), Fault> {
+        let Some(State::Api(Api { phase: Phase::Asking { backend, .. }, .. })) = self.state(key) else { return Ok(()) };
+        let backend = *backend;
+        let Some((client, backend, _)) = self.reactor.pair_mut(key, backend) else { return Ok(()) };
+        if let State::Api(Api { phase: Phase::Asking { rest, .. }, .. }) = &mut client.state {
+            let count = backend.link.write_through(rest)?;
+            rest.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Brings an answer back to its Controller.
+    pub(super) fn serve_backend(&mut self, key: Key) {
+        let Some(State::Backend(Backend { client })) = self.state(key) else { return };
+        let (client, now) = (*client, self.reactor.now);
+        if self.ask_further(client).is_err() {
+            return self.drop_controller(client);
+        }
+        let Some((backend, controller, desk)) = self.reactor.pair_mut(key, client) else { return self.remove(key) };
+        let pumped = pump((&mut backend.link, End::Open), (&mut controller.link, End::Open), desk, now);
+        if let (Ok(pumped), State::Api(api)) = (&pumped, &mut controller.state) {
+            if pumped.payload > 0 {
+                api.active = now;
+            }
+        }
+        match pumped.map(|pumped| pumped.then) {
+            Ok(Then::Again) => self.reactor.again(key),
+            Ok(Then::Starved) => self.reactor.starve(key),
+            Ok(Then::Dry | Then::Full) => {}
+            Ok(Then::Ended) => self.answered(client),
+            Err(_) => self.drop_controller(client),
+        }
+    }
+
+    /// The whole answer is on its way.
+    fn answered(&mut self, client: Key) {
+        let Some((socket, _)) = self.reactor.get_mut(client) else { return };
+        let State::Api(api) = &mut socket.state else { return };
+        let Phase::Asking { backend, last, .. } = std::mem::replace(&mut api.phase, Phase::Reading) else { return };
+        if !api.collector.is_empty() {
+            api.partial = Some(api.active);
+        }
+        self.remove(backend);
+        if last {
+            self.part_with_controller(client);
+            self.close(client);
+        } else {
+            self.reactor.again(client);
+        }
+    }
+
+    /// Ends a Controller's connection at once.
+    pub(super) fn drop_controller(&mut self, key: Key) {
+        self.part_with_controller(key);
+        self.discard(key);
+    }
+
+    /// Takes a Controller's connection, and ours on its behalf, out of the counts.
+    fn part_with_controller(&mut self, key: Key) {
+        if let Some(State::Api(api)) = self.take_state_if(key, |state| matches!(state, State::Api(_))) {
+            self.controllers -= 1;
+            if let Phase::Asking { backend, .. } = api.phase {
+                self.remove(backend);
+            }
+        }
+    }
+}

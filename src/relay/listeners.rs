@@ -1,0 +1,222 @@
+//! Ports that are bound, and taking in who knocks.
+//!
+//! Without descriptors, or with as many connections as allowed, nothing is accepted: who knocks stays in the
+//! kernel's queue, and is remembered here (the events are edge-triggered) until there is room again.
+
+use super::brake::Admission;
+use super::pipe::{PipeKey, Place};
+use super::state::State;
+use super::throttle::{Throttle, and_more};
+use super::{FIRST_LISTENER, Relay};
+use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, SILENT_USERS, STRANGERS};
+use crate::net::link::Link;
+use crate::net::reactor::{Key, Reactor};
+use crate::net::stream::Stream;
+use crate::net::tcp;
+use crate::net::tls::Tls;
+use log::{info, warn};
+use mio::Interest;
+use mio::net::{TcpListener, TcpStream};
+use rustls::server::UnbufferedServerConnection;
+use slab::Slab;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// All bound ports.
+#[derive(Default)]
+pub(super) struct Listeners {
+    bound: Slab<Listener>,
+    /// Numbers of listeners at which somebody may wait, while nothing is accepted.
+    knocked: Vec<usize>,
+    paused: bool,
+    /// What the log has said of pauses, and of Controllers that were pushed out.
+    pauses: Throttle,
+    pub(super) pushed_out: Throttle,
+}
+
+struct Listener {
+    socket: TcpListener,
+    leads_to: LeadsTo,
+}
+
+/// What a connection that is accepted here becomes.
+#[derive(Clone, Copy)]
+pub(super) enum LeadsTo {
+    Agents(Place),
+    Users(PipeKey),
+    Controllers,
+}
+
+impl Listeners {
+    /// Binds a port. Errors are the system's.
+    pub(super) fn bind(
+        &mut self,
+        address: Option<IpAddr>,
+        port: u16,
+        leads_to: LeadsTo,
+        reactor: &Reactor<State>,
+    ) -> io::Result<usize> {
+        let mut socket = tcp::listen(address, port)?;
+        let entry = self.bound.vacant_entry();
+        let number = entry.key();
+        let token = Reactor::<State>::own_token(FIRST_LISTENER + number);
+        reactor.registry().register(&mut socket, token, Interest::READABLE)?;
+        entry.insert(Listener { socket, leads_to });
+        Ok(number)
+    }
+
+    /// Gives the port up.
+    pub(super) fn close(&mut self, number: usize) {
+        self.bound.try_remove(number);
+        self.knocked.retain(|&other| other != number);
+    }
+
+    pub(super) fn close_all(&mut self) {
+        self.bound.clear();
+        self.knocked.clear();
+    }
+
+    /// There may be room again.
+    pub(super) fn resume(&mut self) {
+        self.paused = false;
+    }
+
+    fn pause(&mut self, number: usize) {
+        self.paused = true;
+        if !self.knocked.contains(&number) {
+            self.knocked.push(number);
+        }
+    }
+}
+
+impl Relay {
+    /// Takes in a bounded number of connections. True: there may be more.
+    pub(super) fn accept(&mut self, number: usize) -> bool {
+        for _ in 0..ACCEPTS {
+            let Some(Listener { leads_to, .. }) = self.listeners.bound.get(number) else { return false };
+            let leads_to = *leads_to;
+            if !self.has_room(leads_to) {
+                self.listeners.pause(number);
+                return false;
+            }
+            let Some(listener) = self.listeners.bound.get(number) else { return false };
+            match listener.socket.accept() {
+                Ok((stream, peer)) => self.take_in(stream, tcp::canonical(peer), leads_to),
+                Err(e) => match e.kind() {
+                    ErrorKind::WouldBlock => return false,
+                    // The one who knocked is gone; the next may be there.
+                    ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
+                    _ => {
+                        self.out_of_room(&e.to_string());
+                        self.listeners.pause(number);
+                        return false;
+                    }
+                },
+            }
+        }
+        true
+    }
+
+    /// Ports at which somebody was left waiting and that may be tried again.
+    pub(super) fn take_knocks(&mut self) -> Vec<usize> {
+        if self.listeners.paused { Vec::new() } else { std::mem::take(&mut self.listeners.knocked) }
+    }
+
+    /// Controllers have connections of their own: a crowd of users cannot lock them out.
+    fn has_room(&mut self, leads_to: LeadsTo) -> bool {
+        let full = self.reactor.len() - self.controllers - self.backends >= self.setup.connections;
+        if full && !matches!(leads_to, LeadsTo::Controllers) {
+            self.out_of_room(&format!("the limit of {} connections is reached", self.setup.connections));
+            return false;
+        }
+        true
+    }
+
+    fn out_of_room(&mut self, why: &str) {
+        if let Some(unsaid) = self.listeners.pauses.may_say(self.reactor.now) {
+            warn!("No more connections are accepted until others end: {why}{}", and_more(unsaid));
+        }
+    }
+
+    fn take_in(&mut self, stream: TcpStream, peer: SocketAddr, leads_to: LeadsTo) {
+        // A socket that refuses its options is already broken; reading from it will tell.
+        let _ = tcp::prepare(&stream);
+        match leads_to {
+            LeadsTo::Agents(place) => self.take_in_stranger(stream, peer, place),
+            LeadsTo::Users(pipe) => self.take_in_user(stream, peer, pipe),
+            LeadsTo::Controllers => self.take_in_controller(stream, peer),
+        }
+    }
+
+    /// A link of the daemon's kind: TLS, or plain in dev mode.
+    pub(super) fn link(&self, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
+        let now = self.reactor.now;
+        let Some(config) = &self.setup.tls else { return Some(Link::plain(Stream::Tcp(stream), peer, now)) };
+        let connection = UnbufferedServerConnection::new(Arc::clone(config)).ok()?;
+        Some(Link::tls(Stream::Tcp(stream), Tls::server(connection), peer, now))
+    }
+
+    /// Adds a connection to the reactor, in the state that `state` makes for its key.
+    pub(super) fn enter(&mut self, link: Link, state: impl FnOnce(&mut Self, Key) -> Option<State>) {
+        let Ok(key) = self.reactor.add(link, State::Lingering { until: self.reactor.now, patience: 0 }) else { return };
+        match state(self, key) {
+            Some(state) => self.set_state(key, state),
+            None => drop(self.reactor.remove(key)),
+        }
+    }
+
+    fn take_in_stranger(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
+        let now = self.reactor.now;
+        let Some(agents) = self.agents(place) else { return };
+        let admission = agents.brake.admit(peer.ip(), now);
+        if admission == Admission::Never {
+            return;
+        }
+        if agents.strangers.len() >= STRANGERS {
+            if let Some(oldest) = agents.strangers.first() {
+                self.turn_away(oldest);
+            }
+        }
+        let Some(link) = self.link(stream, peer) else { return };
+        self.enter(link, |relay, key| {
+            let ticket = relay.agents(place)?.strangers.join(key);
+            Some(match admission {
+                Admission::At(until) => {
+                    relay.reactor.wake_by(until);
+                    State::Braked { place, ticket, until }
+                }
+                _ => greeting(place, ticket, now),
+            })
+        });
+    }
+
+    fn take_in_user(&mut self, stream: TcpStream, peer: SocketAddr, pipe: PipeKey) {
+        let Some(users) = self.users(pipe) else { return };
+        if users.silent.len() >= SILENT_USERS {
+            if let Some(oldest) = users.silent.first() {
+                self.dismiss_user(oldest);
+            }
+        }
+        let Some(link) = self.link(stream, peer) else { return };
+        self.enter(link, |relay, key| {
+            let until = relay.reactor.now + FIRST_BYTE;
+            let ticket = relay.users(pipe)?.silent.join(key);
+            Some(State::Silent { pipe, ticket, until })
+        });
+    }
+
+    /// Opens the API port.
+    pub(super) fn listen_for_controllers(&mut self) -> io::Result<()> {
+        let Self { setup, listeners, reactor, .. } = self;
+        listeners.bind(setup.listen, setup.api_port, LeadsTo::Controllers, reactor)?;
+        info!("The API listens on port {}", setup.api_port);
+        Ok(())
+    }
+}
+
+/// The first state of a connection at an agent port that is not braked (any more).
+pub(super) fn greeting(place: Place, ticket: super::queue::Ticket, now: Instant) -> State {
+    State::Greeting { place, ticket, until: now + GREETING, offered: Vec::new() }
+}

@@ -1,0 +1,121 @@
+//! Opening, closing and describing mappings, as the control thread asks.
+
+use super::Relay;
+use super::command::{OpenError, PipeStatus};
+use super::listeners::LeadsTo;
+use super::pipe::{Ends, Pipe, PipeKey, Place};
+use super::state::State;
+use crate::mapping::Mapping;
+use crate::net::reactor::Key;
+use log::info;
+
+impl Relay {
+    /// Both ports, or nothing.
+    pub(super) fn open(&mut self, mapping: Mapping) -> Result<(), OpenError> {
+        let Some(pipe) = self.enlist(mapping) else { return Ok(()) };
+        match self.bind(pipe).into_iter().next() {
+            None => Ok(()),
+            Some(error) => {
+                self.forget(pipe);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whatever ports can be bound now; the others are tried again every second.
+    pub(super) fn restore(&mut self, mapping: Mapping) -> Vec<OpenError> {
+        self.enlist(mapping).map(|pipe| self.bind(pipe)).unwrap_or_default()
+    }
+
+    /// Closes the ports and every connection of the mapping.
+    pub(super) fn close_pipe(&mut self, id: &str) {
+        if let Some(&pipe) = self.ids.get(id) {
+            let members: Vec<Key> =
+                self.reactor.iter().filter(|(_, s)| s.state.pipe() == Some(pipe)).map(|(key, _)| key).collect();
+            for key in members {
+                // The whole pipe goes: its queues and counts with it.
+                drop(self.take_state(key));
+                self.discard(key);
+            }
+            self.forget(pipe);
+        }
+    }
+
+    /// What is known of a mapping.
+    pub(super) fn status(&mut self, id: &str) -> Option<PipeStatus> {
+        let pipe = self.pipes.get_mut(*self.ids.get(id)?)?;
+        Some(PipeStatus { bound: pipe.doors().map(|door| door.listener.is_some()) })
+    }
+
+    /// Tries the ports again that could not be bound.
+    pub(super) fn bind_missing(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        let lacking = |pipe: &mut Pipe| pipe.doors().iter().any(|door| door.listener.is_none());
+        let keys: Vec<PipeKey> = self.pipes.iter_mut().filter_map(|(key, p)| lacking(p).then_some(key)).collect();
+        for key in keys {
+            if self.bind(key).is_empty() {
+                if let Some(pipe) = self.pipes.get(key) {
+                    info!("Mapping {}: its ports could be bound at last", pipe.id);
+                }
+            }
+        }
+    }
+
+    fn enlist(&mut self, mapping: Mapping) -> Option<PipeKey> {
+        let pipe = Pipe::new(mapping)?;
+        let id = pipe.id.clone();
+        let key = self.pipes.insert(pipe);
+        self.ids.insert(id, key);
+        Some(key)
+    }
+
+    fn forget(&mut self, pipe: PipeKey) {
+        if let Some(mut pipe) = self.pipes.try_remove(pipe) {
+            self.ids.remove(&pipe.id);
+            for door in pipe.doors() {
+                if let Some(number) = door.listener.take() {
+                    self.listeners.close(number);
+                }
+            }
+        }
+    }
+
+    /// Binds those ports of the pipe that are not bound yet, and returns what went wrong.
+    fn bind(&mut self, key: PipeKey) -> Vec<OpenError> {
+        let Some(pipe) = self.pipes.get_mut(key) else { return Vec::new() };
+        let second = match pipe.ends {
+            Ends::Public { .. } => LeadsTo::Users(key),
+            Ends::Private(_) => LeadsTo::Agents(Place { pipe: key, side: 1 }),
+        };
+        let first = LeadsTo::Agents(Place { pipe: key, side: 0 });
+        let mut errors = Vec::new();
+        for (door, leads_to) in pipe.doors().into_iter().zip([first, second]) {
+            if door.listener.is_none() {
+                match self.listeners.bind(self.setup.listen, door.port, leads_to, &self.reactor) {
+                    Ok(number) => door.listener = Some(number),
+                    Err(cause) => errors.push(OpenError { port: door.port, cause }),
+                }
+            }
+        }
+        errors
+    }
+}
+
+impl State {
+    /// The pipe that a connection belongs to, until it is closing.
+    fn pipe(&self) -> Option<PipeKey> {
+        match self {
+            Self::Braked { place, .. } | Self::Greeting { place, .. } => Some(place.pipe),
+            Self::Welcomed { agent, .. } | Self::Free { agent, .. } | Self::Joined { agent, .. } => {
+                Some(agent.place.pipe)
+            }
+            Self::Silent { pipe, .. }
+            | Self::Waiting { pipe, .. }
+            | Self::Served { pipe, .. }
+            | Self::HalfClosed { pipe, .. } => Some(*pipe),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! An open mapping as the loop sees it: who is connected to which port, in what order. No I/O.
+
+use super::brake::Brake;
+use super::queue::Queue;
+use super::throttle::Throttle;
+use crate::mapping::{AgentPort, Kind, Mapping};
+use crate::net::reactor::Key;
+use std::time::Duration;
+
+/// Names an open mapping until it is closed.
+pub(super) type PipeKey = usize;
+
+/// One of a pipe's ports: 0 is port1, 1 is port2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) pipe: PipeKey,
+    pub(super) side: usize,
+}
+
+/// One open mapping with ports.
+pub(super) struct Pipe {
+    pub(super) id: String,
+    pub(super) ends: Ends,
+    pub(super) traffic: Traffic,
+}
+
+/// Who may connect.
+pub(super) enum Ends {
+    Public { agents: Agents, users: Users },
+    Private([Agents; 2]),
+}
+
+/// A port of the pipe, and its listener once it could be bound.
+pub(super) struct Door {
+    pub(super) port: u16,
+    pub(super) listener: Option<usize>,
+}
+
+/// An agent port.
+pub(super) struct Agents {
+    pub(super) door: Door,
+    pub(super) terms: AgentPort,
+    /// No passcode yet.
+    pub(super) strangers: Queue,
+    /// Authorized and not joined to anybody.
+    pub(super) free: Queue,
+    /// Authorized, free or not.
+    pub(super) authorized: usize,
+    pub(super) brake: Brake,
+    pub(super) rejected: u64,
+    /// What the log has said of agents that came, that fell silent, and that found no place.
+    pub(super) arrivals: Throttle,
+    pub(super) absences: Throttle,
+    pub(super) full: Throttle,
+}
+
+/// The user port of a public pipe.
+pub(super) struct Users {
+    pub(super) door: Door,
+    /// No byte yet.
+    pub(super) silent: Queue,
+    /// Have sent something, and wait for a free agent.
+    pub(super) waiting: Queue,
+    pub(super) most_waiting: usize,
+    pub(super) joined: usize,
+    pub(super) full: Throttle,
+}
+
+/// Bytes of payload since the mapping was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From port1 to port2.
+    pub forth: u64,
+    /// From port2 to port1.
+    pub back: u64,
+    /// From agents that were joined to nobody.
+    pub discarded: u64,
+}
+
+impl Pipe {
+    /// The loop's view of `mapping`; `None` for a direct entry, which has no ports.
+    pub(super) fn new(mapping: Mapping) -> Option<Self> {
+        let ends = match mapping.kind {
+            Kind::Public { agents, users } => {
+                let most_waiting = usize::from(agents.max_connections);
+                Ends::Public { agents: Agents::new(agents), users: Users::new(users, most_waiting) }
+            }
+            Kind::Private { sides } => Ends::Private(sides.map(Agents::new)),
+            Kind::Direct { .. } => return None,
+        };
+        Some(Self { id: mapping.id, ends, traffic: Traffic::default() })
+    }
+
+    pub(super) fn agents(&mut self, side: usize) -> Option<&mut Agents> {
+        match (&mut self.ends, side) {
+            (Ends::Public { agents, .. }, 0) => Some(agents),
+            (Ends::Private(sides), _) => sides.get_mut(side),
+            _ => None,
+        }
+    }
+
+    pub(super) fn users(&mut self) -> Option<&mut Users> {
+        match &mut self.ends {
+            Ends::Public { users, .. } => Some(users),
+            Ends::Private(_) => None,
+        }
+    }
+
+    /// port1 and port2.
+    pub(super) fn doors(&mut self) -> [&mut Door; 2] {
+        match &mut self.ends {
+            Ends::Public { agents, users } => [&mut agents.door, &mut users.door],
+            Ends::Private([one, two]) => [&mut one.door, &mut two.door],
+        }
+    }
+
+    /// How long an agent of this side may be silent; `None`: for ever.
+    pub(super) fn absence(&self, side: usize) -> Option<Duration> {
+        match (&self.ends, side) {
+            (Ends::Public { agents, .. }, _) => agents.terms.absence,
+            (Ends::Private(sides), side) => sides.get(side).and_then(|agents| agents.terms.absence),
+        }
+    }
+
+    pub(super) fn has_waiting_users(&self) -> bool {
+        matches!(&self.ends, Ends::Public { users, .. } if !users.waiting.is_empty())
+    }
+
+    /// Counts payload that went from `side` to the other.
+    pub(super) fn count(&mut self, side: usize, bytes: u64) {
+        let counter = if side == 0 { &mut self.traffic.forth } else { &mut self.traffic.back };
+        *counter += bytes;
+    }
+}
+
+impl Agents {
+    fn new(terms: AgentPort) -> Self {
+        Self {
+            door: Door { port: terms.port, listener: None },
+            terms,
+            strangers: Queue::default(),
+            free: Queue::default(),
+            authorized: 0,
+            brake: Brake::default(),
+            rejected: 0,
+            arrivals: Throttle::default(),
+            absences: Throttle::default(),
+            full: Throttle::default(),
+        }
+    }
+
+    /// Whether one more may be authorized.
+    pub(super) fn has_place(&self) -> bool {
+        self.authorized < usize::from(self.terms.max_connections)
+    }
+}
+
+impl Users {
+    fn new(port: u16, most_waiting: usize) -> Self {
+        Self {
+            door: Door { port, listener: None },
+            silent: Queue::default(),
+            waiting: Queue::default(),
+            most_waiting,
+            joined: 0,
+            full: Throttle::default(),
+        }
+    }
+
+    /// Whose turn it is when an agent becomes free.
+    pub(super) fn next_waiting(&self) -> Option<Key> {
+        self.waiting.first()
+    }
+}

@@ -1,0 +1,191 @@
+//! Two connections that are joined: a user and an agent, or the agents of a private pipe.
+//!
+//! Bytes go both ways until one side ends. What it sent is delivered, and then the other side is closed too: an
+//! agent connection serves one session. The one exception is a user that closes its sending side without TLS,
+//! which may still be waiting for its answer (docs/protocol.md, section 5).
+
+use super::Relay;
+use super::agents::answer_beats;
+use super::pipe::{PipeKey, Place};
+use super::state::State;
+use crate::limits::HALF_CLOSED_CONTENDED;
+use crate::net::link::Fault;
+use crate::net::pump::{Fail, Pumped, Then, pump};
+use crate::net::reactor::Key;
+
+/// How one direction stands after its turn.
+enum Direction {
+    Open,
+    /// The source has ended, everything it sent is on its way.
+    Ended,
+    /// The connection with this key is broken.
+    Broken(Key),
+}
+
+impl Relay {
+    /// Moves what there is to move between an agent and its peer.
+    pub(super) fn relay(&mut self, agent: Key, peer: Key) {
+        if self.is_reset_user(peer) {
+            return self.part(agent, peer, Some(peer));
+        }
+        let from_agent = self.pass_on(agent, peer);
+        let half_closed = matches!(self.state(peer), Some(State::HalfClosed { .. }));
+        let from_peer = if half_closed { Direction::Open } else { self.pass_on(peer, agent) };
+        match (from_agent, from_peer) {
+            (Direction::Broken(key), _) | (_, Direction::Broken(key)) => self.part(agent, peer, Some(key)),
+            (Direction::Ended, _) => self.part(agent, peer, None),
+            (_, Direction::Ended) => self.peer_ended(agent, peer),
+            _ => self.end_if_idle_at_stop(agent, peer),
+        }
+    }
+
+    /// A user's reset ends the session at once, whatever still stands in its way.
+    fn is_reset_user(&self, key: Key) -> bool {
+        self.reactor.get(key).is_some_and(|socket| {
+            matches!(socket.state, State::Served { .. } | State::HalfClosed { .. }) && socket.link.is_reset()
+        })
+    }
+
+    /// One direction, one turn.
+    fn pass_on(&mut self, from: Key, to: Key) -> Direction {
+        let now = self.reactor.now;
+        // Before more payload: with a busy pipe there is hardly ever another moment.
+        if self.answer_owed(to).is_err() {
+            return Direction::Broken(to);
+        }
+        let Some((source, destination, desk)) = self.reactor.pair_mut(from, to) else { return Direction::Broken(from) };
+        let ends = (source.state.end(), destination.state.end());
+        let pumped = pump((&mut source.link, ends.0), (&mut destination.link, ends.1), desk, now);
+        let Pumped { payload, beats, then } = match pumped {
+            Ok(pumped) => pumped,
+            Err(Fail::Source(_)) => return Direction::Broken(from),
+            Err(Fail::Destination(_)) => return Direction::Broken(to),
+        };
+        if let State::Joined { agent, .. } = &mut source.state {
+            agent.owe(beats);
+        }
+        if payload > 0 {
+            self.count(from, to, payload);
+        }
+        if beats > 0 && self.answer_owed(from).is_err() {
+            return Direction::Broken(from);
+        }
+        match then {
+            Then::Ended => return Direction::Ended,
+            Then::Again => self.reactor.again(from),
+            Then::Starved => self.reactor.starve(from),
+            Then::Dry | Then::Full => {}
+        }
+        Direction::Open
+    }
+
+    fn count(&mut self, from: Key, to: Key, payload: u64) {
+        let now = self.reactor.now;
+        let Some((source, destination, _)) = self.reactor.pair_mut(from, to) else { return };
+        if let State::HalfClosed { since, .. } = &mut destination.state {
+            *since = now;
+        }
+        let place = match &source.state {
+            State::Joined { agent, .. } => agent.place,
+            State::Served { pipe, .. } => Place { pipe: *pipe, side: 1 },
+            _ => return,
+        };
+        self.count_payload(place, payload);
+    }
+
+    /// Counts payload that came in at `place` and went out on the other side.
+    pub(super) fn count_payload(&mut self, place: Place, payload: u64) {
+        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
+            pipe.count(place.side, payload);
+        }
+    }
+
+    fn answer_owed(&mut self, key: Key) -> Result<(), Fault> {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(()) };
+        match &mut socket.state {
+            State::Joined { agent, .. } => answer_beats(&mut socket.link, agent, desk, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// The side that is not `agent` will send no more.
+    fn peer_ended(&mut self, agent: Key, peer: Key) {
+        let now = self.reactor.now;
+        let half = match self.reactor.get(peer) {
+            Some(socket) if socket.link.is_plain() && self.ending.is_none() => match socket.state {
+                State::Served { pipe, .. } => Some(pipe),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some(pipe) = half else { return self.part(agent, peer, None) };
+        self.set_state(peer, State::HalfClosed { pipe, agent, since: now });
+        self.reactor.wake_by(now + self.patience(pipe));
+    }
+
+    /// A half-closed user's agent has been silent for long enough, unless it is the user who is slow.
+    pub(super) fn end_half_closed(&mut self, user: Key, agent: Key) {
+        let unread = self.reactor.get(agent).is_some_and(|socket| socket.link.may_read());
+        let unsent = self.reactor.get(user).is_some_and(|socket| !socket.link.is_flushed());
+        if !unread && !unsent {
+            self.part(agent, user, None);
+        }
+    }
+
+    /// Somebody waits for an agent: half-closed sessions are looked at again soon.
+    pub(super) fn hasten_half_closed(&mut self, pipe: PipeKey) {
+        let of_this_pipe = |state: &State| matches!(state, State::HalfClosed { pipe: its, .. } if *its == pipe);
+        if self.reactor.iter().any(|(_, socket)| of_this_pipe(&socket.state)) {
+            self.reactor.wake_by(self.reactor.now + HALF_CLOSED_CONTENDED);
+        }
+    }
+
+    /// While the daemon ends, a session with nothing in flight is over.
+    fn end_if_idle_at_stop(&mut self, agent: Key, peer: Key) {
+        let quiet = |key| self.reactor.get(key).is_some_and(|s| !s.link.may_read() && s.link.is_flushed());
+        if self.ending.is_some() && quiet(agent) && quiet(peer) {
+            self.part(agent, peer, None);
+        }
+    }
+
+    /// The end of a session: both are closed, after what they still hold for their readers.
+    fn part(&mut self, one: Key, other: Key, broken: Option<Key>) {
+        for key in [one, other] {
+            self.leave_session(key);
+            if broken == Some(key) { self.remove(key) } else { self.close(key) }
+        }
+    }
+
+    /// Ends `key` at once, and with it the session that it belongs to.
+    pub(super) fn abort(&mut self, key: Key) {
+        match self.state(key) {
+            Some(State::Joined { peer, .. }) => self.part(key, *peer, Some(key)),
+            Some(State::Served { agent, .. } | State::HalfClosed { agent, .. }) => self.part(key, *agent, Some(key)),
+            Some(State::Welcomed { .. } | State::Free { .. }) => {
+                self.part_with_agent(key);
+                self.remove(key);
+            }
+            Some(State::Api(_)) => self.drop_controller(key),
+            Some(State::Backend(backend)) => self.drop_controller(backend.client),
+            _ => self.remove(key),
+        }
+    }
+
+    /// Takes a connection out of the counts of its pipe.
+    fn leave_session(&mut self, key: Key) {
+        match self.take_state(key) {
+            Some(State::Joined { agent, .. }) => {
+                if let Some(agents) = self.agents(agent.place) {
+                    agents.authorized -= 1;
+                }
+            }
+            Some(State::Served { pipe, .. } | State::HalfClosed { pipe, .. }) => {
+                if let Some(users) = self.users(pipe) {
+                    users.joined -= 1;
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What a connection of the daemon is doing, and until when it may.
+//!
+//! Each connection is in exactly one state, and a state carries what belongs to it and nothing else: who leaves
+//! a state gives its ticket back. Each state has a deadline, or a reason to have none.
+
+use super::front::{Api, Backend};
+use super::pipe::{PipeKey, Place};
+use super::queue::Ticket;
+use crate::limits::{DELIVERY, OWED_BEATS};
+use crate::net::link::Link;
+use crate::net::pump::End;
+use crate::net::reactor::Key;
+use std::time::{Duration, Instant};
+
+/// The states of a connection.
+pub(super) enum State {
+    /// At an agent port, its address braked: not looked at before `until`.
+    Braked { place: Place, ticket: Ticket, until: Instant },
+    /// At an agent port: TLS handshake and passcode are to come.
+    Greeting { place: Place, ticket: Ticket, until: Instant, offered: Vec<u8> },
+    /// An authorized agent that must have the time to read `AUTHORIZED` by itself, where there are no records.
+    Welcomed { agent: Agent, until: Instant },
+    /// An authorized agent that is joined to nobody.
+    Free { agent: Agent, ticket: Ticket },
+    /// An authorized agent that is joined to `peer`: a user, or an agent of the other side.
+    Joined { agent: Agent, peer: Key },
+    /// A user that has not sent a byte.
+    Silent { pipe: PipeKey, ticket: Ticket, until: Instant },
+    /// A user that has, while no agent is free. Its bytes stay in the kernel.
+    Waiting { pipe: PipeKey, ticket: Ticket, until: Instant },
+    /// A user that has an agent.
+    Served { pipe: PipeKey, agent: Key },
+    /// A user that will send no more, and may still be answered. `since`: the agent's last payload.
+    HalfClosed { pipe: PipeKey, agent: Key, since: Instant },
+    /// Done for; what is held still goes out.
+    Delivering { since: Instant },
+    /// close_notify is on its way out; FIN follows.
+    Parting { since: Instant },
+    /// FIN is out; waiting for the peer's. `patience`: bytes that are still thrown away for it.
+    Lingering { until: Instant, patience: usize },
+    /// A Controller's connection.
+    Api(Api),
+    /// Its other half: our own connection to the HTTP parser.
+    Backend(Backend),
+}
+
+/// An authorized agent.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) place: Place,
+    /// Heartbeats that are to be answered when there is room.
+    pub(super) owed: u8,
+}
+
+impl Agent {
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, owed: 0 }
+    }
+
+    pub(super) fn owe(&mut self, beats: usize) {
+        let beats = u8::try_from(beats).unwrap_or(OWED_BEATS);
+        self.owed = self.owed.saturating_add(beats).min(OWED_BEATS);
+    }
+}
+
+impl State {
+    /// What the pump has to know of this end.
+    pub(super) fn end(&self) -> End {
+        match self {
+            Self::Joined { .. } | Self::Free { .. } => End::Wire,
+            _ => End::Open,
+        }
+    }
+
+    /// When the connection has outstayed its state. `None`: never, or what ends it is an event.
+    ///
+    /// `absence` is the heartbeat threshold of the agent's port, `patience` how long a half-closed session lasts.
+    pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>, patience: Duration) -> Option<Instant> {
+        match self {
+            Self::Braked { until, .. }
+            | Self::Greeting { until, .. }
+            | Self::Silent { until, .. }
+            | Self::Waiting { until, .. }
+            | Self::Welcomed { until, .. }
+            | Self::Lingering { until, .. } => Some(*until),
+            // Bytes that wait to be read count as life: it is we who do not read.
+            Self::Free { .. } | Self::Joined { .. } if link.may_read() => None,
+            Self::Free { .. } | Self::Joined { .. } => absence.map(|threshold| link.heard + threshold),
+            // A user that is joined lives as long as its agent.
+            Self::Served { .. } => None,
+            Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
+            Self::Delivering { since } | Self::Parting { since } => Some((*since).max(link.told) + DELIVERY),
+            Self::Api(api) => Some(api.deadline(link.is_open())),
+            // Lives and dies with its Controller's connection.
+            Self::Backend(_) => None,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Users of public pipes, up to their agent (docs/protocol.md, section 5).
+//!
+//! A user is joined to an agent when its first byte arrives, and not before: an idle or speculative connection
+//! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer.
+
+use super::Relay;
+use super::pipe::{PipeKey, Users};
+use super::state::State;
+use super::throttle::and_more;
+use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT};
+use crate::net::link::Got;
+use crate::net::pump::{End, Fail, Pumped, Then, pump};
+use crate::net::reactor::Key;
+use log::warn;
+
+impl Relay {
+    /// The user port of a public pipe, if the mapping is still open.
+    pub(super) fn users(&mut self, pipe: PipeKey) -> Option<&mut Users> {
+        self.pipes.get_mut(pipe)?.users()
+    }
+
+    /// Goes on with the handshake of a user, and looks for an agent once it has said something.
+    pub(super) fn seek_agent(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let (State::Silent { pipe, .. } | State::Waiting { pipe, .. }) = socket.state else { return };
+        let asks = match socket.link.handshake(desk, now) {
+            Ok(true) => socket.link.waiting(desk),
+            Ok(false) => Ok(Got::Dry),
+            Err(e) => Err(e),
+        };
+        match asks {
+            Ok(Got::Some) => match self.available_agent(pipe) {
+                Some(agent) => self.try_join(key, agent, pipe),
+                None => self.wait_for_agent(key),
+            },
+            Ok(Got::Dry) => self.ask_no_more(key),
+            Ok(Got::End) | Err(_) => self.dismiss_user(key),
+        }
+    }
+
+    /// The agent that has been free longest and takes bytes.
+    fn available_agent(&mut self, pipe: PipeKey) -> Option<Key> {
+        let agents = self.pipes.get_mut(pipe)?.agents(0)?;
+        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(|socket| socket.link.is_flushed()))
+    }
+
+    /// Hands the user's first bytes to the agent. Only if there were any are the two joined.
+    fn try_join(&mut self, user: Key, agent: Key, pipe: PipeKey) {
+        let now = self.reactor.now;
+        let Some((from, to, desk)) = self.reactor.pair_mut(user, agent) else { return };
+        let pumped = pump((&mut from.link, End::Open), (&mut to.link, End::Wire), desk, now);
+        match pumped {
+            Ok(Pumped { payload: 0, then, .. }) => match then {
+                Then::Ended => self.dismiss_user(user),
+                Then::Starved => self.reactor.starve(user),
+                Then::Again | Then::Full => self.reactor.again(user),
+                Then::Dry => self.ask_no_more(user),
+            },
+            Ok(Pumped { payload, .. }) => {
+                self.marry(user, agent, pipe, payload);
+                self.relay(agent, user);
+            }
+            Err(Fail::Source(_)) => self.dismiss_user(user),
+            Err(Fail::Destination(_)) => {
+                self.abort(agent);
+                self.reactor.again(user);
+            }
+        }
+    }
+
+    fn marry(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
+        self.leave_queue(user);
+        self.set_state(user, State::Served { pipe, agent });
+        if let Some((socket, _)) = self.reactor.get_mut(user) {
+            socket.link.trust();
+        }
+        self.join(agent, user);
+        if let Some(pipe) = self.pipes.get_mut(pipe) {
+            pipe.count(1, payload);
+            if let Some(users) = pipe.users() {
+                users.joined += 1;
+            }
+        }
+    }
+
+    /// What a waiting user had sent was no payload (a key update, say): it is silent again, and the next may ask.
+    fn ask_no_more(&mut self, key: Key) {
+        let waiting = |state: &State| matches!(state, State::Waiting { .. });
+        let Some(State::Waiting { pipe, ticket, .. }) = self.take_state_if(key, waiting) else { return };
+        let until = self.reactor.now + FIRST_BYTE;
+        let Some(users) = self.users(pipe) else { return };
+        users.waiting.leave(ticket);
+        let next = users.next_waiting();
+        let ticket = users.silent.join(key);
+        self.set_state(key, State::Silent { pipe, ticket, until });
+        if let Some(next) = next {
+            self.reactor.again(next);
+        }
+    }
+
+    fn wait_for_agent(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let silent = |state: &State| matches!(state, State::Silent { .. });
+        let Some(State::Silent { pipe, ticket, .. }) = self.take_state_if(key, silent) else { return };
+        let Some(users) = self.users(pipe) else { return };
+        users.silent.leave(ticket);
+        if users.waiting.len() >= users.most_waiting {
+            let (port, unsaid) = (users.door.port, users.full.may_say(now));
+            if let Some(unsaid) = unsaid {
+                warn!("Port {port}: a user was turned away, too many wait for an agent{}", and_more(unsaid));
+            }
+            return self.discard(key);
+        }
+        let until = now + WAIT_FOR_AGENT;
+        let ticket = users.waiting.join(key);
+        self.set_state(key, State::Waiting { pipe, ticket, until });
+        self.reactor.wake_by(until);
+        // Half-closed sessions that only wait for a silent agent make room sooner now.
+        self.hasten_half_closed(pipe);
+    }
+
+    /// Closes a user that has no agent.
+    pub(super) fn dismiss_user(&mut self, key: Key) {
+        let now = self.reactor.now;
+        if let Some(State::Waiting { pipe, .. }) = self.reactor.get(key).map(|socket| &socket.state) {
+            let pipe = *pipe;
+            if let Some(users) = self.users(pipe) {
+                if let Some(unsaid) = users.full.may_say(now) {
+                    let port = users.door.port;
+                    warn!("Port {port}: no agent was free for a user{}", and_more(unsaid));
+                }
+            }
+        }
+        self.leave_queue(key);
+        self.discard(key);
+    }
+
+    fn leave_queue(&mut self, key: Key) {
+        match self.take_state(key) {
+            Some(State::Silent { pipe, ticket, .. }) => {
+                if let Some(users) = self.users(pipe) {
+                    users.silent.leave(ticket);
+                }
+            }
+            Some(State::Waiting { pipe, ticket, .. }) => {
+                if let Some(users) = self.users(pipe) {
+                    users.waiting.leave(ticket);
+                }
+            }
+            _ => {}
+        }
+    }
+}

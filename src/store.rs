@@ -1,0 +1,170 @@
+//! `configs.json`: the mappings that exist, in the original's format (docs/protocol.md, "Files").
+//!
+//! The control thread owns the [`Store`]. What [`Store::save`] has returned `Ok` for survives a
+//! crash and a power cut; a reader of the file never sees half of it. A file that cannot be
+//! understood is never overwritten: loading it fails, and without loading there is no store.
+
+mod record;
+
+use crate::mapping::Mapping;
+use record::{Loaded, Record};
+use serde::{Deserialize, Serialize, Serializer};
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The file's name, beside the settings file.
+pub const FILE_NAME: &str = "configs.json";
+
+/// Where mappings are kept.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    file: PathBuf,
+    /// The next version while it is being written; in the same folder, because only within one file
+    /// system a rename is atomic.
+    temporary: PathBuf,
+}
+
+impl Store {
+    /// Opens the store in `file` and loads what is in it; a missing file holds no mappings.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood. It is left as it is.
+    pub fn open(file: &Path) -> Result<(Self, Vec<Mapping>), LoadError> {
+        // Where the file is a link (to flash, say), it is the target that gets replaced.
+        let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let mappings = match fs::read(&file) {
+            Ok(text) => parse(&text).map_err(|cause| LoadError::Invalid { file: file.clone(), cause })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(cause) => return Err(LoadError::Unreadable { file, cause }),
+        };
+        let temporary = file.with_extension("json.new");
+        // What a crash left behind was never acknowledged. If it cannot be removed, saving will say why.
+        let _ = fs::remove_file(&temporary);
+        let folder = match file.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        Ok((Self { folder, file, temporary }, mappings))
+    }
+
+    /// Replaces the content by `mappings`. When this returns `Ok`, the file is durable.
+    ///
+    /// # Errors
+    /// The operating system's, with what was being done. The old content stands.
+    pub fn save<'a>(&self, mappings: impl Iterator<Item = &'a Mapping> + Clone) -> Result<(), SaveError> {
+        let failed = |step: &'static str| {
+            let file = self.file.clone();
+            move |cause| SaveError { file, step, cause }
+        };
+        // Opened first: a folder that is gone or locked shall show before anything is replaced.
+        let folder = File::open(&self.folder).map_err(failed("open its folder"))?;
+        self.write(mappings).map_err(|cause| {
+            let _ = fs::remove_file(&self.temporary);
+            failed("write its next version")(cause)
+        })?;
+        fs::rename(&self.temporary, &self.file).map_err(|cause| {
+            let _ = fs::remove_file(&self.temporary);
+            failed("put its next version in place")(cause)
+        })?;
+        folder.sync_all().map_err(failed("make its folder durable"))
+    }
+
+    fn write<'a>(&self, mappings: impl Iterator<Item = &'a Mapping> + Clone) -> io::Result<()> {
+        // Passcodes are in there: nobody else may read it, and no file of another's making is written to.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.temporary)?;
+        let mut writer = BufWriter::new(file);
+        serde_json::to_writer(&mut writer, &Content { mappings: Each(mappings) })?;
+        writer.flush()?;
+        writer.get_ref().sync_all()
+    }
+}
+
+/// Understands a whole `configs.json`.
+fn parse(text: &[u8]) -> Result<Vec<Mapping>, serde_json::Error> {
+    Ok(serde_json::from_slice::<Content<Consistent>>(text)?.mappings.0)
+}
+
+/// Mappings that do not get into each other's way.
+#[derive(Deserialize)]
+#[serde(try_from = "Vec<Loaded>")]
+struct Consistent(Vec<Mapping>);
+
+impl TryFrom<Vec<Loaded>> for Consistent {
+    type Error = String;
+
+    fn try_from(loaded: Vec<Loaded>) -> Result<Self, String> {
+        let (mut ids, mut ports) = (HashSet::new(), HashSet::new());
+        for Loaded(mapping) in &loaded {
+            if !ids.insert(&mapping.id) {
+                return Err(format!("two mappings have the id {}", mapping.id));
+            }
+            if let Some(port) = mapping.ports().into_iter().flatten().find(|port| !ports.insert(*port)) {
+                return Err(format!("two mappings have the port {port}"));
+            }
+        }
+        Ok(Self(loaded.into_iter().map(|Loaded(mapping)| mapping).collect()))
+    }
+}
+
+/// The file's outermost object.
+#[derive(Serialize, Deserialize)]
+struct Content<M> {
+    mappings: M,
+}
+
+/// Writes one record after the other, so that no second list is built.
+struct Each<I>(I);
+
+impl<'a, I: Iterator<Item = &'a Mapping> + Clone> Serialize for Each<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.clone().map(Record::of))
+    }
+}
+
+/// Why there is no store. The daemon does not start; `Display` is one line that names the file.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The file is there and cannot be read.
+    Unreadable { file: PathBuf, cause: io::Error },
+    /// The file is not what it should be; the cause says at which line and column.
+    Invalid { file: PathBuf, cause: serde_json::Error },
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, cause } => write!(f, "{}: cannot be read: {cause}", file.display()),
+            Self::Invalid { file, cause } => {
+                let file = file.display();
+                write!(f, "{file}: {cause}; it was left as it is: mend it, or move it away to start without mappings")
+            }
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Why a change could not be made durable.
+#[derive(Debug)]
+pub struct SaveError {
+    file: PathBuf,
+    /// What was being done, as in "could not …".
+    step: &'static str,
+    cause: io::Error,
+}
+
+impl fmt::Display for SaveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not save {}: could not {}: {}", self.file.display(), self.step, self.cause)
+    }
+}
+
+impl std::error::Error for SaveError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! One mapping as it stands in `configs.json`: flat, with the original's names in the original's order.
+
+use crate::mapping::{ABSENCE_MAX, AgentPort, Kind, Mapping, absence_of_millis};
+use crate::secret::Secret;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// The fields. `port1` = 0 says that the entry is a direct one, an empty `passcodeport2` that the
+/// mapping is public.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record<'a> {
+    id: Cow<'a, str>,
+    port1: u16,
+    port2: u16,
+    maxconnectionsport1: i64,
+    maxconnectionsport2: i64,
+    passcodeport1: Cow<'a, str>,
+    passcodeport2: Cow<'a, str>,
+    heartbeatabsencethresholdport1: i64,
+    heartbeatabsencethresholdport2: i64,
+}
+
+impl<'a> Record<'a> {
+    /// What is to be written for `mapping`.
+    pub fn of(mapping: &'a Mapping) -> Self {
+        let [port1, port2] = mapping.ports().unwrap_or([0, 0]);
+        let blank = Record {
+            id: Cow::from(&mapping.id),
+            port1,
+            port2,
+            maxconnectionsport1: 0,
+            maxconnectionsport2: 0,
+            passcodeport1: Cow::from(""),
+            passcodeport2: Cow::from(""),
+            heartbeatabsencethresholdport1: 0,
+            heartbeatabsencethresholdport2: 0,
+        };
+        match &mapping.kind {
+            Kind::Public { agents, .. } => Record {
+                maxconnectionsport1: agents.max_connections.into(),
+                // The original wrote the one number into both fields.
+                maxconnectionsport2: agents.max_connections.into(),
+                passcodeport1: agents.passcode.expose().into(),
+                heartbeatabsencethresholdport1: millis(agents),
+                ..blank
+            },
+            Kind::Private { sides: [first, second] } => Record {
+                maxconnectionsport1: first.max_connections.into(),
+                maxconnectionsport2: second.max_connections.into(),
+                passcodeport1: first.passcode.expose().into(),
+                passcodeport2: second.passcode.expose().into(),
+                heartbeatabsencethresholdport1: millis(first),
+                heartbeatabsencethresholdport2: millis(second),
+                ..blank
+            },
+            Kind::Direct { passkey } => Record { passcodeport1: passkey.expose().into(), ..blank },
+        }
+    }
+}
+
+/// A record that was read and makes sense.
+#[derive(Deserialize)]
+#[serde(try_from = "Record")]
+pub(super) struct Loaded(pub Mapping);
+
+impl TryFrom<Record<'_>> for Loaded {
+    type Error = String;
+
+    fn try_from(record: Record<'_>) -> Result<Self, String> {
+        let id = record.id.into_owned();
+        if id.is_empty() {
+            return Err("a mapping's id is empty".to_owned());
+        }
+        if record.passcodeport1.is_empty() {
+            return Err(format!("mapping {id}: passcodeport1 is empty"));
+        }
+        if record.port1 == 0 {
+            return Ok(Self(Mapping { id, kind: Kind::Direct { passkey: Secret::new(record.passcodeport1) } }));
+        }
+        if record.port2 == 0 || record.port1 == record.port2 {
+            return Err(format!("mapping {id}: port2 is {}, expected a port of its own", record.port2));
+        }
+        let first = agents(
+            record.port1,
+            record.passcodeport1,
+            record.maxconnectionsport1,
+            record.heartbeatabsencethresholdport1,
+        );
+        if record.passcodeport2.is_empty() {
+            return Ok(Self(Mapping { id, kind: Kind::Public { agents: first, users: record.port2 } }));
+        }
+        let second = agents(
+            record.port2,
+            record.passcodeport2,
+            record.maxconnectionsport2,
+            record.heartbeatabsencethresholdport2,
+        );
+        Ok(Self(Mapping { id, kind: Kind::Private { sides: [first, second] } }))
+    }
+}
+
+/// The original stored whatever number it was given, -1 and 1215752191 included; such mappings stay,
+/// with the nearest number that means something. A threshold below 0 never ended anything: never.
+fn agents(port: u16, passcode: Cow<'_, str>, connections: i64, absence: i64) -> AgentPort {
+    AgentPort {
+        port,
+        passcode: Secret::new(passcode),
+        max_connections: connections.clamp(1, i64::from(u16::MAX)) as u16,
+        absence: absence_of_millis(absence.clamp(0, ABSENCE_MAX as i64) as u64),
+    }
+}
+
+fn millis(agents: &AgentPort) -> i64 {
+    agents.absence.map_or(0, |absence| absence.as_millis() as i64)
+}

@@ -1,0 +1,102 @@
+//! Certificates for daemons under test, and clients that take exactly those.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use std::sync::{Arc, OnceLock};
+
+/// What stands in server-cert.pem and server-key.pem.
+#[derive(Clone)]
+pub struct Certificate {
+    /// Leaf first.
+    pub chain: String,
+    pub key: String,
+}
+
+/// The self-signed certificate that all daemons share unless a test is about certificates.
+pub fn test_certificate() -> &'static Certificate {
+    static SHARED: OnceLock<Certificate> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = parameters("connector under test").self_signed(&key).expect("a certificate");
+        Certificate { chain: certificate.pem(), key: key.serialize_pem() }
+    })
+}
+
+/// A leaf that an intermediate signed, both in one file.
+pub fn chain_of_two() -> Certificate {
+    let mut authority = parameters("test authority");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("an authority");
+    let key = KeyPair::generate().expect("a key");
+    let leaf = parameters("leaf").signed_by(&key, &authority).expect("a leaf");
+    Certificate { chain: leaf.pem() + &authority.pem(), key: key.serialize_pem() }
+}
+
+fn parameters(name: &str) -> CertificateParams {
+    let mut parameters = CertificateParams::new(["localhost".to_owned()]).expect("a DNS name");
+    parameters.distinguished_name.push(DnType::CommonName, name);
+    parameters
+}
+
+impl Certificate {
+    /// A client that takes this chain, byte for byte, and nothing else: as agents in the field do.
+    pub fn client(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
+        let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes()).map(|c| c.expect("PEM")).collect();
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .expect("versions that the provider has")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned { chain, provider }))
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+}
+
+#[derive(Debug)]
+struct Pinned {
+    chain: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.chain[0] == *leaf && self.chain[1..] == *rest {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(Error::General("not the certificate of the test".into()))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,41 @@
+//! What the tests stand on: a daemon in a temporary folder, a Controller, agents and users.
+//!
+//! No test sleeps to let things settle: it waits for a condition with a deadline ([`wait_until`]), or, where
+//! something must NOT happen, listens for a stated time and says so.
+
+mod certificates;
+mod controller;
+mod daemon;
+mod mappings;
+mod payload;
+mod peer;
+mod ports;
+mod process;
+
+pub use certificates::{Certificate, chain_of_two, test_certificate};
+pub use controller::{Answer, Controller, form, post, request};
+pub use daemon::{Daemon, Mode, Setup, in_both_modes};
+pub use mappings::{Mapping, join, private_mapping, public_mapping};
+pub use payload::Payload;
+pub use peer::{Heard, Peer};
+pub use ports::PortBlock;
+
+use peer::Dial;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should take no time at all: long, because the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to listen before concluding that nothing comes.
+pub const SILENCE: Duration = Duration::from_millis(400);
+
+/// Waits until `holds`, and fails the test with `what` if that takes longer than `within`.
+#[track_caller]
+pub fn wait_until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited {within:?} in vain until {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,339 @@
+//! One end of a connection to the daemon: an agent, a user, a Controller or a stranger, over TCP or TLS.
+//!
+//! It keeps the boundaries of what it hears: over TLS one message is one record, as agents in the field see it.
+//! All methods take `&self`, so that one thread may send while another receives.
+
+use super::{PATIENCE, SILENCE};
+use rustls::{ClientConfig, ClientConnection};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+const SMALL: usize = 16 * 1024;
+
+/// How to reach a port of the daemon.
+#[derive(Clone)]
+pub struct Dial {
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    tls: Option<Arc<ClientConfig>>,
+    small_buffers: bool,
+}
+
+impl Dial {
+    pub fn new(port: u16, tls: Option<Arc<ClientConfig>>) -> Self {
+        Self { to: (Ipv4Addr::LOCALHOST, port).into(), from: None, tls, small_buffers: false }
+    }
+
+    /// To another address of this machine.
+    pub fn to(self, address: impl Into<IpAddr>) -> Self {
+        Self { to: (address.into(), self.to.port()).into(), ..self }
+    }
+
+    /// Without TLS, whatever the daemon expects.
+    pub fn without_tls(self) -> Self {
+        Self { tls: None, ..self }
+    }
+
+    pub fn with_tls(self, config: Arc<ClientConfig>) -> Self {
+        Self { tls: Some(config), ..self }
+    }
+
+    /// From that loopback address, to be another host for the daemon.
+    pub fn from(self, address: [u8; 4]) -> Self {
+        Self { from: Some(address.into()), ..self }
+    }
+
+    /// With kernel buffers so small that back-pressure is felt soon.
+    pub fn small_buffers(self) -> Self {
+        Self { small_buffers: true, ..self }
+    }
+
+    /// Connects, and finishes the TLS handshake if there is one.
+    pub fn connect(&self) -> io::Result<Peer> {
+        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, None)?;
+        if self.small_buffers {
+            socket.set_recv_buffer_size(SMALL)?;
+            socket.set_send_buffer_size(SMALL)?;
+        }
+        if let Some(from) = self.from {
+            socket.bind(&SocketAddr::from((from, 0)).into())?;
+        }
+        socket.connect_timeout(&SockAddr::from(self.to), PATIENCE)?;
+        socket.set_tcp_nodelay(true)?;
+        let tls = match &self.tls {
+            None => None,
+            Some(config) => {
+                let name = "localhost".try_into().map_err(io::Error::other)?;
+                let mut connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+                connection.set_buffer_limit(None);
+                Some(Mutex::new(connection))
+            }
+        };
+        let peer = Peer { socket: socket.into(), tls, incoming: Mutex::default(), outgoing: Mutex::default() };
+        peer.shake_hands()?;
+        Ok(peer)
+    }
+}
+
+/// What was heard.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// One TLS record, or what one read gave.
+    Message(Vec<u8>),
+    Ended(End),
+    /// Nothing within the time given.
+    Silence,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// FIN, and over TLS a close_notify before it.
+    Clean,
+    /// FIN over TLS without close_notify.
+    Cut,
+    Reset,
+}
+
+/// A connection to the daemon.
+pub struct Peer {
+    socket: TcpStream,
+    tls: Option<Mutex<ClientConnection>>,
+    /// Came, but is not a whole record yet.
+    incoming: Mutex<Vec<u8>>,
+    /// As it goes over the wire, but the kernel does not take it yet.
+    outgoing: Mutex<Vec<u8>>,
+}
+
+impl Peer {
+    fn shake_hands(&self) -> io::Result<()> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        while lock(tls).is_handshaking() {
+            self.flush_by(&mut lock(&self.outgoing), Instant::now() + PATIENCE)?;
+            match self.hear_record(Instant::now() + PATIENCE)? {
+                None => {}
+                Some(heard) => return Err(io::Error::other(format!("during the handshake: {heard:?}"))),
+            }
+        }
+        self.flush_by(&mut lock(&self.outgoing), Instant::now() + PATIENCE).map(drop)
+    }
+
+    /// Sends one message: one record over TLS, if it fits 16 KiB.
+    #[track_caller]
+    pub fn send(&self, message: &[u8]) {
+        assert!(self.send_within(message, PATIENCE), "the daemon takes nothing any more");
+    }
+
+    /// Like [`Peer::send`]; false if not everything was taken within `patience`. The rest is kept: [`Peer::flush`].
+    #[track_caller]
+    pub fn send_within(&self, message: &[u8], patience: Duration) -> bool {
+        self.try_send(message, patience).expect("a connection that can be written to")
+    }
+
+    /// Like [`Peer::send_within`], for who expects that the connection may be gone.
+    pub fn try_send(&self, message: &[u8], patience: Duration) -> io::Result<bool> {
+        let mut outgoing = lock(&self.outgoing);
+        match &self.tls {
+            None => outgoing.extend_from_slice(message),
+            Some(tls) => lock(tls).writer().write_all(message)?,
+        }
+        self.flush_by(&mut outgoing, Instant::now() + patience)
+    }
+
+    /// Writes past TLS, which is how a stranger in the middle would.
+    pub fn send_raw(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.socket).write_all(bytes)
+    }
+
+    /// Changes the keys it sends with and asks the daemon to do so, too (TLS 1.3).
+    pub fn update_keys(&self) {
+        let tls = self.tls.as_ref().expect("only called over TLS");
+        lock(tls).refresh_traffic_keys().expect("TLS 1.3");
+        self.flush();
+    }
+
+    /// Finishes what [`Peer::send_within`] could not.
+    #[track_caller]
+    pub fn flush(&self) {
+        let done = self.flush_by(&mut lock(&self.outgoing), Instant::now() + PATIENCE);
+        assert!(done.expect("a connection that can be written to"), "the daemon takes nothing any more");
+    }
+
+    fn flush_by(&self, outgoing: &mut Vec<u8>, deadline: Instant) -> io::Result<bool> {
+        if let Some(tls) = &self.tls {
+            let mut tls = lock(tls);
+            while tls.wants_write() {
+                tls.write_tls(outgoing)?;
+            }
+        }
+        while !outgoing.is_empty() {
+            let Some(left) = time_left(deadline) else { return Ok(false) };
+            self.socket.set_write_timeout(Some(left))?;
+            match (&self.socket).write(outgoing) {
+                Ok(written) => drop(outgoing.drain(..written)),
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits for the next message or the end, at most `patience`.
+    pub fn hear(&self, patience: Duration) -> Heard {
+        let deadline = Instant::now() + patience;
+        if self.tls.is_none() {
+            let mut bytes = vec![0; 64 * 1024];
+            return match self.read(&mut bytes, deadline) {
+                Ok(Some(0)) => Heard::Ended(End::Clean),
+                Ok(Some(read)) => {
+                    bytes.truncate(read);
+                    Heard::Message(bytes)
+                }
+                Ok(None) => Heard::Silence,
+                Err(_) => Heard::Ended(End::Reset),
+            };
+        }
+        loop {
+            match self.hear_record(deadline) {
+                Ok(Some(heard)) => return heard,
+                Ok(None) => {}
+                Err(error) => panic!("what came is not TLS: {error}"),
+            }
+        }
+    }
+
+    /// Takes one TLS record in; `None` if it was not for the reader, such as a part of a handshake.
+    fn hear_record(&self, deadline: Instant) -> io::Result<Option<Heard>> {
+        let tls = self.tls.as_ref().expect("only called over TLS");
+        let mut incoming = lock(&self.incoming);
+        if lock(tls).process_new_packets().map_err(io::Error::other)?.peer_has_closed() {
+            return Ok(Some(Heard::Ended(End::Clean)));
+        }
+        let length = loop {
+            let length = incoming.get(3..5).map(|length| 5 + usize::from(length[0]) * 256 + usize::from(length[1]));
+            if let Some(length) = length.filter(|length| *length <= incoming.len()) {
+                break length;
+            }
+            let mut bytes = [0; 32 * 1024];
+            match self.read(&mut bytes, deadline) {
+                Ok(Some(0)) => return Ok(Some(Heard::Ended(End::Cut))),
+                Ok(Some(read)) => incoming.extend_from_slice(&bytes[..read]),
+                Ok(None) => return Ok(Some(Heard::Silence)),
+                Err(_) => return Ok(Some(Heard::Ended(End::Reset))),
+            }
+        };
+        let record: Vec<u8> = incoming.drain(..length).collect();
+        let mut tls = lock(tls);
+        let mut rest = &record[..];
+        while !rest.is_empty() {
+            tls.read_tls(&mut rest)?;
+        }
+        let waiting = tls.process_new_packets().map_err(io::Error::other)?.plaintext_bytes_to_read();
+        let mut message = vec![0; waiting];
+        tls.reader().read_exact(&mut message)?;
+        Ok((waiting > 0).then_some(Heard::Message(message)))
+    }
+
+    fn read(&self, bytes: &mut [u8], deadline: Instant) -> io::Result<Option<usize>> {
+        let Some(left) = time_left(deadline) else { return Ok(None) };
+        self.socket.set_read_timeout(Some(left))?;
+        match (&self.socket).read(bytes) {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if is_timeout(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next message, which must come.
+    #[track_caller]
+    pub fn expect_some(&self) -> Vec<u8> {
+        match self.hear(PATIENCE) {
+            Heard::Message(message) => message,
+            other => panic!("expected bytes, got {other:?}"),
+        }
+    }
+
+    /// Exactly this as the next message. Over plain TCP only for what nothing else runs together with.
+    #[track_caller]
+    pub fn expect_message(&self, expected: &[u8]) {
+        let heard = self.hear(PATIENCE);
+        assert_eq!(heard, Heard::Message(expected.to_vec()), "expected {:?}", String::from_utf8_lossy(expected));
+    }
+
+    /// Exactly these bytes next, in whatever pieces.
+    #[track_caller]
+    pub fn expect(&self, expected: &[u8]) {
+        let mut got = Vec::new();
+        while got.len() < expected.len() {
+            match self.hear(PATIENCE) {
+                Heard::Message(bytes) => got.extend(bytes),
+                other => panic!("{other:?} after {} of {} bytes", got.len(), expected.len()),
+            }
+        }
+        assert!(got == expected, "got {:?}", String::from_utf8_lossy(&got));
+    }
+
+    /// The end, without a byte before it.
+    #[track_caller]
+    pub fn expect_end(&self) -> End {
+        match self.hear(PATIENCE) {
+            Heard::Ended(end) => end,
+            other => panic!("expected the end, got {other:?}"),
+        }
+    }
+
+    /// FIN, and over TLS close_notify, without a byte before it.
+    #[track_caller]
+    pub fn expect_clean_end(&self) {
+        assert_eq!(self.expect_end(), End::Clean);
+    }
+
+    /// The end, after whatever comes before it.
+    #[track_caller]
+    pub fn expect_end_at_last(&self, patience: Duration) -> End {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.hear(time_left(deadline).unwrap_or_default()) {
+                Heard::Message(_) => {}
+                Heard::Ended(end) => return end,
+                Heard::Silence => panic!("no end within {patience:?}"),
+            }
+        }
+    }
+
+    /// Neither bytes nor the end for [`SILENCE`].
+    #[track_caller]
+    pub fn expect_silence(&self) {
+        assert_eq!(self.hear(SILENCE), Heard::Silence);
+    }
+
+    /// Says that nothing more is sent: a FIN, over TLS a close_notify and a FIN.
+    pub fn finish(&self) {
+        if let Some(tls) = &self.tls {
+            lock(tls).send_close_notify();
+        }
+        let _ = self.flush_by(&mut lock(&self.outgoing), Instant::now() + PATIENCE);
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+    }
+}
+
+fn time_left(deadline: Instant) -> Option<Duration> {
+    deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+/// A lock that a failed assertion elsewhere does not turn into a second failure.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,288 @@
+//! Public pipes: whom a user is joined to, and how the two end (docs/protocol.md, "Public pipe").
+
+use crate::harness::{Heard, Mode, PATIENCE, Payload, Peer, Setup, in_both_modes, join, public_mapping};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn an_idle_user_holds_no_agent() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        let agent = daemon.agent(&mapping);
+        let idle: Vec<Peer> = (0..5).map(|_| daemon.user(&mapping)).collect();
+        join(&agent, &daemon.user(&mapping));
+        idle[0].expect_silence();
+        agent.expect_end(); // its user is gone: it was dropped above
+        join(&daemon.agent(&mapping), &idle[4]);
+    });
+}
+
+#[test]
+fn users_get_the_agent_that_has_been_free_longest() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(4);
+        let agents: Vec<Peer> = (0..4).map(|_| daemon.agent(&mapping)).collect();
+        let users: Vec<Peer> = agents.iter().map(|_| daemon.user(&mapping)).collect();
+        // The users speak in another order than they connected in: only the first byte counts.
+        for (agent, user) in agents.iter().zip(users.iter().rev()) {
+            join(agent, user);
+        }
+    });
+}
+
+#[test]
+fn a_user_waits_for_an_agent_and_loses_nothing() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(2);
+        let [first, second] = [daemon.user(&mapping), daemon.user(&mapping)];
+        first.send(b"first");
+        if daemon.mode == Mode::Tls {
+            // A handshake after it: what the first user said has been read by then.
+            drop(daemon.user(&mapping));
+        }
+        second.send(b"second");
+        let agent = daemon.agent(&mapping);
+        agent.expect(b"first");
+        daemon.agent(&mapping).expect(b"second");
+        agent.send(b"answer");
+        first.expect(b"answer");
+    });
+}
+
+#[test]
+fn what_a_waiting_user_sends_is_kept_in_order_and_in_bounds() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        let user = daemon.dial(mapping.ports[1]).small_buffers().connect().expect("a connection");
+        let mut sent = Payload::new(7);
+        sent.send_until_stalled(&user, 32 << 20);
+        let agent = daemon.agent(&mapping);
+        thread::scope(|scope| {
+            scope.spawn(|| user.flush());
+            Payload::new(7).receive(&agent, sent.position());
+        });
+    });
+}
+
+#[test]
+fn a_user_waits_five_seconds_at_most() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(3);
+        let user = daemon.user(&mapping);
+        let start = Instant::now();
+        user.send(b"anybody there?");
+        user.expect_end();
+        let took = start.elapsed();
+        assert!(took >= 4 * SECOND && took < 12 * SECOND, "closed after {took:?} instead of 5 s");
+    });
+}
+
+#[test]
+fn no_more_users_wait_than_maxconnections() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(2);
+        let users: Vec<Peer> = (0..3).map(|_| daemon.user(&mapping)).collect();
+        users.iter().for_each(|user| user.send(b"hello"));
+        let start = Instant::now();
+        let ended = |user: &Peer| matches!(user.hear(SECOND / 10), Heard::Ended(_));
+        while !users.iter().any(ended) {
+            assert!(start.elapsed() < 4 * SECOND, "three users wait");
+        }
+        // The other two are served.
+        let agents = [daemon.agent(&mapping), daemon.agent(&mapping)];
+        agents.iter().for_each(|agent| agent.expect(b"hello"));
+    });
+}
+
+#[test]
+fn the_257th_silent_user_pushes_out_the_oldest() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    let oldest = daemon.user(&mapping);
+    let others: Vec<Peer> = (0..255).map(|_| daemon.user(&mapping)).collect();
+    oldest.expect_silence();
+    let newest = daemon.user(&mapping);
+    oldest.expect_end();
+    others[0].expect_silence();
+    join(&daemon.agent(&mapping), &newest);
+}
+
+#[test]
+fn an_agent_serves_one_user_once() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(2);
+        let (served, user) = daemon.pair(&mapping);
+        let fresh = daemon.agent(&mapping);
+        user.reset();
+        served.expect_end();
+        let next = daemon.user(&mapping);
+        join(&fresh, &next);
+        let _ = served.try_send(b"late bytes of the first answer", PATIENCE);
+        next.expect_silence();
+    });
+}
+
+#[test]
+fn a_users_reset_ends_the_agent_at_once() {
+    in_both_modes(|daemon| {
+        let (agent, user) = daemon.pair(&daemon.add_public(1));
+        let start = Instant::now();
+        user.reset();
+        agent.expect_end();
+        assert!(start.elapsed() < 5 * SECOND, "took {:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn when_the_agent_ends_all_it_sent_reaches_the_user_before_the_end() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        let agent = daemon.agent(&mapping);
+        let user = daemon.dial(mapping.ports[1]).small_buffers().connect().expect("a connection");
+        join(&agent, &user);
+        let total = 3 << 20;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                Payload::new(2).send(&agent, total);
+                agent.finish();
+            });
+            // A reader that begins late, so that the end overtakes the bytes if it can.
+            thread::sleep(SECOND / 4);
+            let mut received = Payload::new(2);
+            received.receive(&user, total);
+            user.expect_clean_end();
+        });
+    });
+}
+
+#[test]
+fn a_free_agent_that_ends_is_never_given_a_user() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(3);
+        let [gone, reset, stays] = [0; 3].map(|_| daemon.agent(&mapping));
+        gone.finish();
+        gone.expect_end();
+        reset.reset();
+        join(&stays, &daemon.user(&mapping));
+    });
+}
+
+#[test]
+fn a_half_closed_user_still_gets_its_answer() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    for _ in 0..20 {
+        let agent = daemon.agent(&mapping);
+        let user = daemon.user(&mapping);
+        user.send(b"question");
+        user.finish();
+        agent.expect(b"question");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                Payload::new(3).send(&agent, 200_000);
+                agent.finish();
+            });
+            Payload::new(3).receive(&user, 200_000);
+            user.expect_clean_end();
+        });
+    }
+}
+
+#[test]
+fn a_half_closed_user_and_a_silent_agent_end_after_ten_seconds() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let (agent, user) = daemon.pair(&daemon.add_public(1));
+    let start = Instant::now();
+    user.finish();
+    user.expect_clean_end();
+    let took = start.elapsed();
+    agent.expect_end();
+    assert!(took >= 9 * SECOND && took < 20 * SECOND, "ended after {took:?} instead of 10 s");
+}
+
+#[test]
+fn a_half_closed_user_gives_way_to_one_who_waits() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    let (agent, user) = daemon.pair(&mapping);
+    user.finish();
+    let waiting = daemon.user(&mapping);
+    let start = Instant::now();
+    waiting.send(b"hello");
+    user.expect_clean_end();
+    assert!(start.elapsed() < 4 * SECOND, "took {:?} instead of 200 ms", start.elapsed());
+    drop(agent);
+    daemon.agent(&mapping).expect(b"hello");
+}
+
+#[test]
+fn over_tls_a_users_close_notify_is_the_end() {
+    let daemon = Setup::new(Mode::Tls).start();
+    let (agent, user) = daemon.pair(&daemon.add_public(1));
+    let start = Instant::now();
+    user.send(b"the last words");
+    user.finish();
+    agent.expect(b"the last words");
+    agent.expect_end();
+    assert!(start.elapsed() < 5 * SECOND, "took {:?}", start.elapsed());
+}
+
+#[test]
+fn back_pressure_reaches_either_sender_and_nothing_is_lost() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(2);
+        for user_sends in [true, false] {
+            let (agent, user) = daemon.narrow_pair(&mapping);
+            let (from, to) = if user_sends { (&user, &agent) } else { (&agent, &user) };
+            let mut sent = Payload::new(4);
+            sent.send_until_stalled(from, 32 << 20);
+            thread::scope(|scope| {
+                scope.spawn(|| from.flush());
+                Payload::new(4).receive(to, sent.position());
+            });
+        }
+    });
+}
+
+#[test]
+fn a_stalled_agent_is_not_taken_for_dead() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add(&public_mapping(1, 1000));
+        let (agent, user) = daemon.narrow_pair(&mapping);
+        let mut sent = Payload::new(5);
+        sent.send_until_stalled(&agent, 32 << 20);
+        // Its heartbeats would stand behind its data: three thresholds long nobody can hear it.
+        assert_eq!(agent.hear(3 * SECOND), Heard::Silence);
+        thread::scope(|scope| {
+            scope.spawn(|| agent.flush());
+            Payload::new(5).receive(&user, sent.position());
+        });
+    });
+}
+
+#[test]
+fn an_agent_that_does_not_read_lives_by_its_heartbeats() {
+    // Over TLS only: the answers to the heartbeats must be told from the payload between them.
+    let daemon = Setup::new(Mode::Tls).start();
+    let mapping = daemon.add(&public_mapping(1, 2000));
+    let (agent, user) = daemon.narrow_pair(&mapping);
+    let mut sent = Payload::new(6);
+    sent.send_until_stalled(&user, 32 << 20);
+    let start = Instant::now();
+    while start.elapsed() < 5 * SECOND {
+        agent.send(b"BEAT");
+        assert_eq!(user.hear(SECOND / 4), Heard::Silence); // the pause between two heartbeats
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| user.flush());
+        let mut received = Payload::new(6);
+        while received.position() < sent.position() {
+            let record = agent.expect_some();
+            if record != b"BEAT" {
+                received.check(&record);
+            }
+        }
+    });
+}
