@@ -7,7 +7,7 @@ _iofog_connector()
 
 	# The word before the cursor may want a value of its own.
 	case $prev in
-		--config | --log-file | --passcode-file | --ca)
+		--config | --pid-file | --log-file | --passcode-file | --ca)
 			_filedir
 			return
 			;;
@@ -23,7 +23,7 @@ _iofog_connector()
 			_known_hosts_real -- "$cur"
 			return
 			;;
-		--name | --address | --connections | --heartbeat | --threshold)
+		--name | --address | --days | --timeout | --connections | --heartbeat | --threshold)
 			return
 			;;
 	esac
@@ -33,20 +33,21 @@ _iofog_connector()
 		options="start stop status check mapping cert agent demo version help --help --version"
 	else
 		case $command in
-			start) options="--config --user --log-file --log-level --help" ;;
-			stop | check) options="--config --help" ;;
-			status) options="--config --json --help" ;;
-			cert) options="--config --name --address --help" ;;
+			start) options="--config --pid-file --user --log-file --log-level --help" ;;
+			stop) options="--config --pid-file --timeout --help" ;;
+			status) options="--config --pid-file --json --help" ;;
+			check) options="--config --pid-file --help" ;;
+			cert) options="--config --name --address --days --help" ;;
 			mapping)
-				if ((cword == 2)); then
-					options="list add remove show --help"
-				else
-					options="--config --json --help"
-				fi
+				case $cword:${words[2]} in
+					2:*) options="list add remove show --help" ;;
+					*:add) options="--config --private --connections --threshold --json --help" ;;
+					*) options="--config --json --help" ;;
+				esac
 				;;
 			agent)
 				options="--config --connector --passcode-file --to --listen --connections"
-				options+=" --ca --dev --heartbeat --threshold --help"
+				options+=" --ca --dev --heartbeat --threshold --log-level --help"
 				;;
 			demo) options="--tls --once --help" ;;
 		esac
