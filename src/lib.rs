@@ -25,6 +25,7 @@ pub mod ports;
 pub mod relay;
 pub mod secret;
 pub mod store;
+mod throttle;
 
 #[cfg(test)]
 mod testing;

@@ -1,16 +1,12 @@
-//! The end of a connection, whatever the reason: one way out, and every exit frees what belongs to it.
+//! One way out for every connection: each exit leaves its state and frees what belongs to it.
 //!
-//! Closing a socket that has unread bytes makes the kernel reset it, and the peer may lose the end of what it
-//! was sent. So: what is held goes out, then close_notify, then FIN, and the peer's own FIN is awaited for a while.
+//! How a link is closed so that nothing is lost: see [`crate::net::closing`].
 
 use super::Relay;
 use super::state::State;
-use crate::limits::LINGER;
-use crate::net::link::{Fault, Got};
+use crate::net::closing::{Closing, end_at_once};
+use crate::net::link::Got;
 use crate::net::reactor::Key;
-
-/// Reads of a closing connection in one turn; what they bring is thrown away.
-const DRAINS: usize = 16;
 
 impl Relay {
     pub(super) fn state(&self, key: Key) -> Option<&State> {
@@ -25,9 +21,9 @@ impl Relay {
 
     /// Takes the state out, for one that follows. Until then the connection is overdue to be closed.
     pub(super) fn take_state(&mut self, key: Key) -> Option<State> {
-        let until = self.reactor.now;
+        let gone = State::Closing(Closing::overdue(self.reactor.now));
         let (socket, _) = self.reactor.get_mut(key)?;
-        Some(std::mem::replace(&mut socket.state, State::Lingering { until }))
+        Some(std::mem::replace(&mut socket.state, gone))
     }
 
     /// The same if the state is of the right sort, else nothing happens.
@@ -37,8 +33,7 @@ impl Relay {
 
     /// Closes at leisure: what is held is delivered first. The state must have been left already.
     pub(super) fn close(&mut self, key: Key) {
-        let since = self.reactor.now;
-        self.set_state(key, State::Delivering { since });
+        self.set_state(key, State::Closing(Closing::begin(self.reactor.now)));
         self.close_further(key);
     }
 
@@ -46,12 +41,7 @@ impl Relay {
     pub(super) fn discard(&mut self, key: Key) {
         let now = self.reactor.now;
         if let Some((socket, desk)) = self.reactor.get_mut(key) {
-            // Whatever goes wrong here goes wrong on a connection that is closed anyway.
-            let _ = socket.link.drain(desk, now);
-            if socket.link.is_open() && socket.link.is_flushed() {
-                let _ = socket.link.say_goodbye(desk, now);
-            }
-            let _ = socket.link.stream().shutdown_write();
+            end_at_once(&mut socket.link, desk, now);
         }
         self.remove(key);
     }
@@ -66,36 +56,13 @@ impl Relay {
 
     /// Goes on with closing.
     pub(super) fn close_further(&mut self, key: Key) {
-        match self.next_step(key) {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let State::Closing(closing) = &mut socket.state else { return };
+        match closing.proceed(&mut socket.link, desk, now) {
             Ok(Got::Some) => self.reactor.again(key),
             Ok(Got::Dry) => {}
             Ok(Got::End) | Err(_) => self.remove(key),
         }
-    }
-
-    fn next_step(&mut self, key: Key) -> Result<Got, Fault> {
-        let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Got::Dry) };
-        if !socket.link.flush(&mut desk.pool, now)? {
-            return Ok(Got::Dry);
-        }
-        if let State::Delivering { .. } = socket.state {
-            socket.link.say_goodbye(desk, now)?;
-            socket.state = State::Parting { since: now };
-        }
-        if !socket.link.is_flushed() {
-            return Ok(Got::Dry);
-        }
-        if let State::Parting { .. } = socket.state {
-            socket.link.stream().shutdown_write()?;
-            socket.state = State::Lingering { until: now + LINGER };
-        }
-        for _ in 0..DRAINS {
-            match socket.link.drain(desk, now)? {
-                Got::Some => {}
-                other => return Ok(other),
-            }
-        }
-        Ok(Got::Some)
     }
 }

@@ -2,9 +2,9 @@
 
 use super::brake::Brake;
 use super::queue::Queue;
-use super::throttle::Throttle;
 use crate::mapping::{AgentPort, Kind, Mapping};
 use crate::net::reactor::Key;
+use crate::throttle::Throttle;
 use std::time::Duration;
 
 /// Names an open mapping until it is closed.

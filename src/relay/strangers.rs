@@ -5,10 +5,10 @@
 use super::Relay;
 use super::listeners::greeting;
 use super::state::{Agent, State};
-use super::throttle::and_more;
 use crate::net::link::{Fault, Got};
 use crate::net::reactor::Key;
 use crate::net::wire::{AUTHORIZED, beats};
+use crate::throttle::and_more;
 use log::{info, warn};
 
 /// What the bytes that a stranger has sent so far amount to.
