@@ -12,7 +12,9 @@
 //! | the event loop | [`relay`] |
 //! | the control thread | [`control`] |
 //! | putting it together | [`daemon`] |
+//! | the other end of the wire | [`agent`] |
 
+pub mod agent;
 pub mod cidr;
 pub mod config;
 pub mod control;
