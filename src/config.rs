@@ -90,6 +90,7 @@ impl Config {
             ("apiport", self.api_port != new.api_port),
             ("connections", self.connections != new.connections),
             ("buffers", self.buffers != new.buffers),
+            ("logfile", self.log_file != new.log_file),
         ]
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))

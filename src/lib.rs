@@ -7,7 +7,8 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | what a daemon is told | [`config`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`] |
+//! | what a daemon is told | [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`] |
+//! | what a daemon says | [`logging`], [`failure`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
 //! | the control thread | [`control`] |
@@ -21,6 +22,7 @@ pub mod control;
 pub mod daemon;
 pub mod failure;
 pub mod limits;
+pub mod logging;
 pub mod mapping;
 pub mod net;
 pub mod ports;

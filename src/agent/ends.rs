@@ -5,7 +5,6 @@
 use super::Agent;
 use super::state::{Line, State};
 use crate::net::closing::{Closing, end_at_once};
-use crate::net::link::Got;
 use crate::net::reactor::Key;
 use crate::throttle::and_more;
 use log::info;
@@ -47,9 +46,8 @@ impl Agent {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Closing(closing) = &mut socket.state else { return };
         match closing.proceed(&mut socket.link, desk, now) {
-            Ok(Got::Some) => self.reactor.again(key),
-            Ok(Got::Dry) => {}
-            Ok(Got::End) | Err(_) => drop(self.reactor.remove(key)),
+            Ok(false) => {}
+            Ok(true) | Err(_) => drop(self.reactor.remove(key)),
         }
     }
 

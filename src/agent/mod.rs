@@ -101,6 +101,7 @@ impl Agent {
     pub fn run(&mut self) -> io::Result<()> {
         let mut own = Vec::new();
         let mut tick = Instant::now();
+        self.reactor.wake_by(tick);
         loop {
             self.reactor.wait(&mut own)?;
             if self.stop.load(Ordering::Relaxed) {

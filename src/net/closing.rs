@@ -7,11 +7,8 @@
 
 use super::buffers::Desk;
 use super::link::{Fault, Got, Link};
-use crate::limits::{DELIVERY, LINGER};
+use crate::limits::{DELIVERY, LINGER, LINGER_BYTES};
 use std::time::Instant;
-
-/// Reads of a closing connection in one turn; what they bring is thrown away.
-const DRAINS: usize = 16;
 
 /// How far the closing of a link has come.
 #[derive(Debug)]
@@ -20,8 +17,8 @@ pub enum Closing {
     Delivering { since: Instant },
     /// close_notify is on its way out; FIN follows.
     Parting { since: Instant },
-    /// FIN is out; waiting for the peer's.
-    Lingering { until: Instant },
+    /// FIN is out; waiting for the peer's. `patience`: bytes that are still thrown away for it.
+    Lingering { until: Instant, patience: usize },
 }
 
 impl Closing {
@@ -32,40 +29,42 @@ impl Closing {
 
     /// Nothing left to wait for: due to be removed.
     pub fn overdue(now: Instant) -> Self {
-        Self::Lingering { until: now }
+        Self::Lingering { until: now, patience: 0 }
     }
 
     /// When the link is removed even if it is not done.
     pub fn deadline(&self, link: &Link) -> Instant {
         match self {
             Self::Delivering { since } | Self::Parting { since } => (*since).max(link.told) + DELIVERY,
-            Self::Lingering { until } => *until,
+            Self::Lingering { until, .. } => *until,
         }
     }
 
-    /// Goes on as far as the kernel lets it. `Got::End` and errors: the link can be removed.
-    pub fn proceed(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Got, Fault> {
+    /// Goes on as far as the kernel lets it. True, and errors: the link can be removed.
+    pub fn proceed(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<bool, Fault> {
         if !link.flush(&mut desk.pool, now)? {
-            return Ok(Got::Dry);
+            return Ok(false);
         }
         if let Self::Delivering { .. } = self {
             link.say_goodbye(desk, now)?;
             *self = Self::Parting { since: now };
         }
         if !link.is_flushed() {
-            return Ok(Got::Dry);
+            return Ok(false);
         }
         if let Self::Parting { .. } = self {
             link.stream().shutdown_write()?;
-            *self = Self::Lingering { until: now + LINGER };
+            *self = Self::Lingering { until: now + LINGER, patience: LINGER_BYTES };
         }
-        for _ in 0..DRAINS {
-            match link.drain(desk, now)? {
-                Got::Some => {}
-                other => return Ok(other),
+        if let Self::Lingering { patience, .. } = self {
+            while *patience > 0 {
+                match link.drain(desk, now)? {
+                    (Got::Some, count) => *patience = patience.saturating_sub(count),
+                    (got, _) => return Ok(got == Got::End),
+                }
             }
         }
-        Ok(Got::Some)
+        Ok(true)
     }
 }
 

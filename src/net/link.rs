@@ -158,6 +158,8 @@ impl Link {
     /// From now on the peer may hold a buffer for the beginning of a record.
     pub fn trust(&mut self) {
         self.trusted = true;
+        // What was only looked at so far is taken now; no event will come for it again.
+        self.ready.readable = true;
     }
 
     /// Since when a buffer has been held without any progress; `None`: none is held.
@@ -223,8 +225,11 @@ impl Link {
 
     fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
         let full = |_| Fault::Io(io::Error::new(ErrorKind::OutOfMemory, "no relay buffer is free"));
-        self.outbox.append(bytes, pool).map_err(full)?;
-        self.flush(pool, now)?;
+        // A buffer is only wanted for what the kernel does not take: small answers go out even when all are in use.
+        let sent = if self.flush(pool, now)? { self.write_through(bytes, now)? } else { 0 };
+        if sent < bytes.len() {
+            self.outbox.append(&bytes[sent..], pool).map_err(full)?;
+        }
         Ok(())
     }
 
@@ -327,7 +332,7 @@ impl Link {
     }
 
     /// `None`: nothing there. `Some(0)`: the end.
-    fn look(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(super) fn look(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match self.stream.peek(buf) {
                 Ok(count) => return Ok(Some(count)),
@@ -372,9 +377,8 @@ impl Link {
         let (used, taken) = self.take_records(seen, desk, &mut each);
         let stopped = matches!(taken, Ok(Step::Stopped));
         self.inbox = lease.keep(&desk.scratch[used..seen], stopped, &mut desk.pool);
-        if used > 0 && !taking {
-            self.heard = now;
-            self.stream.discard(used, &mut desk.nowhere)?;
+        if !taking {
+            self.dismiss(used, &mut desk.nowhere, now)?;
         }
         let sent = self.send_reply(desk, now);
         let (step, (got, _)) = (taken?, gathered?);
@@ -437,12 +441,25 @@ impl Link {
         }
     }
 
+    /// Takes bytes from the kernel that have been looked at and dealt with.
+    pub(super) fn dismiss(&mut self, count: usize, nowhere: &mut Vec<u8>, now: Instant) -> io::Result<()> {
+        if count > 0 {
+            self.heard = now;
+            let gone = self.stream.discard(count, nowhere)?;
+            debug_assert_eq!(gone, count);
+        }
+        Ok(())
+    }
+
     /// Writes plain bytes past the outbox, as many as the kernel takes.
-    pub fn write_through(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write_through(&mut self, bytes: &[u8], now: Instant) -> io::Result<usize> {
         let mut sent = 0;
         while self.ready.writable && sent < bytes.len() {
             match self.stream.write(&bytes[sent..]) {
-                Ok(count) => sent += count,
+                Ok(count) => {
+                    sent += count;
+                    self.told = now;
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.ready.writable = false,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
@@ -459,9 +476,9 @@ impl Link {
         self.send_reply(desk, now)
     }
 
-    /// Throws away a bounded amount of what the peer still sends.
-    pub fn drain(&mut self, desk: &mut Desk, now: Instant) -> io::Result<Got> {
-        Ok(self.read(&mut desk.scratch, now)?.0)
+    /// Throws away a desk full of what the peer still sends. Returns how much it was.
+    pub fn drain(&mut self, desk: &mut Desk, now: Instant) -> io::Result<(Got, usize)> {
+        self.read(&mut desk.scratch, now)
     }
 
     /// Sees to it that a dead peer is found and a slow one is not taken for dead. Cheap while all goes well.

@@ -32,6 +32,32 @@ impl Relay {
         }
     }
 
+    /// It has had the time to read `AUTHORIZED`.
+    pub(super) fn has_been_welcomed(&mut self, key: Key) {
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        match &mut socket.state {
+            State::Free { agent, .. } => {
+                agent.welcome = None;
+                self.offer(key);
+            }
+            State::Joined { agent, .. } => {
+                agent.welcome = None;
+                self.reactor.again(key);
+            }
+            _ => {}
+        }
+    }
+
+    /// It must read `AUTHORIZED` by itself: nothing may follow yet.
+    pub(super) fn is_being_welcomed(&self, key: Key) -> bool {
+        self.state(key).and_then(State::agent).is_some_and(|agent| agent.welcome.is_some())
+    }
+
+    /// The agent that has been free longest, and is not stuck.
+    pub(super) fn first_free(&self, agents: &Agents) -> Option<Key> {
+        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(|socket| socket.link.is_flushed()))
+    }
+
     /// Finds somebody to join a free agent to.
     pub(super) fn offer(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
@@ -52,7 +78,7 @@ impl Relay {
     /// Joins the free agents of both sides of a private pipe, those that have been free longest first.
     fn join_sides(&mut self, pipe: usize) {
         while let Some(Ends::Private([one, two])) = self.pipes.get(pipe).map(|pipe| &pipe.ends) {
-            let (Some(left), Some(right)) = (one.free.first(), two.free.first()) else { return };
+            let (Some(left), Some(right)) = (self.first_free(one), self.first_free(two)) else { return };
             self.join(left, right);
             self.join(right, left);
             self.reactor.again(left);
@@ -76,14 +102,19 @@ impl Relay {
         let mut discarded = 0;
         let heard = listen_to(&mut socket.link, agent, &mut discarded, desk, now);
         let place = agent.place;
-        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
-            pipe.traffic.discarded += discarded;
-        }
+        self.count_discarded(place, discarded);
         match heard {
             Ok(Got::Some) => self.reactor.again(key),
             Ok(Got::Dry) => {}
             Ok(Got::End) => self.part_with_agent(key),
             Err(_) => self.abort(key),
+        }
+    }
+
+    /// Counts payload of an agent that was joined to nobody.
+    pub(super) fn count_discarded(&mut self, place: Place, bytes: u64) {
+        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
+            pipe.traffic.discarded += bytes;
         }
     }
 
@@ -140,10 +171,6 @@ fn listen_to(
 /// Answers heartbeats, each by a write of its own, and only when nothing else is on its way out.
 pub(super) fn answer_beats(link: &mut Link, agent: &mut Agent, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
     while agent.owed > 0 && link.flush(&mut desk.pool, now)? {
-        if desk.pool.available() == 0 {
-            // Answered when a buffer is free; the agent asks again anyway.
-            return Ok(());
-        }
         link.send(BEAT, desk, now)?;
         agent.owed -= 1;
     }

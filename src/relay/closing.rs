@@ -5,7 +5,6 @@
 use super::Relay;
 use super::state::State;
 use crate::net::closing::{Closing, end_at_once};
-use crate::net::link::Got;
 use crate::net::reactor::Key;
 
 impl Relay {
@@ -60,9 +59,8 @@ impl Relay {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Closing(closing) = &mut socket.state else { return };
         match closing.proceed(&mut socket.link, desk, now) {
-            Ok(Got::Some) => self.reactor.again(key),
-            Ok(Got::Dry) => {}
-            Ok(Got::End) | Err(_) => self.remove(key),
+            Ok(false) => {}
+            Ok(true) | Err(_) => self.remove(key),
         }
     }
 }

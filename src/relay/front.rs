@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
-use crate::limits::{API_CONNECTIONS, KEEP_ALIVE, REQUEST_TIME};
+use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Then, pump};
 use crate::net::reactor::Key;
@@ -118,8 +118,13 @@ impl Api {
         Self { peer, collector, phase: Phase::Reading, partial: None, asked: now, active: now }
     }
 
-    pub(super) fn deadline(&self) -> Instant {
-        self.partial.map_or(self.active + KEEP_ALIVE, |since| since + REQUEST_TIME)
+    /// `open`: the TLS handshake is done.
+    pub(super) fn deadline(&self, open: bool) -> Instant {
+        match self.partial {
+            _ if !open => self.asked + GREETING,
+            Some(since) => since + REQUEST_TIME,
+            None => self.active + KEEP_ALIVE,
+        }
     }
 
     /// No request is on its way to its answer.
@@ -268,10 +273,10 @@ impl Relay {
     /// Hands on what of the request the backend has not taken yet.
     fn ask_further(&mut self, key: Key) -> Result<(), Fault> {
         let Some(State::Api(Api { phase: Phase::Asking { backend, .. }, .. })) = self.state(key) else { return Ok(()) };
-        let backend = *backend;
+        let (backend, now) = (*backend, self.reactor.now);
         let Some((client, backend, _)) = self.reactor.pair_mut(key, backend) else { return Ok(()) };
         if let State::Api(Api { phase: Phase::Asking { rest, .. }, .. }) = &mut client.state {
-            let count = backend.link.write_through(rest)?;
+            let count = backend.link.write_through(rest, now)?;
             rest.drain(..count);
         }
         Ok(())

@@ -6,9 +6,9 @@
 //! The life of a connection, and the file that knows it:
 //!
 //! ```text
-//! agent:  accepted -> Braked? -> Greeting -> Free -> Joined -> closing      (strangers, agents, session)
-//! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing   (users, session)
-//! closing: Delivering -> Parting -> Lingering -> gone                         (net::closing)
+//! agent:  accepted -> Braked? -> Greeting -> Free -> Joined -> closing   (strangers, agents, session)
+//! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing (users, session)
+//! closing: Delivering -> Parting -> Lingering -> gone                       (net::closing)
 //! ```
 
 pub mod command;
@@ -22,7 +22,7 @@ mod open;
 mod pipe;
 mod queue;
 mod refusal;
-mod request;
+pub(crate) mod request;
 pub mod seal;
 mod session;
 mod state;
@@ -170,6 +170,7 @@ impl Relay {
             match socket.state {
                 State::Braked { .. } => self.release_brake(key),
                 State::Greeting { .. } => self.turn_away(key),
+                State::Free { .. } | State::Joined { .. } if self.is_being_welcomed(key) => self.has_been_welcomed(key),
                 State::Free { .. } | State::Joined { .. } => self.absent(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
                 State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
@@ -180,12 +181,10 @@ impl Relay {
     }
 
     fn deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
-        let absence = match state {
-            State::Free { agent, .. } | State::Joined { agent, .. } => {
-                self.pipes.get(agent.place.pipe).and_then(|pipe| pipe.absence(agent.place.side))
-            }
-            _ => None,
-        };
+        let absence = state.agent().and_then(|agent| {
+            let pipe = self.pipes.get(agent.place.pipe)?;
+            pipe.absence(agent.place.side)
+        });
         let patience = match state {
             State::HalfClosed { pipe, .. } => self.patience(*pipe),
             _ => HALF_CLOSED,

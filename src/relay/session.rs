@@ -6,7 +6,7 @@
 
 use super::Relay;
 use super::agents::answer_beats;
-use super::pipe::PipeKey;
+use super::pipe::{PipeKey, Place};
 use super::state::State;
 use crate::limits::HALF_CLOSED_CONTENDED;
 use crate::net::link::Fault;
@@ -49,6 +49,9 @@ impl Relay {
     /// One direction, one turn.
     fn pass_on(&mut self, from: Key, to: Key) -> Direction {
         let now = self.reactor.now;
+        if self.is_being_welcomed(to) {
+            return Direction::Open;
+        }
         // Before more payload: with a busy pipe there is hardly ever another moment.
         if self.answer_owed(to).is_err() {
             return Direction::Broken(to);
@@ -85,13 +88,18 @@ impl Relay {
         if let State::HalfClosed { since, .. } = &mut destination.state {
             *since = now;
         }
-        let (pipe, side) = match &source.state {
-            State::Joined { agent, .. } => (agent.place.pipe, agent.place.side),
-            State::Served { pipe, .. } => (*pipe, 1),
+        let place = match &source.state {
+            State::Joined { agent, .. } => agent.place,
+            State::Served { pipe, .. } => Place { pipe: *pipe, side: 1 },
             _ => return,
         };
-        if let Some(pipe) = self.pipes.get_mut(pipe) {
-            pipe.count(side, payload);
+        self.count_payload(place, payload);
+    }
+
+    /// Counts payload that came in at `place` and went out on the other side.
+    pub(super) fn count_payload(&mut self, place: Place, payload: u64) {
+        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
+            pipe.count(place.side, payload);
         }
     }
 
