@@ -121,6 +121,7 @@ impl Agent {
     fn greet_further(&mut self, key: Key) -> Result<bool, Failure> {
         let now = self.reactor.now;
         let passcode = self.settings.passcode.expose().as_bytes();
+        let dev = self.tls.is_none();
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(false) };
         if let State::Handshaking { place, until } = socket.state {
             match socket.link.handshake(desk, now) {
@@ -138,13 +139,15 @@ impl Agent {
             let got = socket.link.receive(missing, desk, now, |message| heard.extend_from_slice(message));
             match got {
                 // A refused passcode may show as a reset, when it was still on its way.
-                Err(Fault::Io(e)) if e.kind() == io::ErrorKind::ConnectionReset => return Err(Failure::Refused),
+                Err(Fault::Io(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(Failure::Refused { dev });
+                }
                 Err(fault) => return Err(Failure::Broken(fault)),
                 Ok(_) if heard == AUTHORIZED => return Ok(true),
                 Ok(_) if !AUTHORIZED.starts_with(heard) => return Err(Failure::NotAConnector),
                 Ok(Got::Some) => {}
                 Ok(Got::Dry) => return Ok(false),
-                Ok(Got::End) => return Err(Failure::Refused),
+                Ok(Got::End) => return Err(Failure::Refused { dev }),
             }
         }
     }

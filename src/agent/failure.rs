@@ -16,8 +16,10 @@ pub(super) enum Failure {
     Handshake(Fault),
     /// Closed in the middle of the TLS handshake.
     HandshakeCut,
-    /// It took the passcode and closed without a word.
-    Refused,
+    /// It took the passcode and closed without a word. `dev`: we spoke plain TCP.
+    Refused {
+        dev: bool,
+    },
     /// It answered the passcode with something else.
     NotAConnector,
     /// The connection broke before it was authorized.
@@ -33,12 +35,15 @@ impl fmt::Display for Failure {
             Self::Connect(address, e) => write!(f, "{address} cannot be reached: {e}"),
             Self::Handshake(fault) => handshake(f, fault),
             Self::HandshakeCut => f.write_str("closed during the TLS handshake; is it in dev mode? Then give --dev"),
-            Self::Refused => f.write_str(
-                "passcode refused: it was closed without AUTHORIZED. Either the passcode is wrong for this port, or \
-                 all connections that the mapping allows are in use",
-            ),
+            Self::Refused { dev } => {
+                f.write_str(
+                    "passcode refused: it was closed without AUTHORIZED. Either the passcode is wrong for this port, \
+                     or all connections that the mapping allows are in use",
+                )?;
+                if *dev { f.write_str(", or TLS is expected (no --dev)") } else { Ok(()) }
+            }
             Self::NotAConnector => f.write_str(
-                "something else than AUTHORIZED came; does it expect TLS (no --dev), or is it another program?",
+                "something else than AUTHORIZED came; is it a Connector, and does it expect TLS (no --dev)?",
             ),
             Self::Broken(fault) => write!(f, "the connection broke before it was authorized: {fault}"),
             Self::TooSlow => f.write_str("no answer to the TLS handshake or the passcode in time"),

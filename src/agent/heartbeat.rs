@@ -14,13 +14,20 @@ use std::time::{Duration, Instant};
 pub(super) struct Pulse {
     /// When the last one was sent, or the connection was authorized.
     last: Instant,
-    /// When the first one was sent of those that have not been answered.
-    unanswered: Option<Instant>,
+    awaited: Option<Awaited>,
+}
+
+/// Answers that have not come yet.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    count: usize,
+    /// When the first of these heartbeats was sent, or the answer before that one came.
+    since: Instant,
 }
 
 impl Pulse {
     pub(super) fn new(now: Instant) -> Self {
-        Self { last: now, unanswered: None }
+        Self { last: now, awaited: None }
     }
 
     /// When the next heartbeat is due. `quiet_since`: where a busy connection must not be disturbed, when the last
@@ -31,43 +38,50 @@ impl Pulse {
 
     pub(super) fn sent(&mut self, now: Instant) {
         self.last = now;
-        self.unanswered.get_or_insert(now);
+        let Awaited { count, since } = self.awaited.unwrap_or(Awaited { count: 0, since: now });
+        self.awaited = Some(Awaited { count: count + 1, since });
     }
 
-    pub(super) fn answered(&mut self) {
-        self.unanswered = None;
+    /// So many answers have come.
+    pub(super) fn answered(&mut self, answers: usize, now: Instant) {
+        if let (Some(Awaited { count, .. }), 1..) = (self.awaited, answers) {
+            let count = count.saturating_sub(answers);
+            self.awaited = (count > 0).then_some(Awaited { count, since: now });
+        }
     }
 
-    pub(super) fn is_unanswered(&self) -> bool {
-        self.unanswered.is_some()
+    /// How many answers are to come.
+    pub(super) fn awaited(&self) -> usize {
+        self.awaited.map_or(0, |awaited| awaited.count)
     }
 
     /// When the connection is dead unless something is heard before: `threshold` after the first heartbeat without
     /// an answer, and after the last byte. `None`: nothing is awaited.
     pub(super) fn dead_at(&self, heard: Instant, threshold: Duration) -> Option<Instant> {
-        self.unanswered.map(|since| since.max(heard) + threshold)
+        self.awaited.map(|awaited| awaited.since.max(heard) + threshold)
     }
 
     /// Until when payload must not follow the last heartbeat over plain TCP; `None`: it may.
     pub(super) fn hold(&self, now: Instant) -> Option<Instant> {
-        self.unanswered.map(|_| self.last + BEAT_HOLD).filter(|&until| now < until)
+        self.awaited.map(|_| self.last + BEAT_HOLD).filter(|&until| now < until)
     }
 }
 
-/// Takes the answers out of what one read brought: what is left is payload. True: there was an answer.
+/// Takes the answers out of what one read brought: what is left is payload. Returns how many answers there were.
 ///
-/// `awaited`: over plain TCP, while an answer is due, it may have run together with payload before or behind it.
-pub(super) fn sift(message: &[u8], awaited: bool) -> (&[u8], bool) {
-    if beats(message) > 0 {
-        return (&[], true);
+/// `awaited`: so many may have run together with payload before or behind them. 0 over TLS.
+pub(super) fn sift(message: &[u8], awaited: usize) -> (&[u8], usize) {
+    let answers = beats(message);
+    if answers > 0 {
+        return (&[], answers);
     }
-    if !awaited {
-        return (message, false);
+    let (mut payload, mut answers) = (message, 0);
+    while answers < awaited {
+        let Some(rest) = payload.strip_prefix(BEAT).or_else(|| payload.strip_suffix(BEAT)) else { break };
+        payload = rest;
+        answers += 1;
     }
-    match message.strip_prefix(BEAT).or_else(|| message.strip_suffix(BEAT)) {
-        Some(payload) => (payload, true),
-        None => (message, false),
-    }
+    (payload, answers)
 }
 
 #[cfg(test)]
@@ -93,7 +107,9 @@ mod tests {
         pulse.sent(start + SECOND * 2);
         assert_eq!(pulse.dead_at(start, SECOND), Some(start + SECOND * 2), "counted from the first");
         assert_eq!(pulse.dead_at(start + SECOND * 3, SECOND), Some(start + SECOND * 4), "bytes are life");
-        pulse.answered();
+        pulse.answered(1, start + SECOND * 3);
+        assert_eq!(pulse.dead_at(start, SECOND), Some(start + SECOND * 4), "one more is awaited");
+        pulse.answered(1, start + SECOND * 3);
         assert_eq!(pulse.dead_at(start, SECOND), None);
     }
 
@@ -105,19 +121,21 @@ mod tests {
         pulse.sent(start);
         assert_eq!(pulse.hold(start), Some(start + BEAT_HOLD));
         assert_eq!(pulse.hold(start + BEAT_HOLD), None);
-        pulse.answered();
+        pulse.answered(1, start);
         assert_eq!(pulse.hold(start), None);
     }
 
     #[test]
     fn answers_are_cut_off_only_while_they_are_awaited() {
-        for awaited in [false, true] {
-            assert_eq!(sift(b"BEAT", awaited), (&b""[..], true));
-            assert_eq!(sift(b"BEATBEAT", awaited), (&b""[..], true));
-            assert_eq!(sift(b"payload", awaited), (&b"payload"[..], false));
+        for awaited in [0, 1] {
+            assert_eq!(sift(b"BEAT", awaited), (&b""[..], 1));
+            assert_eq!(sift(b"BEATBEAT", awaited), (&b""[..], 2));
+            assert_eq!(sift(b"payload", awaited), (&b"payload"[..], 0));
         }
-        assert_eq!(sift(b"BEATpayload", true), (&b"payload"[..], true));
-        assert_eq!(sift(b"payloadBEAT", true), (&b"payload"[..], true));
-        assert_eq!(sift(b"BEATpayload", false), (&b"BEATpayload"[..], false));
+        assert_eq!(sift(b"BEATpayload", 0), (&b"BEATpayload"[..], 0));
+        assert_eq!(sift(b"BEATpayload", 1), (&b"payload"[..], 1));
+        assert_eq!(sift(b"payloadBEAT", 1), (&b"payload"[..], 1));
+        assert_eq!(sift(b"BEATBEATBEAT!", 2), (&b"BEAT!"[..], 2), "no more than are awaited");
+        assert_eq!(sift(b"BEATpayloadBEAT", 2), (&b"payload"[..], 2));
     }
 }

@@ -73,7 +73,7 @@ impl Agent {
             let delicate = link.is_plain() && !matches!(socket.state, State::Free(_));
             let quiet_since = delicate.then(|| link.heard.max(link.told));
             let Some(line) = socket.state.line_mut() else { continue };
-            let overdue = line.pulse.is_unanswered() && line.pulse.hold(now).is_none();
+            let overdue = line.pulse.awaited() > 0 && line.pulse.hold(now).is_none();
             let due = line.pulse.due(interval, quiet_since);
             if due > now {
                 next = next.min(due);
@@ -100,7 +100,7 @@ impl Agent {
     fn watch_for_death(&mut self) {
         let absence = self.settings.absence;
         let lines = self.reactor.iter().filter(|(_, socket)| socket.state.line().is_some());
-        if let Some(first) = lines.filter_map(|(_, s)| s.state.deadline(&s.link, absence)).min() {
+        if let Some(first) = lines.filter_map(|(_, s)| s.state.dead_at(&s.link, absence)).min() {
             self.reactor.wake_by(first.max(self.reactor.now + GRAIN));
         }
     }
@@ -109,13 +109,11 @@ impl Agent {
 /// Goes on until there is payload, or nothing.
 fn listen_to(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<Heard, Fault> {
     for _ in 0..GLANCES {
-        let awaited = link.is_plain() && line.pulse.is_unanswered();
+        let awaited = if link.is_plain() { line.pulse.awaited() } else { 0 };
         let mut bytes = Vec::new();
         let got = link.receive(GLANCE, desk, now, |message| {
-            let (payload, answered) = sift(message, awaited);
-            if answered {
-                line.pulse.answered();
-            }
+            let (payload, answers) = sift(message, awaited);
+            line.pulse.answered(answers, now);
             bytes.extend_from_slice(payload);
         })?;
         if !bytes.is_empty() {

@@ -36,7 +36,7 @@ pub mod trust;
 mod tunnel;
 
 use crate::limits::{LAST_WORDS, STALLED};
-use crate::net::reactor::{Key, Reactor, TICK};
+use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use crate::throttle::Throttle;
 use clients::Clients;
 use failure::Failure;
@@ -156,10 +156,10 @@ impl Agent {
 
     /// Looks through all connections for those that have outstayed their state.
     fn enforce_deadlines(&mut self) {
-        let (now, absence) = (self.reactor.now, self.settings.absence);
-        let is_overdue = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-        let sockets = self.reactor.iter();
-        let overdue = sockets.filter(|(_, s)| is_overdue(s.state.deadline(&s.link, absence))).map(|(key, _)| key);
+        let (now, absence, patience) = (self.reactor.now, self.settings.absence, self.patience());
+        let deadline = |socket: &Socket<State>| socket.state.deadline(&socket.link, absence, patience);
+        let is_overdue = |socket: &Socket<State>| deadline(socket).is_some_and(|deadline| deadline <= now);
+        let overdue = self.reactor.iter().filter(|(_, socket)| is_overdue(socket)).map(|(key, _)| key);
         for key in overdue.collect::<Vec<Key>>() {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {

@@ -7,10 +7,11 @@ use super::heartbeat::sift;
 use super::line::GLANCE;
 use super::state::State;
 use super::{Agent, Near};
-use crate::limits::HALF_CLOSED;
+use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED};
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{End, Fail, Pumped, Then, pump};
 use crate::net::reactor::Key;
+use std::time::Duration;
 
 /// How one direction stands after its turn.
 enum Direction {
@@ -46,7 +47,7 @@ impl Agent {
 
     /// From the Connector to the local side.
     fn inward(&mut self, line: Key, local: Key) -> Direction {
-        let awaits = |socket: &State| socket.line().is_some_and(|line| line.pulse.is_unanswered());
+        let awaits = |state: &State| state.line().is_some_and(|line| line.pulse.awaited() > 0);
         match self.reactor.get(line) {
             Some(socket) if socket.link.is_plain() && awaits(&socket.state) => self.sift_inward(line, local),
             _ => self.pass_on((line, End::Wire), (local, End::Open)),
@@ -77,8 +78,8 @@ impl Agent {
                 Err(Fail::Source(_)) => return Direction::Broken(from.0),
                 Err(Fail::Destination(_)) => return Direction::Broken(to.0),
             };
-        if let (Some(line), 1..) = (source.state.line_mut(), beats) {
-            line.pulse.answered();
+        if let Some(line) = source.state.line_mut() {
+            line.pulse.answered(beats, now);
         }
         if payload > 0 {
             self.note_payload(from.0, to.0);
@@ -120,15 +121,13 @@ impl Agent {
             self.reactor.starve(line);
             return Direction::Open;
         }
-        let (mut bytes, mut answered) = (Vec::new(), false);
+        let Some(pulse) = source.state.line_mut().map(|line| &mut line.pulse) else { return Direction::Broken(line) };
+        let mut bytes = Vec::new();
         let got = source.link.receive(GLANCE, desk, now, |message| {
-            let (payload, answer) = sift(message, true);
+            let (payload, answers) = sift(message, pulse.awaited());
+            pulse.answered(answers, now);
             bytes.extend_from_slice(payload);
-            answered = answer;
         });
-        if let (Some(line), true) = (source.state.line_mut(), answered) {
-            line.pulse.answered();
-        }
         let sent = if bytes.is_empty() { Ok(()) } else { destination.link.send(&bytes, desk, now) };
         if !bytes.is_empty() {
             self.note_payload(line, local);
@@ -155,10 +154,16 @@ impl Agent {
             Near::Clients(_) if self.ending.is_none() => {
                 let since = self.reactor.now;
                 self.set_state(local, State::HalfClosed { line, since });
-                self.reactor.wake_by(since + HALF_CLOSED);
+                self.reactor.wake_by(since + self.patience());
             }
             _ => self.end(line, None),
         }
+    }
+
+    /// How long the other end of a half-closed session may be silent.
+    pub(super) fn patience(&self) -> Duration {
+        let contended = self.reactor.iter().any(|(_, socket)| matches!(socket.state, State::Waiting { .. }));
+        if contended { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
     }
 
     /// The other end has been silent for long enough, unless it is the client who is slow.

@@ -5,7 +5,7 @@
 
 use super::heartbeat::Pulse;
 use super::pool::Place;
-use crate::limits::{HALF_CLOSED, PROVED};
+use crate::limits::PROVED;
 use crate::net::closing::Closing;
 use crate::net::link::Link;
 use crate::net::reactor::Key;
@@ -97,8 +97,10 @@ impl State {
         }
     }
 
-    /// When the connection has outstayed its state. `absence`: the heartbeat threshold.
-    pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
+    /// When the connection has outstayed its state.
+    ///
+    /// `absence`: the heartbeat threshold. `patience`: how long a half-closed session may be silent.
+    pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>, patience: Duration) -> Option<Instant> {
         let own = match self {
             Self::Dialling { until, .. }
             | Self::Handshaking { until, .. }
@@ -108,7 +110,7 @@ impl State {
             | Self::Calling { until, .. }
             | Self::Connecting { until, .. }
             | Self::Waiting { until } => Some(*until),
-            Self::HalfClosed { since, .. } => Some((*since).max(link.told) + HALF_CLOSED),
+            Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
             Self::Closing(closing) => Some(closing.deadline(link)),
             // Lives until it is needed, or found dead (below).
             Self::Free(_) => None,
@@ -119,7 +121,7 @@ impl State {
     }
 
     /// When a line is dead for want of an answer to its heartbeats.
-    fn dead_at(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
+    pub(super) fn dead_at(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         // Bytes that wait to be read count as life: it is we who do not read.
         let line = self.line().filter(|_| !link.may_read())?;
         line.pulse.dead_at(link.heard, absence?)

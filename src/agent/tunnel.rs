@@ -153,7 +153,7 @@ fn next_word(
     loop {
         if heard.starts_with(BEAT) {
             heard.drain(..BEAT.len());
-            line.pulse.answered();
+            line.pulse.answered(1, now);
             continue;
         }
         let words = [(CALLS, Word::Call), (HERE, Word::Here), (BEGIN, Word::Begin)];
