@@ -13,7 +13,9 @@
 //! | the event loop | [`relay`] |
 //! | the control thread | [`control`] |
 //! | putting it together | [`daemon`] |
+//! | the other end of the wire | [`agent`] |
 
+pub mod agent;
 pub mod cidr;
 pub mod config;
 pub mod control;
@@ -27,6 +29,7 @@ pub mod ports;
 pub mod relay;
 pub mod secret;
 pub mod store;
+mod throttle;
 
 #[cfg(test)]
 mod testing;

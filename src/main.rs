@@ -1,7 +1,7 @@
 //! The command line: one function a command.
 
 use argh::FromArgs;
-use iofog_connector::daemon;
+use iofog_connector::{agent, daemon};
 use log::{LevelFilter, error};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +17,7 @@ struct Arguments {
 #[argh(subcommand)]
 enum Command {
     Start(Start),
+    Agent(agent::arguments::Arguments),
 }
 
 /// Run the daemon in the foreground.
@@ -35,12 +36,24 @@ fn main() -> ExitCode {
     let Arguments { command } = argh::from_env();
     match command {
         Command::Start(start) => run_daemon(&start),
+        Command::Agent(arguments) => run_agent(&arguments),
     }
 }
 
 fn run_daemon(start: &Start) -> ExitCode {
     let _ = simplelog::SimpleLogger::init(start.log_level, Default::default());
     match daemon::start(&start.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            error!("{e}");
+            ExitCode::from(e.status())
+        }
+    }
+}
+
+fn run_agent(arguments: &agent::arguments::Arguments) -> ExitCode {
+    let _ = simplelog::SimpleLogger::init(arguments.log_level, Default::default());
+    match agent::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             error!("{e}");
