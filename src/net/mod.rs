@@ -14,6 +14,7 @@
 //! | `wire` | the agents' words |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
+//! | `pinned` | a TLS client that trusts one certificate |
 //! | `reactor` | poll, readiness, deadlines |
 
 pub mod buffers;
@@ -21,6 +22,7 @@ pub mod certificate;
 mod inbox;
 pub mod link;
 pub mod outbox;
+pub mod pinned;
 pub mod pump;
 pub mod reactor;
 pub mod stream;
