@@ -19,6 +19,7 @@ pub mod control;
 pub mod daemon;
 pub mod failure;
 pub mod limits;
+pub mod logging;
 pub mod mapping;
 pub mod net;
 pub mod ports;

@@ -1,6 +1,10 @@
 //! What the API answers: an HTTP status and a JSON body.
 
+use super::form::MappingError;
+use super::registry::AddError;
 use crate::failure;
+use crate::mapping::FieldError;
+use crate::relay::command::Gone;
 use serde::Serialize;
 
 /// One answer.
@@ -30,5 +34,50 @@ impl Answer {
     /// With a header that goes with the status.
     pub fn with_header(self, name: &'static str, value: &'static str) -> Self {
         Self { header: Some((name, value)), ..self }
+    }
+}
+
+/// Why an endpoint stops half-way.
+pub(super) enum Stopped {
+    /// The caller is told so.
+    Answered(Answer),
+    /// The event loop is gone, and so is the caller.
+    Gone,
+}
+
+impl From<Answer> for Stopped {
+    fn from(answer: Answer) -> Self {
+        Self::Answered(answer)
+    }
+}
+
+impl From<Gone> for Stopped {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<FieldError> for Stopped {
+    fn from(error: FieldError) -> Self {
+        Self::Answered(Answer::failed(400, "Bad Request", &error.to_string()))
+    }
+}
+
+impl From<MappingError> for Stopped {
+    fn from(error: MappingError) -> Self {
+        Self::Answered(Answer::failed(400, "Error parsing mapping!", &error.to_string()))
+    }
+}
+
+impl From<AddError> for Stopped {
+    fn from(error: AddError) -> Self {
+        Self::Answered(match error {
+            AddError::Gone => return Self::Gone,
+            AddError::NoPorts => Answer::failed(507, "No free ports", "no two usable ports are free"),
+            AddError::Refused(error) => {
+                let reason = format!("port {} could not be opened: {}", error.port, error.cause);
+                Answer::failed(500, "Could not open", &reason)
+            }
+        })
     }
 }

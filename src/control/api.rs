@@ -1,11 +1,11 @@
 //! The endpoints (docs/protocol.md, "Control API"): one function each. Knows nothing of HTTP's framing.
 
 use super::access::Access;
-use super::answer::Answer;
+use super::answer::{Answer, Stopped};
 use super::commandline;
 use super::direct::{Caller, Callers};
 use super::form::Form;
-use super::registry::{AddError, Registry};
+use super::registry::Registry;
 use crate::failure::timestamp;
 use crate::limits::DIRECT_CALLER;
 use crate::mapping::{FieldError, Kind, Request};
@@ -35,7 +35,7 @@ pub(super) struct Api {
     pub started: Instant,
 }
 
-type Endpoint = fn(&mut Api, &Call) -> Result<Result<Answer, FieldError>, Gone>;
+type Endpoint = fn(&mut Api, &Call) -> Result<Answer, Stopped>;
 
 const ENDPOINTS: [(&str, Endpoint); 7] = [
     ("/api/v2/mapping/add", Api::mapping_add),
@@ -53,11 +53,16 @@ const FORM: &str = "application/x-www-form-urlencoded";
 impl Api {
     /// Answers one request. An answer to a change holds only once the registry has been committed.
     pub fn answer(&mut self, call: &Call) -> Result<Answer, Gone> {
-        if let Err(refusal) = self.access.check(&call.peer, call.authorization, Instant::now()) {
-            return Ok(refusal);
+        match self.route(call) {
+            Ok(answer) | Err(Stopped::Answered(answer)) => Ok(answer),
+            Err(Stopped::Gone) => Err(Gone),
         }
+    }
+
+    fn route(&mut self, call: &Call) -> Result<Answer, Stopped> {
+        self.access.check(&call.peer, call.authorization, Instant::now())?;
         let Some((_, endpoint)) = ENDPOINTS.iter().find(|(path, _)| *path == call.target) else {
-            return Ok(Answer::failed(404, "Not Found", "no such path"));
+            return Ok(Answer::failed(404, "Not Found", "there is no such path"));
         };
         if call.method != "POST" {
             let refusal = Answer::failed(405, "Method Not Allowed", "expected POST");
@@ -66,19 +71,10 @@ impl Api {
         if !call.content_type.is_some_and(is_form) {
             return Ok(Answer::failed(400, "Incorrect content type!", &format!("expected Content-Type: {FORM}")));
         }
-        let answer = endpoint(self, call)?;
-        Ok(answer.unwrap_or_else(|error| Answer::failed(400, "Bad Request", &error.to_string())))
+        endpoint(self, call)
     }
 
-    fn mapping_add(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
-        let json = match Form(call.body).mapping() {
-            Ok(json) => json,
-            Err(error) => return Ok(Ok(Answer::failed(400, "Error parsing mapping!", &error.to_string()))),
-        };
-        let request = match Request::from_json(&json) {
-            Ok(request) => request,
-            Err(error) => return Ok(Err(error)),
-        };
+    fn mapping_add(&mut self, call: &Call) -> Result<Answer, Stopped> {
         #[derive(Serialize)]
         struct Added<'a> {
             status: &'static str,
@@ -89,10 +85,8 @@ impl Api {
             passcode2: &'a str,
             timestamp: u64,
         }
-        let mapping = match self.registry.add(&request, call.peer.ip)? {
-            Ok(mapping) => mapping,
-            Err(error) => return Ok(Ok(could_not_add(&error))),
-        };
+        let request = Request::from_json(&Form(call.body).mapping()?)?;
+        let mapping = self.registry.add(&request, call.peer.ip)?;
         let (port1, port2, passcode1, passcode2) = match &mapping.kind {
             Kind::Public { agents, users } => (agents.port, *users, agents.passcode.expose(), ""),
             Kind::Private { sides: [first, second] } => {
@@ -102,18 +96,19 @@ impl Api {
         };
         let timestamp = timestamp();
         let id = &mapping.id;
-        Ok(Ok(Answer::ok(&Added { status: "ok", id, port1, port2, passcode1, passcode2, timestamp })))
+        Ok(Answer::ok(&Added { status: "ok", id, port1, port2, passcode1, passcode2, timestamp }))
     }
 
-    fn mapping_remove(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
-        Ok(Form(call.body).require("mappingid", "a mapping's id").map(|id| self.remove(&id, &call.peer)))
+    fn mapping_remove(&mut self, call: &Call) -> Result<Answer, Stopped> {
+        let id = Form(call.body).require("mappingid", "a mapping's id")?;
+        Ok(self.remove(&id, &call.peer))
     }
 
     /// Agents' documents call the field `id`, the Controller's `mappingid`.
-    fn direct_remove(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+    fn direct_remove(&mut self, call: &Call) -> Result<Answer, Stopped> {
         let form = Form(call.body);
         let id = form.get("id").map_or_else(|| form.require("mappingid", "the id of a direct entry"), Ok);
-        Ok(id.map(|id| self.remove(&id, &call.peer)))
+        Ok(self.remove(&id?, &call.peer))
     }
 
     fn remove(&mut self, id: &str, peer: &Peer) -> Answer {
@@ -130,12 +125,9 @@ impl Api {
         Answer::ok(&Removed { status: "ok", id, timestamp: timestamp() })
     }
 
-    fn status(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
-        let id = match Form(call.body).require("mappingid", "\"all\" or a mapping's id") {
-            Ok(id) => id,
-            Err(error) => return Ok(Err(error)),
-        };
-        Ok(Ok(if id == "all" { self.status_of_all() } else { self.status_of(&id)? }))
+    fn status(&mut self, call: &Call) -> Result<Answer, Stopped> {
+        let id = Form(call.body).require("mappingid", "\"all\" or a mapping's id")?;
+        Ok(if id == "all" { self.status_of_all() } else { self.status_of(&id)? })
     }
 
     fn status_of_all(&self) -> Answer {
@@ -193,16 +185,13 @@ impl Api {
         }))
     }
 
-    fn commandline(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+    fn commandline(&mut self, call: &Call) -> Result<Answer, Stopped> {
         let form = Form(call.body);
-        let command = match form.require("command", "status, version, help or stop") {
-            Ok(command) => command,
-            Err(error) => return Ok(Err(error)),
-        };
+        let command = form.require("command", "status, version, help or stop")?;
         if let Some(name) = form.get("params").as_deref().and_then(commandline::repeated_name) {
-            return Ok(Err(FieldError::new("params", format!("naming {name:?} twice"), "each name once")));
+            return Err(FieldError::new("params", format!("naming {name:?} twice"), "each name once").into());
         }
-        Ok(Ok(match &*command {
+        Ok(match &*command {
             "status" => say("Connector is up and running."),
             "version" | "-v" | "--version" => say(commandline::VERSION),
             "stop" if !call.peer.is_here => {
@@ -210,10 +199,10 @@ impl Api {
             }
             "stop" => Answer { stops: true, ..say("Connector stopped... :)") },
             _ => say(commandline::HELP),
-        }))
+        })
     }
 
-    fn direct_add(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
+    fn direct_add(&mut self, call: &Call) -> Result<Answer, Stopped> {
         #[derive(Serialize)]
         struct Added<'a> {
             status: &'static str,
@@ -224,26 +213,19 @@ impl Api {
         }
         let Some(port) = self.broker else {
             let reason = "the settings name no broker port (key \"broker\")";
-            return Ok(Ok(Answer::failed(409, "No broker", reason)));
+            return Ok(Answer::failed(409, "No broker", reason));
         };
-        let mapping = match self.registry.add_direct(call.peer.ip)? {
-            Ok(mapping) => mapping,
-            Err(error) => return Ok(Ok(could_not_add(&error))),
-        };
+        let mapping = self.registry.add_direct(call.peer.ip)?;
         let passkey = match &mapping.kind {
             Kind::Direct { passkey } => passkey.expose(),
             Kind::Public { .. } | Kind::Private { .. } => "",
         };
         let timestamp = timestamp();
-        Ok(Ok(Answer::ok(&Added { status: "ok", id: &mapping.id, passkey, port, timestamp })))
-    }
-
-    fn direct(&mut self, call: &Call) -> Result<Result<Answer, FieldError>, Gone> {
-        Ok(self.introduce(call))
+        Ok(Answer::ok(&Added { status: "ok", id: &mapping.id, passkey, port, timestamp }))
     }
 
     /// Lets a peer of a direct entry wait, or tells it of the one who waits.
-    fn introduce(&mut self, call: &Call) -> Result<Answer, FieldError> {
+    fn direct(&mut self, call: &Call) -> Result<Answer, Stopped> {
         #[derive(Serialize)]
         struct Wait<'a> {
             status: &'static str,
@@ -299,15 +281,6 @@ fn caller(form: &Form, peer: &Peer) -> Result<Caller, FieldError> {
         return Err(FieldError::new("certificate", format!("{} bytes long", certificate.len()), &expected));
     }
     Ok(Caller { ip, remote_ip: peer.ip, port, certificate })
-}
-
-fn could_not_add(error: &AddError) -> Answer {
-    match error {
-        AddError::NoPorts => Answer::failed(507, "No free ports", "no two usable ports are free"),
-        AddError::Refused(error) => {
-            Answer::failed(500, "Could not open", &format!("port {} could not be opened: {}", error.port, error.cause))
-        }
-    }
 }
 
 fn say(response: &str) -> Answer {

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::limits::{ANSWER_AT_ONCE, BATCH, REQUEST_BODY};
 use crate::mapping::Mapping;
 use crate::relay::command::{Gone, Handle};
-use crate::relay::seal::{self, Peer, Seal};
+use crate::relay::seal::{self, Seal};
 use crate::store::Store;
 use access::Access;
 use answer::Answer;
@@ -225,5 +225,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+#[cfg(test)]
+mod fake;
 #[cfg(test)]
 mod tests;

@@ -87,19 +87,19 @@ impl Registry {
     }
 
     /// Makes a mapping and opens it on two ports that bind.
-    pub fn add(&mut self, request: &Request, by: IpAddr) -> Result<Result<&Mapping, AddError>, Gone> {
+    pub fn add(&mut self, request: &Request, by: IpAddr) -> Result<&Mapping, AddError> {
         let mut skipped = Vec::new();
-        let opened = self.open_somewhere(request, &mut skipped)?;
-        // Another program's ports have their turn again when all others have had theirs.
+        let opened = self.open_somewhere(request, &mut skipped);
+        // Other programs' ports have their turn again when all others have had theirs.
         skipped.into_iter().for_each(|port| self.ports.give_back(port));
-        Ok(opened.map(|mapping| self.enter(mapping, by)))
+        opened.map(|mapping| self.enter(mapping, by))
     }
 
     /// Makes a direct entry, which needs no ports.
-    pub fn add_direct(&mut self, by: IpAddr) -> Result<Result<&Mapping, AddError>, Gone> {
+    pub fn add_direct(&mut self, by: IpAddr) -> Result<&Mapping, AddError> {
         let mapping = Mapping::new_direct();
-        let opened = self.relay.open(&mapping)?.map_err(AddError::Refused);
-        Ok(opened.map(|()| self.enter(mapping, by)))
+        self.relay.open(&mapping)?.map_err(AddError::Refused)?;
+        Ok(self.enter(mapping, by))
     }
 
     fn enter(&mut self, mapping: Mapping, by: IpAddr) -> &Mapping {
@@ -107,28 +107,28 @@ impl Registry {
         self.mappings.entry(mapping.id.clone()).or_insert(mapping)
     }
 
-    /// Tries pairs of ports until one binds; ports that do not bind end up in `skipped`.
-    fn open_somewhere(&mut self, request: &Request, skipped: &mut Vec<u16>) -> Result<Result<Mapping, AddError>, Gone> {
-        let mut pair = [None, None];
-        let mut outcome = Err(AddError::NoPorts);
+    /// Tries pairs of ports until one binds; ports that were taken for nothing end up in `skipped`.
+    fn open_somewhere(&mut self, request: &Request, skipped: &mut Vec<u16>) -> Result<Mapping, AddError> {
+        let mut good = None;
+        let mut failure = AddError::NoPorts;
         for _ in 0..BIND_TRIES {
-            pair = pair.map(|port| port.or_else(|| self.ports.take()));
-            let [Some(port1), Some(port2)] = pair else { break };
+            good = good.or_else(|| self.ports.take());
+            let (Some(port1), Some(port2)) = (good, self.ports.take()) else { break };
             let mapping = Mapping::new(request, [port1, port2]);
-            match self.relay.open(&mapping)? {
-                Ok(()) => return Ok(Ok(mapping)),
-                Err(error) if is_taken(error.cause.kind()) && [port1, port2].contains(&error.port) => {
-                    skipped.push(error.port);
-                    pair = pair.map(|port| port.filter(|port| *port != error.port));
-                }
-                Err(error) => {
-                    outcome = Err(AddError::Refused(error));
-                    break;
-                }
+            let error = match self.relay.open(&mapping)? {
+                Ok(()) => return Ok(mapping),
+                Err(error) => error,
+            };
+            let (bad, other) = if error.port == port1 { (port1, port2) } else { (port2, port1) };
+            skipped.push(bad);
+            good = Some(other);
+            if !is_taken(error.cause.kind()) {
+                failure = AddError::Refused(error);
+                break;
             }
         }
-        pair.into_iter().flatten().for_each(|port| self.ports.give_back(port));
-        Ok(outcome)
+        skipped.extend(good);
+        Err(failure)
     }
 
     /// Takes a mapping or direct entry off the list; `false` if there is none of this id.
@@ -208,6 +208,14 @@ pub(super) enum AddError {
     NoPorts,
     /// Not this port's fault: no port would have opened.
     Refused(OpenError),
+    /// The event loop is gone.
+    Gone,
+}
+
+impl From<Gone> for AddError {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
 }
 
 /// What the log says of a new mapping.

@@ -1,1 +1,187 @@
+use super::fake::FakeLoop;
+use super::*;
+use crate::relay::request::{Collector, Step};
+use crate::relay::seal::Peer;
+use crate::testing::Folder;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
 
+const PUBLIC: &str = r#"{"type":"public","maxconnections":60,"heartbeatabsencethreshold":200000}"#;
+const HERE: Peer = Peer { ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_here: true };
+const AWAY: Peer = Peer { ip: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), is_here: false };
+
+/// A control thread that runs, with a loop that binds nothing.
+struct Daemon {
+    folder: Folder,
+    socket: PathBuf,
+    seal: Seal,
+    fake: FakeLoop,
+    reloads: Sender<Config>,
+}
+
+fn config(folder: &Folder, more: &str) -> Config {
+    let text = format!(r#"{{"ports": ["6000-6999"], "broker": 12345{more}}}"#);
+    Config::parse(&folder.0.join("iofog-connector.conf"), text.as_bytes()).unwrap()
+}
+
+impl Daemon {
+    fn start(folder: Folder, more: &str) -> Self {
+        let (fake, relay) = FakeLoop::start();
+        let socket = folder.0.join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (reloads, inbox) = channel();
+        let config = config(&folder, more);
+        let (store, mappings) = Store::open(&config.beside("configs.json")).unwrap();
+        let seal = Seal::random();
+        let setup = Setup { config, store, mappings, relay, listener, seal: seal.clone(), reloads: inbox };
+        let control = Control::new(setup).unwrap();
+        control.restore().unwrap();
+        thread::spawn(move || control.run().unwrap());
+        Self { folder, socket, seal, fake, reloads }
+    }
+
+    /// Sends bytes as they are.
+    fn send_raw(&self, bytes: &[u8]) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream
+    }
+
+    /// Sends a request the way the loop does.
+    fn send(&self, peer: &Peer, path: &str, headers: &str, body: &str) -> UnixStream {
+        let form = "Content-Type: application/x-www-form-urlencoded";
+        let length = body.len();
+        let text = format!("POST {path} HTTP/1.1\r\n{form}\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
+        let mut collector = Collector::default();
+        collector.push(text.as_bytes());
+        match collector.next(&self.seal, peer) {
+            Step::Request { bytes, .. } => self.send_raw(&bytes),
+            step => panic!("{step:?}"),
+        }
+    }
+
+    fn post(&self, path: &str, body: &str) -> (u16, serde_json::Value) {
+        answer(self.send(&HERE, path, "", body))
+    }
+
+    fn stored(&self) -> String {
+        std::fs::read_to_string(self.folder.0.join("configs.json")).unwrap()
+    }
+}
+
+/// The status and the body, which must be as long as `Content-Length` says.
+fn answer(mut stream: UnixStream) -> (u16, serde_json::Value) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer but {text:?}"));
+    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+    assert!(head.contains("Content-Type: application/json"), "{head}");
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+#[test]
+fn what_is_answered_is_durable_and_restored() {
+    let daemon = Daemon::start(Folder::new(), "");
+    let (status, added) = daemon.post("/api/v2/mapping/add", &format!("mapping={PUBLIC}"));
+    assert_eq!(status, 200, "{added}");
+    let id = added["id"].as_str().unwrap();
+    assert!(daemon.stored().contains(id));
+    // A second daemon on the same folder, as after a crash.
+    let socket = daemon.socket.clone();
+    std::fs::remove_file(socket).unwrap();
+    let again = Daemon::start(daemon.folder, "");
+    assert!(again.fake.world().open.contains_key(id));
+    let (_, next) = again.post("/api/v2/mapping/add", PUBLIC);
+    assert_eq!(next["port1"], 6002, "the restored mapping's ports are taken");
+}
+
+#[test]
+fn requests_that_queue_up_are_all_answered_and_all_durable() {
+    let daemon = Daemon::start(Folder::new(), "");
+    let waiting: Vec<UnixStream> = (0..100).map(|_| daemon.send(&AWAY, "/api/v2/mapping/add", "", PUBLIC)).collect();
+    let ids: Vec<String> =
+        waiting.into_iter().map(|stream| answer(stream).1["id"].as_str().unwrap().to_owned()).collect();
+    let stored = daemon.stored();
+    assert!(ids.iter().all(|id| stored.contains(id)));
+    assert_eq!(daemon.fake.world().open.len(), 100);
+}
+
+#[test]
+fn a_failed_save_is_answered_500_with_the_reason() {
+    let daemon = Daemon::start(Folder::new(), "");
+    daemon.post("/api/v2/mapping/add", PUBLIC);
+    // In the place of the next version there is a folder: nothing can be written.
+    let obstacle = daemon.folder.0.join("configs.json.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let before = daemon.stored();
+    let (status, failed) = daemon.post("/api/v2/mapping/add", PUBLIC);
+    assert_eq!((status, &failed["status"]), (500, &"failed".into()));
+    assert!(failed["errormessage"].as_str().unwrap().contains("configs.json: could not write"), "{failed}");
+    assert_eq!((daemon.fake.world().open.len(), daemon.stored()), (1, before));
+    std::fs::remove_dir(obstacle).unwrap();
+    assert_eq!(daemon.post("/api/v2/mapping/add", PUBLIC).0, 200);
+}
+
+#[test]
+fn only_what_came_through_the_loop_is_believed() {
+    let daemon = Daemon::start(Folder::new(), "");
+    let peer = Seal::random().write(&HERE);
+    for header in [format!("X-Connector-Peer: {peer}\r\n"), String::new()] {
+        let text = format!("POST /api/v2/status HTTP/1.1\r\nConnection: close\r\n{header}\r\n");
+        assert_eq!(answer(daemon.send_raw(text.as_bytes())).0, 403);
+    }
+}
+
+#[test]
+fn controllers_and_token_are_asked_for_on_every_path_and_follow_the_settings() {
+    let folder = Folder::new();
+    std::fs::write(folder.0.join("token"), "s3cret\n").unwrap();
+    let daemon = Daemon::start(folder, r#", "controllers": ["192.0.2.0/24"], "apitoken": "token""#);
+    let status = |peer, path, headers: &str| answer(daemon.send(peer, path, headers, "mappingid=all")).0;
+    let token = "Authorization: Bearer s3cret\r\n";
+    for path in ["/api/v2/status", "/nonsense"] {
+        assert_eq!(status(&HERE, path, token), 403);
+        assert_eq!(status(&AWAY, path, ""), 401);
+    }
+    assert_eq!(status(&AWAY, "/api/v2/status", token), 200);
+    daemon.reloads.send(config(&daemon.folder, r#", "apitoken": "no-such-file""#)).unwrap();
+    thread::sleep(LOOK);
+    assert_eq!(status(&HERE, "/api/v2/status", ""), 403, "what cannot be read changes nothing");
+    daemon.reloads.send(config(&daemon.folder, "")).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while status(&HERE, "/api/v2/status", "") != 200 {
+        assert!(Instant::now() < until, "the new settings are not followed");
+    }
+}
+
+#[test]
+fn stop_is_answered_before_the_loop_is_told() {
+    let daemon = Daemon::start(Folder::new(), "");
+    assert_eq!(answer(daemon.send(&AWAY, "/api/v2/commandline", "", "command=stop")).0, 403);
+    assert!(!daemon.fake.world().stopped);
+    let (_, said) = daemon.post("/api/v2/commandline", "command=stop");
+    assert_eq!(said["response"], "Connector stopped... :)");
+    let until = Instant::now() + Duration::from_secs(10);
+    while !daemon.fake.world().stopped {
+        assert!(Instant::now() < until, "the loop was not told to stop");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_long_answer_to_a_slow_reader_holds_up_nobody() {
+    let folder = Folder::new();
+    let path = folder.0.join("socket");
+    let server = serve(&UnixListener::bind(&path).unwrap()).unwrap();
+    let mut slow = UnixStream::connect(&path).unwrap();
+    slow.write_all(b"POST / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    let body = format!("\"{}\"", "x".repeat(8 << 20));
+    let request = server.recv().unwrap();
+    respond(request, Answer { status: 200, body: body.clone(), header: None, stops: false });
+    // respond has returned though nothing has been read.
+    assert_eq!(answer(slow), (200, serde_json::from_str(&body).unwrap()));
+}

@@ -1,0 +1,181 @@
+//! The log: one line an event, with a UTC time of RFC 3339, to standard error or to a file.
+//!
+//! Lines are formatted where the event happens and written by a thread of their own, so that neither a
+//! full disk nor a reader that sleeps stops the event loop. What cannot be written is counted, and the
+//! count is logged as soon as something can be written again.
+
+mod writer;
+
+use log::LevelFilter;
+use simplelog::{ConfigBuilder, WriteLogger};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+use writer::{Destination, Writer};
+
+/// Lines that may wait to be written; what comes on top is lost and counted.
+const WAITING: usize = 1024;
+/// How long [`log::Log::flush`] waits for them.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the writing thread is told.
+enum Order {
+    /// A line, with its line end.
+    Write(Vec<u8>),
+    /// The file has been moved away: go on in a new one.
+    Reopen,
+    /// Everything before this shall be written; then the other end is dropped.
+    Flush(SyncSender<()>),
+}
+
+/// The running log.
+#[derive(Clone)]
+pub struct Logging {
+    orders: SyncSender<Order>,
+}
+
+/// Sets up the log of this process: events up to `level`, to the end of `file` or, without one, to
+/// standard error. Call `log::logger().flush()` before the process exits.
+///
+/// # Errors
+/// The file cannot be opened, or there is a log already.
+pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<Logging> {
+    let destination = match file {
+        None => Destination::StandardError,
+        Some(path) => Destination::file(path)?,
+    };
+    let (logging, sink) = pipe(destination)?;
+    let config = ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .set_thread_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .build();
+    WriteLogger::init(level, config, sink).map_err(io::Error::other)?;
+    Ok(logging)
+}
+
+impl Logging {
+    /// Closes the log file and opens it anew, for log rotation. Nothing is lost.
+    pub fn reopen(&self) {
+        // The thread lives as long as the process; there is nothing to reopen without it.
+        let _ = self.orders.send(Order::Reopen);
+    }
+}
+
+/// The writing thread, and the two ends that feed it.
+fn pipe(destination: Destination) -> io::Result<(Logging, Sink)> {
+    let (orders, inbox) = sync_channel(WAITING);
+    let lost = Arc::new(AtomicU64::new(0));
+    let writer = Writer::new(destination);
+    let counter = lost.clone();
+    thread::Builder::new().name("log".to_owned()).spawn(move || obey(&inbox, writer, &counter))?;
+    Ok((Logging { orders: orders.clone() }, Sink { line: Vec::new(), orders, lost }))
+}
+
+fn obey(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicU64) {
+    while let Ok(order) = inbox.recv() {
+        match order {
+            Order::Write(line) => {
+                if !writer.write(&line) {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                let count = lost.swap(0, Ordering::Relaxed);
+                if count > 0 {
+                    log::warn!("{count} log lines could not be written and are lost");
+                }
+            }
+            Order::Reopen => writer.reopen(),
+            Order::Flush(done) => drop(done),
+        }
+    }
+}
+
+/// Where the logger writes to: gathers a line and hands it over without ever waiting.
+struct Sink {
+    line: Vec<u8>,
+    orders: SyncSender<Order>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(piece);
+        if piece.ends_with(b"\n") {
+            let line = std::mem::take(&mut self.line);
+            if self.orders.try_send(Order::Write(line)).is_err() {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(piece.len())
+    }
+
+    /// Waits until what was handed over is written, but not for ever.
+    fn flush(&mut self) -> io::Result<()> {
+        let (done, answer) = sync_channel(0);
+        if self.orders.try_send(Order::Flush(done)).is_ok() {
+            // Done or too late: either way there is nothing more to do about it.
+            let _ = answer.recv_timeout(PATIENCE);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+    use std::fs;
+
+    fn say(sink: &mut Sink, text: &str) {
+        writeln!(sink, "{text}").unwrap();
+        sink.flush().unwrap();
+    }
+
+    #[test]
+    fn lines_go_to_the_end_of_the_file_and_to_a_new_one_after_rotation() {
+        let folder = Folder::new();
+        let (file, old) = (folder.0.join("log"), folder.0.join("log.1"));
+        fs::write(&file, "before\n").unwrap();
+        let (logging, mut sink) = pipe(Destination::file(&file).unwrap()).unwrap();
+        say(&mut sink, "first");
+        fs::rename(&file, &old).unwrap();
+        say(&mut sink, "second");
+        logging.reopen();
+        say(&mut sink, "third");
+        assert_eq!(fs::read_to_string(&old).unwrap(), "before\nfirst\nsecond\n");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "third\n");
+    }
+
+    #[test]
+    fn a_folder_that_vanishes_costs_no_more_than_the_new_file() {
+        let folder = Folder::new();
+        let below = folder.0.join("below");
+        fs::create_dir(&below).unwrap();
+        let (logging, mut sink) = pipe(Destination::file(&below.join("log")).unwrap()).unwrap();
+        fs::rename(&below, folder.0.join("moved")).unwrap();
+        logging.reopen();
+        say(&mut sink, "still there");
+        assert_eq!(fs::read_to_string(folder.0.join("moved/log")).unwrap(), "still there\n");
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_counts_them() {
+        let (_logging, mut sink) = pipe(Destination::file(Path::new("/dev/full")).unwrap()).unwrap();
+        (0..3).for_each(|_| say(&mut sink, "lost"));
+        assert_eq!(sink.lost.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_writer_that_sleeps_stops_nobody() {
+        let (orders, inbox) = sync_channel(WAITING);
+        let mut sink = Sink { line: Vec::new(), orders, lost: Arc::default() };
+        (0..WAITING + 5).for_each(|_| writeln!(sink, "line").unwrap());
+        assert_eq!(sink.lost.load(Ordering::Relaxed), 5);
+        assert!(matches!(inbox.recv().unwrap(), Order::Write(line) if line == b"line\n"));
+    }
+}

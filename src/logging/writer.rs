@@ -1,0 +1,58 @@
+//! Puts lines where they belong, and lives with it if that does not work.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Where the log goes.
+pub(super) enum Destination {
+    StandardError,
+    File { path: PathBuf, file: File },
+}
+
+impl Destination {
+    /// The end of the file `path`, which is made if need be.
+    pub fn file(path: &Path) -> io::Result<Self> {
+        Ok(Self::File { path: path.to_owned(), file: open(path)? })
+    }
+}
+
+/// Not for everybody: addresses of agents and users stand in there.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// Writes whole lines.
+pub(super) struct Writer {
+    destination: Destination,
+    /// The last line may be there in part.
+    torn: bool,
+}
+
+impl Writer {
+    pub fn new(destination: Destination) -> Self {
+        Self { destination, torn: false }
+    }
+
+    /// Writes `line`; `false` if it, or its end, is lost.
+    pub fn write(&mut self, line: &[u8]) -> bool {
+        let out: &mut dyn Write = match &mut self.destination {
+            Destination::StandardError => &mut io::stderr(),
+            Destination::File { file, .. } => file,
+        };
+        let start: &[u8] = if self.torn { b"\n" } else { b"" };
+        self.torn = out.write_all(start).and_then(|()| out.write_all(line)).is_err();
+        !self.torn
+    }
+
+    /// Opens the file anew. If that fails the old one is kept: better a line in the wrong file than none.
+    pub fn reopen(&mut self) {
+        if let Destination::File { path, file } = &mut self.destination {
+            match open(path) {
+                Ok(new) => (*file, self.torn) = (new, false),
+                Err(error) => log::warn!("{} cannot be opened anew ({error}); the old file is kept", path.display()),
+            }
+        }
+    }
+}
