@@ -56,6 +56,10 @@ pub const HALF_CLOSED_CONTENDED: Duration = Duration::from_millis(200);
 pub const DELIVERY: Duration = Duration::from_secs(60);
 /// After our FIN the peer has so long to send its own; an early close would make the kernel reset the connection.
 pub const LINGER: Duration = Duration::from_secs(5);
+/// ... and so many bytes that it still sends are thrown away meanwhile.
+pub const LINGER_BYTES: usize = 256 * 1024;
+/// Without TLS an agent has so long to read `AUTHORIZED` before anything may follow it: there are no records.
+pub const WELCOME: Duration = Duration::from_millis(50);
 /// At the end of the daemon, what is in flight is delivered for so long.
 pub const LAST_WORDS: Duration = Duration::from_secs(2);
 /// When all relay buffers are in use, a session whose reader has taken nothing for so long is ended.

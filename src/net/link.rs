@@ -144,6 +144,8 @@ impl Link {
     /// From now on the peer may hold a buffer for the beginning of a record.
     pub fn trust(&mut self) {
         self.trusted = true;
+        // What was only looked at so far is taken now; no event will come for it again.
+        self.ready.readable = true;
     }
 
     /// Since when a buffer has been held without any progress; `None`: none is held.
@@ -445,9 +447,9 @@ impl Link {
         self.send_reply(desk, now)
     }
 
-    /// Throws away a bounded amount of what the peer still sends.
-    pub fn drain(&mut self, desk: &mut Desk, now: Instant) -> io::Result<Got> {
-        Ok(self.read(&mut desk.scratch, now)?.0)
+    /// Throws away a desk full of what the peer still sends. Returns how much it was.
+    pub fn drain(&mut self, desk: &mut Desk, now: Instant) -> io::Result<(Got, usize)> {
+        self.read(&mut desk.scratch, now)
     }
 
     /// Sees to it that a dead peer is found and a slow one is not taken for dead. Cheap while all goes well.

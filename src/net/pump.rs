@@ -200,6 +200,17 @@ fn records(
     }
 }
 
+/// Sends one message of payload towards an agent, past the pump. At most [`MAX_MESSAGE`] bytes.
+pub fn send_payload(to: &mut Link, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    let tls = match &mut to.transport {
+        Transport::Plain => None,
+        Transport::Tls(tls) => Some(tls),
+    };
+    put(tls, &mut to.outbox, message, true, &mut desk.pool)?;
+    to.flush(&mut desk.pool, now)?;
+    Ok(())
+}
+
 /// Adds one message to the outbox: as a record of its own where there is TLS.
 fn put(tls: Option<&mut Tls>, outbox: &mut Outbox, message: &[u8], shield: bool, pool: &mut Pool) -> Result<(), Fault> {
     let no_room = |NoRoom| Fault::Io(std::io::ErrorKind::OutOfMemory.into());

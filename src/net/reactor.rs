@@ -42,6 +42,14 @@ pub struct Reactor<S> {
     pub now: Instant,
 }
 
+impl<S> Drop for Reactor<S> {
+    fn drop(&mut self) {
+        for mut socket in self.sockets.drain() {
+            socket.link.release(&mut self.desk.pool);
+        }
+    }
+}
+
 impl<S> Reactor<S> {
     /// An event loop with `buffers` relay buffers.
     pub fn new(buffers: usize) -> io::Result<Self> {

@@ -32,6 +32,13 @@ impl Relay {
         }
     }
 
+    /// It has had the time to read `AUTHORIZED`.
+    pub(super) fn has_been_welcomed(&mut self, key: Key) {
+        let Some(State::Welcomed { agent, .. }) = self.take_state(key) else { return };
+        self.set_free(key, agent);
+        self.offer(key);
+    }
+
     /// Finds somebody to join a free agent to.
     pub(super) fn offer(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
@@ -76,14 +83,19 @@ impl Relay {
         let mut discarded = 0;
         let heard = listen_to(&mut socket.link, agent, &mut discarded, desk, now);
         let place = agent.place;
-        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
-            pipe.traffic.discarded += discarded;
-        }
+        self.count_discarded(place, discarded);
         match heard {
             Ok(Got::Some) => self.reactor.again(key),
             Ok(Got::Dry) => {}
             Ok(Got::End) => self.part_with_agent(key),
             Err(_) => self.abort(key),
+        }
+    }
+
+    /// Counts payload of an agent that was joined to nobody.
+    pub(super) fn count_discarded(&mut self, place: Place, bytes: u64) {
+        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
+            pipe.traffic.discarded += bytes;
         }
     }
 
@@ -103,9 +115,15 @@ impl Relay {
 
     /// A free agent leaves, or is sent away with a proper end.
     pub(super) fn part_with_agent(&mut self, key: Key) {
-        let Some(State::Free { agent, ticket }) = self.take_state(key) else { return };
+        let (agent, ticket) = match self.take_state(key) {
+            Some(State::Free { agent, ticket }) => (agent, Some(ticket)),
+            Some(State::Welcomed { agent, .. }) => (agent, None),
+            _ => return,
+        };
         if let Some(agents) = self.agents(agent.place) {
-            agents.free.leave(ticket);
+            if let Some(ticket) = ticket {
+                agents.free.leave(ticket);
+            }
             agents.authorized -= 1;
         }
         self.close(key);

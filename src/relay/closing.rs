@@ -5,12 +5,9 @@
 
 use super::Relay;
 use super::state::State;
-use crate::limits::LINGER;
+use crate::limits::{LINGER, LINGER_BYTES};
 use crate::net::link::{Fault, Got};
 use crate::net::reactor::Key;
-
-/// Reads of a closing connection in one turn; what they bring is thrown away.
-const DRAINS: usize = 16;
 
 impl Relay {
     pub(super) fn state(&self, key: Key) -> Option<&State> {
@@ -27,7 +24,7 @@ impl Relay {
     pub(super) fn take_state(&mut self, key: Key) -> Option<State> {
         let until = self.reactor.now;
         let (socket, _) = self.reactor.get_mut(key)?;
-        Some(std::mem::replace(&mut socket.state, State::Lingering { until }))
+        Some(std::mem::replace(&mut socket.state, State::Lingering { until, patience: 0 }))
     }
 
     /// The same if the state is of the right sort, else nothing happens.
@@ -67,8 +64,7 @@ impl Relay {
     /// Goes on with closing.
     pub(super) fn close_further(&mut self, key: Key) {
         match self.next_step(key) {
-            Ok(Got::Some) => self.reactor.again(key),
-            Ok(Got::Dry) => {}
+            Ok(Got::Dry | Got::Some) => {}
             Ok(Got::End) | Err(_) => self.remove(key),
         }
     }
@@ -88,14 +84,16 @@ impl Relay {
         }
         if let State::Parting { .. } = socket.state {
             socket.link.stream().shutdown_write()?;
-            socket.state = State::Lingering { until: now + LINGER };
+            socket.state = State::Lingering { until: now + LINGER, patience: LINGER_BYTES };
         }
-        for _ in 0..DRAINS {
-            match socket.link.drain(desk, now)? {
-                Got::Some => {}
-                other => return Ok(other),
+        if let State::Lingering { patience, .. } = &mut socket.state {
+            while *patience > 0 {
+                match socket.link.drain(desk, now)? {
+                    (Got::Some, count) => *patience = patience.saturating_sub(count),
+                    (other, _) => return Ok(other),
+                }
             }
         }
-        Ok(Got::Some)
+        Ok(Got::End)
     }
 }

@@ -11,7 +11,7 @@ use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
 use super::throttle::and_more;
-use crate::limits::{API_CONNECTIONS, KEEP_ALIVE, REQUEST_TIME};
+use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Then, pump};
 use crate::net::reactor::Key;
@@ -118,8 +118,13 @@ impl Api {
         Self { peer, collector, phase: Phase::Reading, partial: None, asked: now, active: now }
     }
 
-    pub(super) fn deadline(&self) -> Instant {
-        self.partial.map_or(self.active + KEEP_ALIVE, |since| since + REQUEST_TIME)
+    /// `open`: the TLS handshake is done.
+    pub(super) fn deadline(&self, open: bool) -> Instant {
+        match self.partial {
+            _ if !open => self.asked + GREETING,
+            Some(since) => since + REQUEST_TIME,
+            None => self.active + KEEP_ALIVE,
+        }
     }
 
     /// No request is on its way to its answer.

@@ -160,7 +160,7 @@ impl Relay {
 
     /// Adds a connection to the reactor, in the state that `state` makes for its key.
     pub(super) fn enter(&mut self, link: Link, state: impl FnOnce(&mut Self, Key) -> Option<State>) {
-        let Ok(key) = self.reactor.add(link, State::Lingering { until: self.reactor.now }) else { return };
+        let Ok(key) = self.reactor.add(link, State::Lingering { until: self.reactor.now, patience: 0 }) else { return };
         match state(self, key) {
             Some(state) => self.set_state(key, state),
             None => drop(self.reactor.remove(key)),

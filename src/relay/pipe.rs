@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Names an open mapping until it is closed.
 pub(super) type PipeKey = usize;
 
-/// One of a pipe's agent ports: 0 is port1, 1 is port2.
+/// One of a pipe's ports: 0 is port1, 1 is port2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) pipe: PipeKey,

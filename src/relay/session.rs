@@ -6,7 +6,7 @@
 
 use super::Relay;
 use super::agents::answer_beats;
-use super::pipe::PipeKey;
+use super::pipe::{PipeKey, Place};
 use super::state::State;
 use crate::limits::HALF_CLOSED_CONTENDED;
 use crate::net::link::Fault;
@@ -85,13 +85,18 @@ impl Relay {
         if let State::HalfClosed { since, .. } = &mut destination.state {
             *since = now;
         }
-        let (pipe, side) = match &source.state {
-            State::Joined { agent, .. } => (agent.place.pipe, agent.place.side),
-            State::Served { pipe, .. } => (*pipe, 1),
+        let place = match &source.state {
+            State::Joined { agent, .. } => agent.place,
+            State::Served { pipe, .. } => Place { pipe: *pipe, side: 1 },
             _ => return,
         };
-        if let Some(pipe) = self.pipes.get_mut(pipe) {
-            pipe.count(side, payload);
+        self.count_payload(place, payload);
+    }
+
+    /// Counts payload that came in at `place` and went out on the other side.
+    pub(super) fn count_payload(&mut self, place: Place, payload: u64) {
+        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
+            pipe.count(place.side, payload);
         }
     }
 
@@ -157,7 +162,7 @@ impl Relay {
         match self.state(key) {
             Some(State::Joined { peer, .. }) => self.part(key, *peer, Some(key)),
             Some(State::Served { agent, .. } | State::HalfClosed { agent, .. }) => self.part(key, *agent, Some(key)),
-            Some(State::Free { .. }) => {
+            Some(State::Welcomed { .. } | State::Free { .. }) => {
                 self.part_with_agent(key);
                 self.remove(key);
             }

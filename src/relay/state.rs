@@ -18,6 +18,8 @@ pub(super) enum State {
     Braked { place: Place, ticket: Ticket, until: Instant },
     /// At an agent port: TLS handshake and passcode are to come.
     Greeting { place: Place, ticket: Ticket, until: Instant, offered: Vec<u8> },
+    /// An authorized agent that must have the time to read `AUTHORIZED` by itself, where there are no records.
+    Welcomed { agent: Agent, until: Instant },
     /// An authorized agent that is joined to nobody.
     Free { agent: Agent, ticket: Ticket },
     /// An authorized agent that is joined to `peer`: a user, or an agent of the other side.
@@ -34,8 +36,8 @@ pub(super) enum State {
     Delivering { since: Instant },
     /// close_notify is on its way out; FIN follows.
     Parting { since: Instant },
-    /// FIN is out; waiting for the peer's.
-    Lingering { until: Instant },
+    /// FIN is out; waiting for the peer's. `patience`: bytes that are still thrown away for it.
+    Lingering { until: Instant, patience: usize },
     /// A Controller's connection.
     Api(Api),
     /// Its other half: our own connection to the HTTP parser.
@@ -79,7 +81,8 @@ impl State {
             | Self::Greeting { until, .. }
             | Self::Silent { until, .. }
             | Self::Waiting { until, .. }
-            | Self::Lingering { until } => Some(*until),
+            | Self::Welcomed { until, .. }
+            | Self::Lingering { until, .. } => Some(*until),
             // Bytes that wait to be read count as life: it is we who do not read.
             Self::Free { .. } | Self::Joined { .. } if link.may_read() => None,
             Self::Free { .. } | Self::Joined { .. } => absence.map(|threshold| link.heard + threshold),
@@ -87,7 +90,7 @@ impl State {
             Self::Served { .. } => None,
             Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
             Self::Delivering { since } | Self::Parting { since } => Some((*since).max(link.told) + DELIVERY),
-            Self::Api(api) => Some(api.deadline()),
+            Self::Api(api) => Some(api.deadline(link.is_open())),
             // Lives and dies with its Controller's connection.
             Self::Backend(_) => None,
         }

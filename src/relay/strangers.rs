@@ -6,7 +6,9 @@ use super::Relay;
 use super::listeners::greeting;
 use super::state::{Agent, State};
 use super::throttle::and_more;
+use crate::limits::WELCOME;
 use crate::net::link::{Fault, Got};
+use crate::net::pump::send_payload;
 use crate::net::reactor::Key;
 use crate::net::wire::{AUTHORIZED, beats};
 use log::{info, warn};
@@ -15,8 +17,8 @@ use log::{info, warn};
 enum Verdict {
     /// More must come.
     Undecided,
-    /// The passcode, and so many heartbeats right behind it in the same record.
-    Right(usize),
+    /// The passcode, and what stood behind it in the same record.
+    Right(Vec<u8>),
     Wrong,
     /// It left before it was done.
     Left,
@@ -35,7 +37,7 @@ impl Relay {
     pub(super) fn greet(&mut self, key: Key) {
         match self.examine(key) {
             Ok(Verdict::Undecided) => {}
-            Ok(Verdict::Right(beats)) => self.authorize(key, beats),
+            Ok(Verdict::Right(behind)) => self.authorize(key, &behind),
             Ok(Verdict::Wrong) => self.reject(key),
             Ok(Verdict::Left) | Err(_) => self.turn_away(key),
         }
@@ -55,11 +57,11 @@ impl Relay {
         }
         loop {
             let missing = expected.saturating_sub(offered.len());
-            let mut behind = 0;
+            let mut behind = Vec::new();
             let got = socket.link.receive(missing.max(1), desk, now, |message| {
                 let (head, rest) = message.split_at(missing.min(message.len()));
                 offered.extend_from_slice(head);
-                behind = beats(rest);
+                behind.extend_from_slice(rest);
             })?;
             if offered.len() == expected {
                 return Ok(if passcode.matches(offered) { Verdict::Right(behind) } else { Verdict::Wrong });
@@ -72,7 +74,7 @@ impl Relay {
         }
     }
 
-    fn authorize(&mut self, key: Key, beats: usize) {
+    fn authorize(&mut self, key: Key, behind: &[u8]) {
         let now = self.reactor.now;
         let Some(State::Greeting { place, ticket, .. }) = self.take_state(key) else { return };
         let Some(agents) = self.agents(place) else { return };
@@ -90,19 +92,52 @@ impl Relay {
         if let (Some(unsaid), Some(socket)) = (said, self.reactor.get(key)) {
             info!("Port {port}: agent {} authorized{}", socket.link.peer, and_more(unsaid));
         }
-        let mut agent = Agent::new(place);
-        agent.owe(beats);
-        self.welcome(key, agent);
+        self.welcome(key, Agent::new(place), behind);
     }
 
-    fn welcome(&mut self, key: Key, agent: Agent) {
+    fn welcome(&mut self, key: Key, agent: Agent, behind: &[u8]) {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let sent = socket.link.send(AUTHORIZED, desk, now);
-        self.set_free(key, agent);
+        let plain = socket.link.is_plain();
+        if plain {
+            let until = now + WELCOME;
+            self.set_state(key, State::Welcomed { agent, until });
+            self.reactor.wake_by(until);
+        } else {
+            self.set_free(key, agent);
+        }
         match sent {
-            Ok(()) => self.offer(key),
+            Ok(()) if plain => {}
+            Ok(()) => {
+                self.offer(key);
+                self.hear_what_came_behind(key, behind);
+            }
             Err(_) => self.abort(key),
+        }
+    }
+
+    /// What stood in the same record as the passcode is the agent's first message.
+    fn hear_what_came_behind(&mut self, key: Key, message: &[u8]) {
+        let now = self.reactor.now;
+        let beats = beats(message);
+        let (agent, peer) = match self.reactor.get_mut(key).map(|(socket, _)| &mut socket.state) {
+            Some(State::Free { agent, .. }) => (agent, None),
+            Some(State::Joined { agent, peer }) => (agent, Some(*peer)),
+            _ => return,
+        };
+        agent.owe(beats);
+        let place = agent.place;
+        match peer {
+            _ if beats > 0 || message.is_empty() => {}
+            None => self.count_discarded(place, message.len() as u64),
+            Some(peer) => {
+                self.count_payload(place, message.len() as u64);
+                let Some((socket, desk)) = self.reactor.get_mut(peer) else { return };
+                if send_payload(&mut socket.link, message, desk, now).is_err() {
+                    self.abort(peer);
+                }
+            }
         }
     }
 
