@@ -90,6 +90,7 @@ impl Config {
             ("apiport", self.api_port != new.api_port),
             ("connections", self.connections != new.connections),
             ("buffers", self.buffers != new.buffers),
+            ("logfile", self.log_file != new.log_file),
         ]
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))
@@ -97,8 +98,9 @@ impl Config {
     }
 }
 
-/// `Path::parent` of a bare file name is the empty path, which joins well but does not open.
-fn folder_of(file: &Path) -> &Path {
+/// The folder that `file` stands in. `Path::parent` of a bare file name is the empty path, which joins well but does
+/// not open.
+pub fn folder_of(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

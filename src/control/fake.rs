@@ -59,6 +59,7 @@ impl FakeLoop {
                 Command::Status { id, reply } => {
                     let _ = reply.send(self.status(&id));
                 }
+                Command::Reload { .. } => {}
                 Command::Stop => self.world().stopped = true,
             }
         }
