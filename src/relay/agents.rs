@@ -34,9 +34,28 @@ impl Relay {
 
     /// It has had the time to read `AUTHORIZED`.
     pub(super) fn has_been_welcomed(&mut self, key: Key) {
-        let Some(State::Welcomed { agent, .. }) = self.take_state(key) else { return };
-        self.set_free(key, agent);
-        self.offer(key);
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        match &mut socket.state {
+            State::Free { agent, .. } => {
+                agent.welcome = None;
+                self.offer(key);
+            }
+            State::Joined { agent, .. } => {
+                agent.welcome = None;
+                self.reactor.again(key);
+            }
+            _ => {}
+        }
+    }
+
+    /// It must read `AUTHORIZED` by itself: nothing may follow yet.
+    pub(super) fn is_being_welcomed(&self, key: Key) -> bool {
+        self.state(key).and_then(State::agent).is_some_and(|agent| agent.welcome.is_some())
+    }
+
+    /// The agent that has been free longest, and is not stuck.
+    pub(super) fn first_free(&self, agents: &Agents) -> Option<Key> {
+        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(|socket| socket.link.is_flushed()))
     }
 
     /// Finds somebody to join a free agent to.
@@ -59,7 +78,7 @@ impl Relay {
     /// Joins the free agents of both sides of a private pipe, those that have been free longest first.
     fn join_sides(&mut self, pipe: usize) {
         while let Some(Ends::Private([one, two])) = self.pipes.get(pipe).map(|pipe| &pipe.ends) {
-            let (Some(left), Some(right)) = (one.free.first(), two.free.first()) else { return };
+            let (Some(left), Some(right)) = (self.first_free(one), self.first_free(two)) else { return };
             self.join(left, right);
             self.join(right, left);
             self.reactor.again(left);
@@ -115,15 +134,9 @@ impl Relay {
 
     /// A free agent leaves, or is sent away with a proper end.
     pub(super) fn part_with_agent(&mut self, key: Key) {
-        let (agent, ticket) = match self.take_state(key) {
-            Some(State::Free { agent, ticket }) => (agent, Some(ticket)),
-            Some(State::Welcomed { agent, .. }) => (agent, None),
-            _ => return,
-        };
+        let Some(State::Free { agent, ticket }) = self.take_state(key) else { return };
         if let Some(agents) = self.agents(agent.place) {
-            if let Some(ticket) = ticket {
-                agents.free.leave(ticket);
-            }
+            agents.free.leave(ticket);
             agents.authorized -= 1;
         }
         self.close(key);

@@ -6,9 +6,9 @@
 //! The life of a connection, and the file that knows it:
 //!
 //! ```text
-//! agent:  accepted -> Braked? -> Greeting -> Welcomed? -> Free -> Joined -> closing   (strangers, agents, session)
-//! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing           (users, session)
-//! closing: Delivering -> Parting -> Lingering -> gone                                  (closing)
+//! agent:  accepted -> Braked? -> Greeting -> Free -> Joined -> closing   (strangers, agents, session)
+//! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing (users, session)
+//! closing: Delivering -> Parting -> Lingering -> gone                       (closing)
 //! ```
 
 pub mod command;
@@ -156,7 +156,7 @@ impl Relay {
     fn work(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
         match socket.state {
-            State::Braked { .. } | State::Welcomed { .. } => {}
+            State::Braked { .. } => {}
             State::Greeting { .. } => self.greet(key),
             State::Free { .. } => self.attend(key),
             State::Joined { peer, .. } => self.relay(key, peer),
@@ -186,7 +186,7 @@ impl Relay {
             match socket.state {
                 State::Braked { .. } => self.release_brake(key),
                 State::Greeting { .. } => self.turn_away(key),
-                State::Welcomed { .. } => self.has_been_welcomed(key),
+                State::Free { .. } | State::Joined { .. } if self.is_being_welcomed(key) => self.has_been_welcomed(key),
                 State::Free { .. } | State::Joined { .. } => self.absent(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
                 State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
@@ -197,12 +197,10 @@ impl Relay {
     }
 
     fn deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
-        let absence = match state {
-            State::Free { agent, .. } | State::Joined { agent, .. } => {
-                self.pipes.get(agent.place.pipe).and_then(|pipe| pipe.absence(agent.place.side))
-            }
-            _ => None,
-        };
+        let absence = state.agent().and_then(|agent| {
+            let pipe = self.pipes.get(agent.place.pipe)?;
+            pipe.absence(agent.place.side)
+        });
         let patience = match state {
             State::HalfClosed { pipe, .. } => self.patience(*pipe),
             _ => HALF_CLOSED,
@@ -273,7 +271,7 @@ impl Relay {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
                 State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. } => self.reactor.again(key),
-                State::Welcomed { .. } | State::Free { .. } => self.part_with_agent(key),
+                State::Free { .. } => self.part_with_agent(key),
                 State::Api(_) | State::Backend(_) => {}
                 State::Delivering { .. } | State::Parting { .. } | State::Lingering { .. } => {}
                 State::Braked { .. } | State::Greeting { .. } => self.turn_away(key),

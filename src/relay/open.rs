@@ -108,9 +108,7 @@ impl State {
     fn pipe(&self) -> Option<PipeKey> {
         match self {
             Self::Braked { place, .. } | Self::Greeting { place, .. } => Some(place.pipe),
-            Self::Welcomed { agent, .. } | Self::Free { agent, .. } | Self::Joined { agent, .. } => {
-                Some(agent.place.pipe)
-            }
+            Self::Free { agent, .. } | Self::Joined { agent, .. } => Some(agent.place.pipe),
             Self::Silent { pipe, .. }
             | Self::Waiting { pipe, .. }
             | Self::Served { pipe, .. }

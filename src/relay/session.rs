@@ -49,6 +49,9 @@ impl Relay {
     /// One direction, one turn.
     fn pass_on(&mut self, from: Key, to: Key) -> Direction {
         let now = self.reactor.now;
+        if self.is_being_welcomed(to) {
+            return Direction::Open;
+        }
         // Before more payload: with a busy pipe there is hardly ever another moment.
         if self.answer_owed(to).is_err() {
             return Direction::Broken(to);
@@ -162,7 +165,7 @@ impl Relay {
         match self.state(key) {
             Some(State::Joined { peer, .. }) => self.part(key, *peer, Some(key)),
             Some(State::Served { agent, .. } | State::HalfClosed { agent, .. }) => self.part(key, *agent, Some(key)),
-            Some(State::Welcomed { .. } | State::Free { .. }) => {
+            Some(State::Free { .. }) => {
                 self.part_with_agent(key);
                 self.remove(key);
             }

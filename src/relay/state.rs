@@ -18,8 +18,6 @@ pub(super) enum State {
     Braked { place: Place, ticket: Ticket, until: Instant },
     /// At an agent port: TLS handshake and passcode are to come.
     Greeting { place: Place, ticket: Ticket, until: Instant, offered: Vec<u8> },
-    /// An authorized agent that must have the time to read `AUTHORIZED` by itself, where there are no records.
-    Welcomed { agent: Agent, until: Instant },
     /// An authorized agent that is joined to nobody.
     Free { agent: Agent, ticket: Ticket },
     /// An authorized agent that is joined to `peer`: a user, or an agent of the other side.
@@ -50,11 +48,13 @@ pub(super) struct Agent {
     pub(super) place: Place,
     /// Heartbeats that are to be answered when there is room.
     pub(super) owed: u8,
+    /// Without records, nothing may follow `AUTHORIZED` before then: it must be read by itself.
+    pub(super) welcome: Option<Instant>,
 }
 
 impl Agent {
     pub(super) fn new(place: Place) -> Self {
-        Self { place, owed: 0 }
+        Self { place, owed: 0, welcome: None }
     }
 
     pub(super) fn owe(&mut self, beats: usize) {
@@ -64,12 +64,17 @@ impl Agent {
 }
 
 impl State {
+    /// The authorized agent that this is.
+    pub(super) fn agent(&self) -> Option<&Agent> {
+        match self {
+            Self::Free { agent, .. } | Self::Joined { agent, .. } => Some(agent),
+            _ => None,
+        }
+    }
+
     /// What the pump has to know of this end.
     pub(super) fn end(&self) -> End {
-        match self {
-            Self::Joined { .. } | Self::Free { .. } => End::Wire,
-            _ => End::Open,
-        }
+        if self.agent().is_some() { End::Wire } else { End::Open }
     }
 
     /// When the connection has outstayed its state. `None`: never, or what ends it is an event.
@@ -81,8 +86,9 @@ impl State {
             | Self::Greeting { until, .. }
             | Self::Silent { until, .. }
             | Self::Waiting { until, .. }
-            | Self::Welcomed { until, .. }
             | Self::Lingering { until, .. } => Some(*until),
+            Self::Free { agent: Agent { welcome: Some(until), .. }, .. }
+            | Self::Joined { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
             // Bytes that wait to be read count as life: it is we who do not read.
             Self::Free { .. } | Self::Joined { .. } if link.may_read() => None,
             Self::Free { .. } | Self::Joined { .. } => absence.map(|threshold| link.heard + threshold),

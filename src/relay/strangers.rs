@@ -95,20 +95,16 @@ impl Relay {
         self.welcome(key, Agent::new(place), behind);
     }
 
-    fn welcome(&mut self, key: Key, agent: Agent, behind: &[u8]) {
+    fn welcome(&mut self, key: Key, mut agent: Agent, behind: &[u8]) {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let sent = socket.link.send(AUTHORIZED, desk, now);
-        let plain = socket.link.is_plain();
-        if plain {
-            let until = now + WELCOME;
-            self.set_state(key, State::Welcomed { agent, until });
-            self.reactor.wake_by(until);
-        } else {
-            self.set_free(key, agent);
+        if socket.link.is_plain() {
+            agent.welcome = Some(now + WELCOME);
+            self.reactor.wake_by(now + WELCOME);
         }
+        self.set_free(key, agent);
         match sent {
-            Ok(()) if plain => {}
             Ok(()) => {
                 self.offer(key);
                 self.hear_what_came_behind(key, behind);

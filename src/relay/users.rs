@@ -4,7 +4,7 @@
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer.
 
 use super::Relay;
-use super::pipe::{PipeKey, Users};
+use super::pipe::{Ends, PipeKey, Users};
 use super::state::State;
 use super::throttle::and_more;
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT};
@@ -30,7 +30,7 @@ impl Relay {
             Err(e) => Err(e),
         };
         match asks {
-            Ok(Got::Some) => match self.available_agent(pipe) {
+            Ok(Got::Some) => match self.agent_for(pipe) {
                 Some(agent) => self.try_join(key, agent, pipe),
                 None => self.wait_for_agent(key),
             },
@@ -39,10 +39,12 @@ impl Relay {
         }
     }
 
-    /// The agent that has been free longest and takes bytes.
-    fn available_agent(&mut self, pipe: PipeKey) -> Option<Key> {
-        let agents = self.pipes.get_mut(pipe)?.agents(0)?;
-        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(|socket| socket.link.is_flushed()))
+    /// The agent that has been free longest, if it may be sent something.
+    fn agent_for(&self, pipe: PipeKey) -> Option<Key> {
+        match &self.pipes.get(pipe)?.ends {
+            Ends::Public { agents, .. } => self.first_free(agents).filter(|&agent| !self.is_being_welcomed(agent)),
+            Ends::Private(_) => None,
+        }
     }
 
     /// Hands the user's first bytes to the agent. Only if there were any are the two joined.

@@ -29,14 +29,30 @@ fn a_passcode_may_come_byte_by_byte() {
 }
 
 #[test]
-fn payload_that_runs_together_with_the_passcode_is_payload() {
+fn what_comes_right_behind_the_passcode_is_not_lost() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_private(1);
-        let listening = daemon.agent_on(&mapping, 1);
+        let passcode = mapping.passcodes[0].as_bytes();
+        for messages in [vec![&[passcode, b"payload"].concat()[..]], vec![passcode, b"payload"]] {
+            let listening = daemon.agent_on(&mapping, 1);
+            let hasty = daemon.stranger(&mapping, 0);
+            messages.iter().for_each(|message| hasty.send(message));
+            hasty.expect_message(b"AUTHORIZED");
+            listening.expect(b"payload");
+            drop(hasty);
+            listening.expect_end();
+        }
+    });
+}
+
+#[test]
+fn a_heartbeat_in_the_same_message_as_the_passcode_is_answered() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
         let hasty = daemon.stranger(&mapping, 0);
-        hasty.send(format!("{}payload", mapping.passcodes[0]).as_bytes());
+        hasty.send(format!("{}BEAT", mapping.passcodes[0]).as_bytes());
         hasty.expect_message(b"AUTHORIZED");
-        listening.expect(b"payload");
+        hasty.expect_message(b"BEAT");
     });
 }
 

@@ -1,6 +1,8 @@
 //! Much at once: both directions busy, many users, slow readers, and what that costs in memory.
 
-use crate::harness::{Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Setup, in_both_modes, public_mapping};
+use crate::harness::{
+    Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Setup, for_both_modes, in_both_modes, join, public_mapping,
+};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,9 +66,8 @@ fn adding_and_removing_mappings_does_not_disturb_others() {
 }
 
 /// An agent that answers its user with twice what it was asked for, and comes back until told to stop.
-fn echo_twice(daemon: &Daemon, mapping: &Mapping, running: &AtomicBool) {
+fn echo_twice(mut agent: Peer, daemon: &Daemon, mapping: &Mapping, running: &AtomicBool) {
     while running.load(Ordering::Relaxed) {
-        let agent = daemon.agent(mapping);
         loop {
             match agent.hear(Duration::from_millis(100)) {
                 Heard::Message(bytes) => {
@@ -77,6 +78,7 @@ fn echo_twice(daemon: &Daemon, mapping: &Mapping, running: &AtomicBool) {
                 Heard::Silence => return,
             }
         }
+        agent = daemon.agent(mapping);
     }
 }
 
@@ -87,11 +89,12 @@ fn five_hundred_users_share_fifty_agents() {
         let users = if daemon.mode == Mode::Plain { 500 } else { 250 };
         let running = AtomicBool::new(true);
         let next = AtomicUsize::new(0);
+        let first: Vec<Peer> = (0..50).map(|_| daemon.agent(&mapping)).collect();
         thread::scope(|scope| {
-            for _ in 0..50 {
-                scope.spawn(|| echo_twice(daemon, &mapping, &running));
+            for agent in first {
+                scope.spawn(|| echo_twice(agent, daemon, &mapping, &running));
             }
-            let crowd: Vec<_> = (0..60)
+            let crowd: Vec<_> = (0..50)
                 .map(|_| {
                     scope.spawn(|| {
                         while next.fetch_add(1, Ordering::Relaxed) < users {
@@ -116,7 +119,15 @@ fn ask_one_question(daemon: &Daemon, mapping: &Mapping, seed: u64) {
 
 /// Joins `count` users that never read to agents that send until nobody takes any more.
 fn stalled_downloads(daemon: &Daemon, mapping: &Mapping, count: usize) -> Vec<(Peer, Peer)> {
-    let pairs: Vec<_> = (0..count).map(|_| daemon.narrow_pair(mapping)).collect();
+    let connect = |port| daemon.dial(port).small_buffers().connect().expect("a connection");
+    let agents: Vec<Peer> = (0..count).map(|_| connect(mapping.ports[0])).collect();
+    agents.iter().for_each(|agent| agent.authorize(mapping, 0));
+    let pair = |agent| {
+        let user = connect(mapping.ports[1]);
+        join(&agent, &user); // whoever was authorized first is free longest
+        (agent, user)
+    };
+    let pairs: Vec<_> = agents.into_iter().map(pair).collect();
     thread::scope(|scope| {
         for (agent, _) in &pairs {
             scope.spawn(|| Payload::new(9).send_until_stalled(agent, 32 * MIB));
@@ -144,20 +155,16 @@ fn stalled_downloads_do_not_slow_another_one() {
 
 #[test]
 fn slow_readers_cost_no_more_than_the_buffers() {
-    thread::scope(|scope| {
-        for mode in [Mode::Plain, Mode::Tls] {
-            scope.spawn(move || {
-                let daemon = Setup::new(mode).set("buffers", 32).start();
-                let mapping = daemon.add(&public_mapping(100, 0));
-                drop(daemon.pair(&mapping)); // what is allocated once is there
-                let before = daemon.resident_kib();
-                let stalled = stalled_downloads(&daemon, &mapping, 96);
-                let grown = daemon.resident_kib().saturating_sub(before);
-                // 32 buffers of 64 KiB, and 192 connections of up to 24 KiB in a debug build.
-                assert!(grown < 32 * 64 + 192 * 24, "{grown} KiB more for 96 stalled downloads");
-                drop(stalled);
-            });
-        }
+    for_both_modes(|mode| {
+        let daemon = Setup::new(mode).set("buffers", 32).start();
+        let mapping = daemon.add(&public_mapping(100, 0));
+        drop(daemon.pair(&mapping)); // what is allocated once is there
+        let before = daemon.resident_kib();
+        let stalled = stalled_downloads(&daemon, &mapping, 96);
+        let grown = daemon.resident_kib().saturating_sub(before);
+        // 32 buffers of 64 KiB, and 192 connections of up to 24 KiB in a debug build.
+        assert!(grown < 32 * 64 + 192 * 24, "{grown} KiB more for 96 stalled downloads");
+        drop(stalled);
     });
 }
 

@@ -12,9 +12,11 @@ fn an_idle_user_holds_no_agent() {
         let mapping = daemon.add_public(1);
         let agent = daemon.agent(&mapping);
         let idle: Vec<Peer> = (0..5).map(|_| daemon.user(&mapping)).collect();
-        join(&agent, &daemon.user(&mapping));
+        let served = daemon.user(&mapping);
+        join(&agent, &served);
         idle[0].expect_silence();
-        agent.expect_end(); // its user is gone: it was dropped above
+        served.reset();
+        agent.expect_end();
         join(&daemon.agent(&mapping), &idle[4]);
     });
 }

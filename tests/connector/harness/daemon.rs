@@ -21,19 +21,19 @@ pub enum Mode {
 }
 
 /// Runs a test in both modes side by side, each with a daemon of its own.
-pub fn in_both_modes(test: impl Fn(&Daemon) + Sync) {
+pub fn in_both_modes(test: impl Fn(&mut Daemon) + Sync) {
+    for_both_modes(|mode| test(&mut Setup::new(mode).start()));
+}
+
+/// Like [`in_both_modes`], for a test that starts its daemon itself.
+pub fn for_both_modes(test: impl Fn(Mode) + Sync) {
     thread::scope(|scope| {
         for mode in [Mode::Plain, Mode::Tls] {
             let test = &test;
             let thread = thread::Builder::new().name(format!("{mode:?}"));
-            thread.spawn_scoped(scope, move || in_mode(mode, test)).expect("a thread");
+            thread.spawn_scoped(scope, move || test(mode)).expect("a thread");
         }
     });
-}
-
-/// Runs a test in one mode.
-pub fn in_mode(mode: Mode, test: impl Fn(&Daemon)) {
-    test(&Setup::new(mode).start());
 }
 
 /// What a daemon is started with.

@@ -14,7 +14,7 @@ mod process;
 
 pub use certificates::{Certificate, chain_of_two, test_certificate};
 pub use controller::{Answer, Controller, form, post, request};
-pub use daemon::{Daemon, Mode, Setup, in_both_modes};
+pub use daemon::{Daemon, Mode, Setup, for_both_modes, in_both_modes};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use payload::Payload;
 pub use peer::{Heard, Peer};

@@ -6,6 +6,7 @@
 use super::{PATIENCE, SILENCE};
 use rustls::{ClientConfig, ClientConnection};
 use socket2::{Domain, SockAddr, Socket, Type};
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -79,13 +80,26 @@ impl Dial {
 }
 
 /// What was heard.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum Heard {
     /// One TLS record, or what one read gave.
     Message(Vec<u8>),
     Ended(End),
     /// Nothing within the time given.
     Silence,
+}
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(bytes) => {
+                let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(100)]);
+                write!(f, "a message of {} bytes, {begin:?}", bytes.len())
+            }
+            Self::Ended(end) => write!(f, "the end ({end:?})"),
+            Self::Silence => f.write_str("nothing"),
+        }
+    }
 }
 
 /// How a connection ended.
@@ -183,9 +197,14 @@ impl Peer {
 
     /// Waits for the next message or the end, at most `patience`.
     pub fn hear(&self, patience: Duration) -> Heard {
+        self.hear_up_to(64 * 1024, patience)
+    }
+
+    /// Like [`Peer::hear`]; over plain TCP, which has no boundaries, what is behind `most` bytes is left for later.
+    fn hear_up_to(&self, most: usize, patience: Duration) -> Heard {
         let deadline = Instant::now() + patience;
         if self.tls.is_none() {
-            let mut bytes = vec![0; 64 * 1024];
+            let mut bytes = vec![0; most];
             return match self.read(&mut bytes, deadline) {
                 Ok(Some(0)) => Heard::Ended(End::Clean),
                 Ok(Some(read)) => {
@@ -238,13 +257,15 @@ impl Peer {
     }
 
     fn read(&self, bytes: &mut [u8], deadline: Instant) -> io::Result<Option<usize>> {
-        let Some(left) = time_left(deadline) else { return Ok(None) };
-        self.socket.set_read_timeout(Some(left))?;
-        match (&self.socket).read(bytes) {
-            Ok(read) => Ok(Some(read)),
-            Err(error) if is_timeout(&error) => Ok(None),
-            Err(error) => Err(error),
+        while let Some(left) = time_left(deadline) {
+            self.socket.set_read_timeout(Some(left))?;
+            match (&self.socket).read(bytes) {
+                Ok(read) => return Ok(Some(read)),
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(None)
     }
 
     /// The next message, which must come.
@@ -256,11 +277,11 @@ impl Peer {
         }
     }
 
-    /// Exactly this as the next message. Over plain TCP only for what nothing else runs together with.
+    /// Exactly this as the next message. What is behind it over plain TCP is left for later.
     #[track_caller]
     pub fn expect_message(&self, expected: &[u8]) {
-        let heard = self.hear(PATIENCE);
-        assert_eq!(heard, Heard::Message(expected.to_vec()), "expected {:?}", String::from_utf8_lossy(expected));
+        let heard = self.hear_up_to(expected.len(), PATIENCE);
+        assert_eq!(heard, Heard::Message(expected.to_vec()));
     }
 
     /// Exactly these bytes next, in whatever pieces.
@@ -268,7 +289,7 @@ impl Peer {
     pub fn expect(&self, expected: &[u8]) {
         let mut got = Vec::new();
         while got.len() < expected.len() {
-            match self.hear(PATIENCE) {
+            match self.hear_up_to(expected.len() - got.len(), PATIENCE) {
                 Heard::Message(bytes) => got.extend(bytes),
                 other => panic!("{other:?} after {} of {} bytes", got.len(), expected.len()),
             }
