@@ -7,7 +7,8 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | what a daemon is told | [`config`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`] |
+//! | what a daemon is told | [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`] |
+//! | what a daemon says | [`logging`], [`failure`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
 //! | the control thread | [`control`] |

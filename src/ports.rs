@@ -3,6 +3,8 @@
 //! The control thread owns the [`Ports`]. It knows nothing of sockets: whether a port binds is
 //! found out by the event loop, and a port that does not is given back like any other.
 
+pub mod ephemeral;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeInclusive;

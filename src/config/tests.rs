@@ -72,7 +72,7 @@ fn a_missing_file_is_named() {
 #[test]
 fn keys_that_need_a_restart_are_named() {
     let old = parse(r#"{"ports": ["6000"], "apiport": 1, "buffers": 2, "controllers": ["::1"]}"#).unwrap();
-    let new = parse(r#"{"ports": ["7000"], "apiport": 2, "dev": true}"#).unwrap();
-    assert_eq!(old.needs_restart(&new), ["dev", "apiport", "buffers"]);
+    let new = parse(r#"{"ports": ["7000"], "apiport": 2, "dev": true, "logfile": "log"}"#).unwrap();
+    assert_eq!(old.needs_restart(&new), ["dev", "apiport", "buffers", "logfile"]);
     assert_eq!(old.needs_restart(&old), [""; 0]);
 }

@@ -43,11 +43,20 @@ impl Registry {
 
     /// Opens what is in the list. What cannot be opened now stays, and the loop goes on trying.
     pub fn restore(&self) -> Result<(), Gone> {
+        /// More lines than this about the same trouble help nobody.
+        const LINES: usize = 20;
+        let mut failed = 0;
         for mapping in self.mappings.values() {
             for OpenError { port, cause } in self.relay.restore(mapping)? {
-                let id = &mapping.id;
-                warn!("mapping {id}: port {port} could not be bound ({cause}), it stays inactive until it can");
+                failed += 1;
+                if failed <= LINES {
+                    let id = &mapping.id;
+                    warn!("mapping {id}: port {port} could not be bound ({cause}), it stays inactive until it can");
+                }
             }
+        }
+        if failed > LINES {
+            warn!("{} more ports could not be bound", failed - LINES);
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ mod open;
 mod pipe;
 mod queue;
 mod refusal;
-mod request;
+pub(crate) mod request;
 pub mod seal;
 mod session;
 mod state;

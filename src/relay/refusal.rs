@@ -49,12 +49,12 @@ impl Refusal {
         Self::new(Status::TimedOut, format!("the request was not complete within {seconds} s"))
     }
 
-    /// The HTTP status.
+    #[cfg(test)]
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// For the log, one line.
+    #[cfg(test)]
     pub fn reason(&self) -> &str {
         &self.reason
     }

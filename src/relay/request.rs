@@ -7,7 +7,9 @@
 //! [`seal`](super::seal)). What is not understood is refused.
 //!
 //! Each rewritten request says `Connection: close`, because it is made for a private connection of
-//! its own: where its answer ends is then plain, and no answer can wait behind another's.
+//! its own, whatever the client's connection goes on to do. Where its answer ends is then plain, and
+//! no answer waits behind another's. It is also the only way to be served for sure: of many connections
+//! that come at once, tiny_http queues most behind the first few for as long as those stay open.
 
 mod chunked;
 mod head;

@@ -71,7 +71,6 @@ const DIFFERENCES: &[(&str, Ours, &str)] = &[
     ("86-duplicate-mapping-param", Refused(400), "a status code; the first one counts, as ever"),
     ("87-bad-percent", Refused(400), "an answer instead of a closed connection"),
     ("88-type-uppercase", Refused(400), "a status code"),
-    ("89-json-trailing-garbage", Refused(400), "what is behind the object is a mistake of the caller"),
 ];
 
 /// The keys of a JSON object in the order in which they came.
