@@ -24,6 +24,7 @@ use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::limits::{API_CONNECTIONS, BUFFERS};
 use crate::logging::{self, Logging};
+use crate::ports::ephemeral;
 use crate::relay::command::{Gone, Handle};
 use crate::relay::{self, Front, Relay, Sign};
 use crate::store::{FILE_NAME, Store};
@@ -111,6 +112,9 @@ impl Daemon {
         let (mut relay, handle) =
             Relay::new(setup).map_err(|cause| StartError::Api { port: config.api_port, cause })?;
         info!("{}", summary(&config, connections, buffers));
+        if let Some(warning) = ephemeral::warning(&config.ports) {
+            warn!("{warning}");
+        }
         let (control, reloads) = channel();
         let (relay_handle, started, watch) = (handle.clone(), config.clone(), supervisor.clone());
         let reloader = Reloader { started, relay: relay_handle.clone(), control, supervisor: watch.clone() };

@@ -9,6 +9,7 @@ use crate::exit;
 use crate::mapping::Mapping;
 use crate::net::expiry::Expiry;
 use crate::net::{certificate, tcp};
+use crate::ports::ephemeral;
 use crate::store;
 use argh::FromArgs;
 use std::io::ErrorKind;
@@ -61,6 +62,7 @@ fn look_at_all(config: &Config, pid_file: &Path) -> Vec<Look> {
     let settings = config.file.display();
     let mut looks =
         vec![Look::Good(format!("{settings}: good, {mode} mode, {} ports for mappings", config.ports.len()))];
+    looks.extend(ephemeral::warning(&config.ports).map(Look::Note));
     if !config.dev {
         looks.extend(look_at_certificate(config));
     }
