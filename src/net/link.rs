@@ -211,8 +211,11 @@ impl Link {
 
     fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
         let full = |_| Fault::Io(io::Error::new(ErrorKind::OutOfMemory, "no relay buffer is free"));
-        self.outbox.append(bytes, pool).map_err(full)?;
-        self.flush(pool, now)?;
+        // A buffer is only wanted for what the kernel does not take: small answers go out even when all are in use.
+        let sent = if self.flush(pool, now)? { self.write_through(bytes, now)? } else { 0 };
+        if sent < bytes.len() {
+            self.outbox.append(&bytes[sent..], pool).map_err(full)?;
+        }
         Ok(())
     }
 
@@ -242,7 +245,7 @@ impl Link {
             return Ok(true);
         }
         match self.records(desk, now, |_, _| Flow::Stop)? {
-            Got::End if !self.is_open() => Err(ErrorKind::UnexpectedEof.into()).map_err(Fault::Io),
+            Got::End if !self.is_open() => Err(Fault::Io(ErrorKind::UnexpectedEof.into())),
             _ => Ok(self.is_open()),
         }
     }
@@ -315,7 +318,7 @@ impl Link {
     }
 
     /// `None`: nothing there. `Some(0)`: the end.
-    fn look(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(super) fn look(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match self.stream.peek(buf) {
                 Ok(count) => return Ok(Some(count)),
@@ -360,9 +363,8 @@ impl Link {
         let (used, taken) = self.take_records(seen, desk, &mut each);
         let stopped = matches!(taken, Ok(Step::Stopped));
         self.inbox = lease.keep(&desk.scratch[used..seen], stopped, &mut desk.pool);
-        if used > 0 && !taking {
-            self.heard = now;
-            self.stream.discard(used, &mut desk.nowhere)?;
+        if !taking {
+            self.dismiss(used, &mut desk.nowhere, now)?;
         }
         let sent = self.send_reply(desk, now);
         let (step, (got, _)) = (taken?, gathered?);
@@ -425,12 +427,25 @@ impl Link {
         }
     }
 
+    /// Takes bytes from the kernel that have been looked at and dealt with.
+    pub(super) fn dismiss(&mut self, count: usize, nowhere: &mut Vec<u8>, now: Instant) -> io::Result<()> {
+        if count > 0 {
+            self.heard = now;
+            let gone = self.stream.discard(count, nowhere)?;
+            debug_assert_eq!(gone, count);
+        }
+        Ok(())
+    }
+
     /// Writes plain bytes past the outbox, as many as the kernel takes.
-    pub fn write_through(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write_through(&mut self, bytes: &[u8], now: Instant) -> io::Result<usize> {
         let mut sent = 0;
         while self.ready.writable && sent < bytes.len() {
             match self.stream.write(&bytes[sent..]) {
-                Ok(count) => sent += count,
+                Ok(count) => {
+                    sent += count;
+                    self.told = now;
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.ready.writable = false,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),

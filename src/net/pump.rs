@@ -16,6 +16,7 @@ use super::link::{Fault, Flow, Got, Link, Transport};
 use super::outbox::{NoRoom, Outbox};
 use super::tls::{MAX_MESSAGE, MAX_SEALED, Tls};
 use super::wire;
+use std::io::ErrorKind;
 use std::time::Instant;
 
 /// Chunks that one call moves at most, so that a busy pipe does not starve the others.
@@ -80,7 +81,7 @@ pub fn pump(from: (&mut Link, End), to: (&mut Link, End), desk: &mut Desk, now: 
         }
         let mut tally = Tally { end: source_end, shield: destination_end == End::Wire, payload: 0, beats: 0 };
         let chunk = match (&source.transport, &mut destination.transport) {
-            (Transport::Plain, Transport::Plain) => copy(source, &mut destination.outbox, &mut tally, desk, now),
+            (Transport::Plain, Transport::Plain) => copy(source, destination, &mut tally, desk, now),
             (Transport::Plain, Transport::Tls(tls)) => {
                 seal(source, tls, &mut destination.outbox, &mut tally, desk, now)
             }
@@ -91,6 +92,7 @@ pub fn pump(from: (&mut Link, End), to: (&mut Link, End), desk: &mut Desk, now: 
         match chunk? {
             Chunk::Read(Got::Some) => {}
             Chunk::Starved => return Ok(Pumped { then: Then::Starved, ..done }),
+            Chunk::Blocked => return Ok(Pumped { then: Then::Full, ..done }),
             Chunk::Read(got) => {
                 destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
                 let then = if got == Got::End { Then::Ended } else { Then::Dry };
@@ -104,7 +106,10 @@ pub fn pump(from: (&mut Link, End), to: (&mut Link, End), desk: &mut Desk, now: 
 
 enum Chunk {
     Read(Got),
+    /// No buffer.
     Starved,
+    /// The destination takes no more now.
+    Blocked,
 }
 
 /// Tells heartbeats from payload, and counts both.
@@ -129,12 +134,13 @@ impl Tally {
 
 fn copy(
     source: &mut Link,
-    outbox: &mut Outbox,
+    destination: &mut Link,
     tally: &mut Tally,
     desk: &mut Desk,
     now: Instant,
 ) -> Result<Chunk, Fail> {
-    let Ok(room) = outbox.room(&mut desk.pool) else { return Ok(Chunk::Starved) };
+    let outbox = &mut destination.outbox;
+    let Ok(room) = outbox.room(&mut desk.pool) else { return hand_over(source, destination, tally, desk, now) };
     let read = source.read(room, now);
     let count = match &read {
         Ok((_, count)) if tally.admit(&room[..*count]) => *count,
@@ -142,6 +148,34 @@ fn copy(
     };
     outbox.filled(count, &mut desk.pool);
     read.map(|(got, _)| Chunk::Read(got)).map_err(|e| Fail::Source(e.into()))
+}
+
+/// [`copy`] without a buffer: only what the destination takes at once is taken from the source.
+///
+/// A call more a chunk, and bytes that are not taken are copied again later; but readers that hold all buffers
+/// cannot stop the others.
+fn hand_over(
+    source: &mut Link,
+    destination: &mut Link,
+    tally: &mut Tally,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Chunk, Fail> {
+    let seen = match source.look(&mut desk.scratch) {
+        Ok(None) => return Ok(Chunk::Read(Got::Dry)),
+        Ok(Some(0)) => return Ok(Chunk::Read(Got::End)),
+        Ok(Some(seen)) => seen,
+        Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(Chunk::Starved),
+        Err(e) => return Err(Fail::Source(e.into())),
+    };
+    let bytes = &desk.scratch[..seen];
+    let taken = match tally.end == End::Wire && wire::beats(bytes) > 0 {
+        true => seen,
+        false => destination.write_through(bytes, now).map_err(|e| Fail::Destination(e.into()))?,
+    };
+    tally.admit(&bytes[..taken]);
+    source.dismiss(taken, &mut desk.nowhere, now).map_err(|e| Fail::Source(e.into()))?;
+    Ok(if taken == seen { Chunk::Read(Got::Some) } else { Chunk::Blocked })
 }
 
 fn seal(

@@ -171,10 +171,6 @@ fn listen_to(
 /// Answers heartbeats, each by a write of its own, and only when nothing else is on its way out.
 pub(super) fn answer_beats(link: &mut Link, agent: &mut Agent, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
     while agent.owed > 0 && link.flush(&mut desk.pool, now)? {
-        if desk.pool.available() == 0 {
-            // Answered when a buffer is free; the agent asks again anyway.
-            return Ok(());
-        }
         link.send(BEAT, desk, now)?;
         agent.owed -= 1;
     }

@@ -37,7 +37,7 @@ pub(super) enum State {
     /// FIN is out; waiting for the peer's. `patience`: bytes that are still thrown away for it.
     Lingering { until: Instant, patience: usize },
     /// A Controller's connection.
-    Api(Api),
+    Api(Box<Api>),
     /// Its other half: our own connection to the HTTP parser.
     Backend(Backend),
 }

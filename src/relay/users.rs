@@ -82,6 +82,10 @@ impl Relay {
             pipe.count(1, payload);
             if let Some(users) = pipe.users() {
                 users.joined += 1;
+                if let Some(next) = users.next_waiting() {
+                    // There may be another agent, for whom nobody was called.
+                    self.reactor.again(next);
+                }
             }
         }
     }

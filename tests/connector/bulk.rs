@@ -120,8 +120,12 @@ fn ask_one_question(daemon: &Daemon, mapping: &Mapping, seed: u64) {
 /// Joins `count` users that never read to agents that send until nobody takes any more.
 fn stalled_downloads(daemon: &Daemon, mapping: &Mapping, count: usize) -> Vec<(Peer, Peer)> {
     let connect = |port| daemon.dial(port).small_buffers().connect().expect("a connection");
-    let agents: Vec<Peer> = (0..count).map(|_| connect(mapping.ports[0])).collect();
-    agents.iter().for_each(|agent| agent.authorize(mapping, 0));
+    let authorized = || {
+        let agent = connect(mapping.ports[0]);
+        agent.authorize(mapping, 0);
+        agent
+    };
+    let agents: Vec<Peer> = (0..count).map(|_| authorized()).collect();
     let pair = |agent| {
         let user = connect(mapping.ports[1]);
         join(&agent, &user); // whoever was authorized first is free longest
