@@ -8,6 +8,7 @@ use super::settings::{Role, Security, Settings, SettingsError};
 use super::target::Target;
 use super::trust::{self, TrustError};
 use super::{Agent, CLIENTS, Log, Near, WAKE};
+use crate::descriptors;
 use crate::limits::BUFFERS;
 use crate::net::reactor::Reactor;
 use log::info;
@@ -115,7 +116,7 @@ impl Agent {
         };
         let connections = usize::from(settings.connections);
         // Every line, and a local connection for each. What cannot be had shows when it is needed.
-        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        descriptors::raise_limit();
         let reactor = Reactor::new((connections * BUFFERS_EACH).min(BUFFERS)).map_err(system("no event loop"))?;
         let waker = mio::Waker::new(reactor.registry(), Reactor::<super::State>::own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
