@@ -6,7 +6,7 @@
 
 use super::Relay;
 use super::agents::answer_beats;
-use super::pipe::{PipeKey, Place};
+use super::pipe::Place;
 use super::state::State;
 use crate::net::link::Fault;
 use crate::net::pump::{Fail, Pumped, Then, pump};
