@@ -10,6 +10,7 @@ mod golden;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod monitoring;
 mod private;
 mod public;
 mod settings;
