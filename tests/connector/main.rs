@@ -11,6 +11,7 @@ mod golden;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod monitoring;
 mod private;
 mod public;
 mod settings;
