@@ -4,6 +4,7 @@
 //! something must NOT happen, listens for a stated time and says so.
 
 mod certificates;
+mod command_line;
 mod controller;
 mod daemon;
 mod mappings;
@@ -13,6 +14,7 @@ mod ports;
 mod process;
 
 pub use certificates::{Certificate, chain_of_two, test_certificate};
+pub use command_line::command;
 pub use controller::{Answer, Controller, form, post, request};
 pub use daemon::{Daemon, Mode, Setup, for_both_modes, in_both_modes};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
