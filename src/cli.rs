@@ -3,6 +3,7 @@
 //! A command that concerns a daemon takes `--config` and means the daemon of that settings file. What was asked for
 //! goes to standard output, everything else to standard error; exit statuses are those of [`crate::exit`].
 
+mod agent;
 mod cert;
 mod check;
 mod client;
@@ -40,6 +41,7 @@ enum Command {
     Check(check::Check),
     Mapping(mapping::Mapping),
     Cert(cert::Cert),
+    Agent(crate::agent::arguments::Arguments),
 }
 
 /// What a command came to: an exit status, or why it could not do its work.
@@ -94,6 +96,7 @@ fn dispatch(words: &[&str]) -> u8 {
         Command::Check(check) => check.run(),
         Command::Mapping(mapping) => mapping.run(),
         Command::Cert(cert) => cert.run(),
+        Command::Agent(arguments) => agent::run(&arguments),
     };
     outcome.unwrap_or_else(|failure| {
         complain(&failure.message);

@@ -22,6 +22,7 @@ pub use error::StartError;
 
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
+use crate::descriptors;
 use crate::limits::{API_CONNECTIONS, BUFFERS};
 use crate::logging::{self, Logging};
 use crate::ports::ephemeral;
@@ -29,7 +30,6 @@ use crate::relay::command::{Gone, Handle};
 use crate::relay::{self, Front, Relay, Sign};
 use crate::store::{FILE_NAME, Store};
 use log::{LevelFilter, error, info, warn};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{AccessFlags, access};
 use pidfile::PidFile;
 use privileges::RunAs;
@@ -45,8 +45,6 @@ use supervisor::Supervisor;
 
 /// Descriptors that are not connections: files, epoll, and three for each connection of the API.
 const RESERVED: usize = 64 + 3 * API_CONNECTIONS;
-/// Assumed if the system does not tell how many descriptors there may be.
-const DESCRIPTORS: u64 = 1024;
 
 /// What `start` is told on the command line.
 #[derive(Debug)]
@@ -169,7 +167,7 @@ fn summary(config: &Config, connections: usize, buffers: usize) -> String {
 
 /// How many connections there may be, and how many buffers for them. Raises the descriptor limit as far as allowed.
 fn capacity(config: &Config) -> (usize, usize) {
-    let descriptors = usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX);
+    let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
     // An eighth is left for listeners: two a mapping.
     let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(16);
     let connections = config.connections.unwrap_or(most);
@@ -178,13 +176,6 @@ fn capacity(config: &Config) -> (usize, usize) {
     }
     let connections = connections.min(most);
     (connections, config.buffers.unwrap_or(connections.min(BUFFERS)))
-}
-
-/// Raises the soft limit to the hard one, and returns what is allowed then.
-fn raise_descriptor_limit() -> u64 {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return DESCRIPTORS };
-    let is_raised = soft == hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
-    if is_raised { hard } else { soft }
 }
 
 /// Starts the control thread. When it ends, the loop ends; the flag says whether it failed.

@@ -10,6 +10,7 @@
 //! | `stream` | TCP or Unix: read, peek, write |
 //! | `tls` | rustls behind "take this record", "seal this record" |
 //! | `link` | a stream, its TLS and its outbox together |
+//! | `closing` | the end of a link: deliver, say goodbye, wait for the peer's |
 //! | `pump` | moves bytes from one link to another |
 //! | `wire` | the agents' words |
 //! | `tcp` | listening, dialling and the socket options |
@@ -20,6 +21,7 @@
 
 pub mod buffers;
 pub mod certificate;
+pub mod closing;
 pub mod expiry;
 mod inbox;
 pub mod link;

@@ -8,7 +8,7 @@
 //! ```text
 //! agent:  accepted -> Braked? -> Greeting -> Free -> Joined -> closing   (strangers, agents, session)
 //! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing (users, session)
-//! closing: Delivering -> Parting -> Lingering -> gone                       (closing)
+//! closing: Delivering -> Parting -> Lingering -> gone                       (net::closing)
 //! ```
 
 pub mod command;
@@ -27,7 +27,6 @@ pub mod seal;
 mod session;
 mod state;
 mod strangers;
-mod throttle;
 mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
@@ -121,8 +120,9 @@ impl Relay {
         let mut tick = Instant::now() + TICK;
         let mut told = false;
         loop {
-            self.reactor.wait(&mut own)?;
+            // Before the sleep: where there is room again, nobody is left waiting for the next event.
             own.extend(self.take_knocks().into_iter().map(|number| FIRST_LISTENER + number));
+            self.reactor.wait(&mut own)?;
             for token in std::mem::take(&mut own) {
                 match token {
                     WAKE => self.obey(),
@@ -167,7 +167,7 @@ impl Relay {
             State::Joined { peer, .. } => self.relay(key, peer),
             State::Silent { .. } | State::Waiting { .. } => self.seek_agent(key),
             State::Served { agent, .. } | State::HalfClosed { agent, .. } => self.relay(agent, key),
-            State::Delivering { .. } | State::Parting { .. } | State::Lingering { .. } => self.close_further(key),
+            State::Closing(_) => self.close_further(key),
             State::Api(_) => self.serve_controller(key),
             State::Backend(_) => self.serve_backend(key),
         }
@@ -280,7 +280,7 @@ impl Relay {
                 State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. } => self.reactor.again(key),
                 State::Free { .. } => self.part_with_agent(key),
                 State::Api(_) | State::Backend(_) => {}
-                State::Delivering { .. } | State::Parting { .. } | State::Lingering { .. } => {}
+                State::Closing(_) => {}
                 State::Braked { .. } | State::Greeting { .. } => self.turn_away(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
             }
