@@ -155,6 +155,8 @@ impl Relay {
             if now >= tick {
                 tick = now + TICK;
                 self.housekeeping();
+                // The waker goes with the last handle, and what it had to say is lost then.
+                self.obey();
                 tell(Sign::Alive);
             }
             if self.ending.is_some() && !std::mem::replace(&mut told, true) {
