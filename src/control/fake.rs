@@ -1,7 +1,7 @@
 //! A stand-in for the event loop: answers the control thread's commands, binds nothing.
 
 use crate::mapping::Mapping;
-use crate::relay::command::{Command, Handle, OpenError, PipeStatus};
+use crate::relay::command::{Command, Handle, OpenError, PipeStatus, Totals};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::sync::mpsc::Receiver;
@@ -59,6 +59,14 @@ impl FakeLoop {
                 Command::Status { id, reply } => {
                     let _ = reply.send(self.status(&id));
                 }
+                Command::StatusOfAll { reply } => {
+                    let ids: Vec<String> = self.world().open.keys().cloned().collect();
+                    let all = ids.into_iter().filter_map(|id| self.status(&id).map(|status| (id, status)));
+                    let _ = reply.send(all.collect());
+                }
+                Command::Totals { reply } => {
+                    let _ = reply.send(Totals::default());
+                }
                 Command::Stop => self.world().stopped = true,
             }
         }
@@ -80,6 +88,6 @@ impl FakeLoop {
         let world = self.world();
         let [port1, port2] = world.open.get(id)?.ports()?;
         let bound = [port1, port2].map(|port| !world.foreign.contains(&port));
-        Some(PipeStatus { bound })
+        Some(PipeStatus { bound, ..PipeStatus::default() })
     }
 }

@@ -259,7 +259,7 @@ impl Link {
             return Ok(true);
         }
         match self.records(desk, now, |_, _| Flow::Stop)? {
-            Got::End if !self.is_open() => Err(ErrorKind::UnexpectedEof.into()).map_err(Fault::Io),
+            Got::End if !self.is_open() => Err(Fault::Io(ErrorKind::UnexpectedEof.into())),
             _ => Ok(self.is_open()),
         }
     }

@@ -203,7 +203,7 @@ impl<S> Reactor<S> {
     }
 
     /// The next socket whose turn it is.
-    pub fn next(&mut self) -> Option<Key> {
+    pub fn next_ready(&mut self) -> Option<Key> {
         while let Some(key) = self.ready.pop_front() {
             if let Some(socket) = self.sockets.get_mut(key) {
                 if std::mem::take(&mut socket.queued) {

@@ -6,6 +6,7 @@ use crate::mapping::Mapping;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::SystemTime;
 
 /// What the control thread may ask of the loop.
 pub(crate) enum Command {
@@ -28,6 +29,13 @@ pub(crate) enum Command {
         id: String,
         reply: Sender<Option<PipeStatus>>,
     },
+    /// The status of every open mapping, by id.
+    StatusOfAll {
+        reply: Sender<Vec<(String, PipeStatus)>>,
+    },
+    Totals {
+        reply: Sender<Totals>,
+    },
     /// Close listeners, deliver what is in flight, end.
     Stop,
 }
@@ -44,6 +52,83 @@ pub struct OpenError {
 pub struct PipeStatus {
     /// Whether port1 and port2 are bound.
     pub bound: [bool; 2],
+    /// The agents of port1 and, where it is an agents' port, of port2.
+    pub agents: [AgentCounts; 2],
+    /// The users of a public pipe.
+    pub users: UserCounts,
+    pub traffic: Traffic,
+    /// When the daemon opened it; `None` if it is not open.
+    pub since: Option<SystemTime>,
+}
+
+/// Agents at one port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgentCounts {
+    /// Authorized, joined to somebody or not.
+    pub authorized: usize,
+    /// Authorized and joined to nobody.
+    pub free: usize,
+    /// Connected, without a passcode yet.
+    pub strangers: usize,
+    /// Wrong passcodes since the mapping was opened.
+    pub rejected: u64,
+}
+
+impl AgentCounts {
+    /// Joined to a user or a peer.
+    pub fn joined(&self) -> usize {
+        self.authorized - self.free
+    }
+}
+
+/// Users of a public pipe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserCounts {
+    pub joined: usize,
+    /// For a free agent.
+    pub waiting: usize,
+    /// Connected, without a byte yet.
+    pub silent: usize,
+}
+
+/// Bytes of payload since the mapping was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Came in at port1, for port2.
+    pub forth: u64,
+    /// Came in at port2, for port1.
+    pub back: u64,
+    /// From agents that were joined to nobody.
+    pub discarded: u64,
+}
+
+impl Traffic {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            forth: self.forth + other.forth,
+            back: self.back + other.back,
+            discarded: self.discarded + other.discarded,
+        }
+    }
+}
+
+/// What the loop knows of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Connections of agents, users and strangers.
+    pub connections: usize,
+    /// How many of these there may be.
+    pub most_connections: usize,
+    /// Connections of Controllers.
+    pub controllers: usize,
+    /// Relay buffers in use.
+    pub buffers: usize,
+    /// How many relay buffers there are.
+    pub most_buffers: usize,
+    /// How often no more connections could be accepted.
+    pub pauses: u64,
+    /// Of all mappings since the start, those that have been removed included.
+    pub traffic: Traffic,
 }
 
 /// The loop is gone; the daemon is ending.
@@ -81,6 +166,16 @@ impl Handle {
     /// `None` if no such mapping is open.
     pub fn status(&self, id: &str) -> Result<Option<PipeStatus>, Gone> {
         self.ask(|reply| Command::Status { id: id.to_owned(), reply })
+    }
+
+    /// The status of every open mapping, by id.
+    pub fn status_of_all(&self) -> Result<Vec<(String, PipeStatus)>, Gone> {
+        self.ask(|reply| Command::StatusOfAll { reply })
+    }
+
+    /// What the loop knows of itself.
+    pub fn totals(&self) -> Result<Totals, Gone> {
+        self.ask(|reply| Command::Totals { reply })
     }
 
     /// Asks the loop to end.

@@ -153,7 +153,7 @@ impl Relay {
         link.trust();
         self.enter(link, |relay, _| {
             relay.controllers += 1;
-            Some(State::Api(Api::new(Peer::of(peer, local), relay.reactor.now)))
+            Some(State::Api(Box::new(Api::new(Peer::of(peer, local), relay.reactor.now))))
         });
     }
 
@@ -175,7 +175,7 @@ impl Relay {
     pub(super) fn controller_is_late(&mut self, key: Key) {
         let now = self.reactor.now;
         if let Some((socket, desk)) = self.reactor.get_mut(key) {
-            if let (State::Api(Api { partial: Some(_), .. }), true) = (&socket.state, socket.link.is_open()) {
+            if matches!(&socket.state, State::Api(api) if api.partial.is_some()) && socket.link.is_open() {
                 // It is closed in any case.
                 let _ = socket.link.send(&Refusal::timed_out().to_bytes(), desk, now);
             }
@@ -272,10 +272,12 @@ impl Relay {
 
     /// Hands on what of the request the backend has not taken yet.
     fn ask_further(&mut self, key: Key) -> Result<(), Fault> {
-        let Some(State::Api(Api { phase: Phase::Asking { backend, .. }, .. })) = self.state(key) else { return Ok(()) };
-        let (backend, now) = (*backend, self.reactor.now);
+        let Some(State::Api(api)) = self.state(key) else { return Ok(()) };
+        let Phase::Asking { backend, .. } = api.phase else { return Ok(()) };
+        let now = self.reactor.now;
         let Some((client, backend, _)) = self.reactor.pair_mut(key, backend) else { return Ok(()) };
-        if let State::Api(Api { phase: Phase::Asking { rest, .. }, .. }) = &mut client.state {
+        let State::Api(api) = &mut client.state else { return Ok(()) };
+        if let Phase::Asking { rest, .. } = &mut api.phase {
             let count = backend.link.write_through(rest, now)?;
             rest.drain(..count);
         }

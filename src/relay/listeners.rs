@@ -32,6 +32,7 @@ pub(super) struct Listeners {
     /// Numbers of listeners at which somebody may wait, while nothing is accepted.
     knocked: Vec<usize>,
     paused: bool,
+    paused_times: u64,
     /// What the log has said of pauses, and of Controllers that were pushed out.
     pauses: Throttle,
     pub(super) pushed_out: Throttle,
@@ -84,7 +85,13 @@ impl Listeners {
         self.paused = false;
     }
 
+    /// How often no more connections could be accepted.
+    pub(super) fn paused_times(&self) -> u64 {
+        self.paused_times
+    }
+
     fn pause(&mut self, number: usize) {
+        self.paused_times += u64::from(!self.paused);
         self.paused = true;
         if !self.knocked.contains(&number) {
             self.knocked.push(number);

@@ -31,7 +31,7 @@ mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
-use command::{Command, Handle};
+use command::{Command, Handle, Traffic};
 pub use front::Front;
 use listeners::Listeners;
 use log::{info, warn};
@@ -69,6 +69,8 @@ pub struct Relay {
     pipes: Slab<Pipe>,
     ids: HashMap<String, PipeKey>,
     commands: Receiver<Command>,
+    /// What removed mappings have carried.
+    past: Traffic,
     /// How many of the reactor's sockets belong to the API: Controllers' connections, and ours on their behalf.
     controllers: usize,
     backends: usize,
@@ -93,6 +95,7 @@ impl Relay {
             pipes: Slab::new(),
             ids: HashMap::new(),
             commands,
+            past: Traffic::default(),
             controllers: 0,
             backends: 0,
             ending: None,
@@ -119,7 +122,7 @@ impl Relay {
                 }
             }
             for _ in 0..self.reactor.queued() {
-                let Some(key) = self.reactor.next() else { break };
+                let Some(key) = self.reactor.next_ready() else { break };
                 self.work(key);
             }
             let now = self.reactor.now;
@@ -232,6 +235,8 @@ impl Relay {
                     let _ = reply.send(());
                 }
                 Ok(Command::Status { id, reply }) => drop(reply.send(self.status(&id))),
+                Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.status_of_all())),
+                Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
                 Ok(Command::Stop) => self.stop(),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => return self.stop(),

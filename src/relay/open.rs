@@ -1,7 +1,7 @@
 //! Opening, closing and describing mappings, as the control thread asks.
 
 use super::Relay;
-use super::command::{OpenError, PipeStatus};
+use super::command::{OpenError, PipeStatus, Totals, Traffic};
 use super::listeners::LeadsTo;
 use super::pipe::{Ends, Pipe, PipeKey, Place};
 use super::state::State;
@@ -42,9 +42,27 @@ impl Relay {
     }
 
     /// What is known of a mapping.
-    pub(super) fn status(&mut self, id: &str) -> Option<PipeStatus> {
-        let pipe = self.pipes.get_mut(*self.ids.get(id)?)?;
-        Some(PipeStatus { bound: pipe.doors().map(|door| door.listener.is_some()) })
+    pub(super) fn status(&self, id: &str) -> Option<PipeStatus> {
+        Some(self.pipes.get(*self.ids.get(id)?)?.status())
+    }
+
+    /// The same of all mappings, by id.
+    pub(super) fn status_of_all(&self) -> Vec<(String, PipeStatus)> {
+        self.pipes.iter().map(|(_, pipe)| (pipe.id.clone(), pipe.status())).collect()
+    }
+
+    /// What is known of the loop itself.
+    pub(super) fn totals(&self) -> Totals {
+        let open = self.pipes.iter().map(|(_, pipe)| pipe.traffic);
+        Totals {
+            connections: self.reactor.len() - self.controllers - self.backends,
+            most_connections: self.setup.connections,
+            controllers: self.controllers,
+            buffers: self.setup.buffers - self.reactor.desk.pool.available(),
+            most_buffers: self.setup.buffers,
+            pauses: self.listeners.paused_times(),
+            traffic: open.fold(self.past, Traffic::plus),
+        }
     }
 
     /// Tries the ports again that could not be bound.
@@ -74,6 +92,7 @@ impl Relay {
     fn forget(&mut self, pipe: PipeKey) {
         if let Some(mut pipe) = self.pipes.try_remove(pipe) {
             self.ids.remove(&pipe.id);
+            self.past = self.past.plus(pipe.traffic);
             for door in pipe.doors() {
                 if let Some(number) = door.listener.take() {
                     self.listeners.close(number);

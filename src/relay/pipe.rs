@@ -1,11 +1,12 @@
 //! An open mapping as the loop sees it: who is connected to which port, in what order. No I/O.
 
 use super::brake::Brake;
+use super::command::{AgentCounts, PipeStatus, Traffic, UserCounts};
 use super::queue::Queue;
 use crate::mapping::{AgentPort, Kind, Mapping};
 use crate::net::reactor::Key;
 use crate::throttle::Throttle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Names an open mapping until it is closed.
 pub(super) type PipeKey = usize;
@@ -22,6 +23,7 @@ pub(super) struct Pipe {
     pub(super) id: String,
     pub(super) ends: Ends,
     pub(super) traffic: Traffic,
+    since: SystemTime,
 }
 
 /// Who may connect.
@@ -66,17 +68,6 @@ pub(super) struct Users {
     pub(super) full: Throttle,
 }
 
-/// Bytes of payload since the mapping was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// From port1 to port2.
-    pub forth: u64,
-    /// From port2 to port1.
-    pub back: u64,
-    /// From agents that were joined to nobody.
-    pub discarded: u64,
-}
-
 impl Pipe {
     /// The loop's view of `mapping`; `None` for a direct entry, which has no ports.
     pub(super) fn new(mapping: Mapping) -> Option<Self> {
@@ -88,7 +79,7 @@ impl Pipe {
             Kind::Private { sides } => Ends::Private(sides.map(Agents::new)),
             Kind::Direct { .. } => return None,
         };
-        Some(Self { id: mapping.id, ends, traffic: Traffic::default() })
+        Some(Self { id: mapping.id, ends, traffic: Traffic::default(), since: SystemTime::now() })
     }
 
     pub(super) fn agents(&mut self, side: usize) -> Option<&mut Agents> {
@@ -126,6 +117,18 @@ impl Pipe {
         matches!(&self.ends, Ends::Public { users, .. } if !users.waiting.is_empty())
     }
 
+    /// What there is to say of it.
+    pub(super) fn status(&self) -> PipeStatus {
+        let (doors, agents, users) = match &self.ends {
+            Ends::Public { agents, users } => {
+                ([&agents.door, &users.door], [agents.counts(), AgentCounts::default()], users.counts())
+            }
+            Ends::Private([one, two]) => ([&one.door, &two.door], [one.counts(), two.counts()], UserCounts::default()),
+        };
+        let bound = doors.map(|door| door.listener.is_some());
+        PipeStatus { bound, agents, users, traffic: self.traffic, since: Some(self.since) }
+    }
+
     /// Counts payload that went from `side` to the other.
     pub(super) fn count(&mut self, side: usize, bytes: u64) {
         let counter = if side == 0 { &mut self.traffic.forth } else { &mut self.traffic.back };
@@ -149,6 +152,15 @@ impl Agents {
         }
     }
 
+    fn counts(&self) -> AgentCounts {
+        AgentCounts {
+            authorized: self.authorized,
+            free: self.free.len(),
+            strangers: self.strangers.len(),
+            rejected: self.rejected,
+        }
+    }
+
     /// Whether one more may be authorized.
     pub(super) fn has_place(&self) -> bool {
         self.authorized < usize::from(self.terms.max_connections)
@@ -165,6 +177,10 @@ impl Users {
             joined: 0,
             full: Throttle::default(),
         }
+    }
+
+    fn counts(&self) -> UserCounts {
+        UserCounts { joined: self.joined, waiting: self.waiting.len(), silent: self.silent.len() }
     }
 
     /// Whose turn it is when an agent becomes free.

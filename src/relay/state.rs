@@ -34,7 +34,7 @@ pub(super) enum State {
     /// Done for; what is held still goes out.
     Closing(Closing),
     /// A Controller's connection.
-    Api(Api),
+    Api(Box<Api>),
     /// Its other half: our own connection to the HTTP parser.
     Backend(Backend),
 }
