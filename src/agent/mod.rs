@@ -114,7 +114,7 @@ impl Agent {
                 }
             }
             for _ in 0..self.reactor.queued() {
-                let Some(key) = self.reactor.next() else { break };
+                let Some(key) = self.reactor.next_ready() else { break };
                 self.work(key);
             }
             let now = self.reactor.now;
