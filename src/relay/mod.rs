@@ -109,8 +109,9 @@ impl Relay {
         let mut own = Vec::new();
         let mut tick = Instant::now() + TICK;
         loop {
-            self.reactor.wait(&mut own)?;
+            // Before the sleep: where there is room again, nobody is left waiting for the next event.
             own.extend(self.take_knocks().into_iter().map(|number| FIRST_LISTENER + number));
+            self.reactor.wait(&mut own)?;
             for token in std::mem::take(&mut own) {
                 match token {
                     WAKE => self.obey(),
