@@ -12,14 +12,18 @@
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
 //! | the control thread | [`control`] |
-//! | putting it together | [`daemon`] |
+//! | putting it together | [`daemon`], [`logging`] |
 //! | the other end of the wire | [`agent`] |
+//! | the command line | [`cli`], [`exit`] |
 
 pub mod agent;
 pub mod cidr;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+mod descriptors;
+pub mod exit;
 pub mod failure;
 pub mod limits;
 pub mod logging;

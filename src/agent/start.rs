@@ -8,6 +8,8 @@ use super::settings::{Role, Security, Settings, SettingsError};
 use super::target::Target;
 use super::trust::{self, TrustError};
 use super::{Agent, CLIENTS, Log, Near, WAKE};
+use crate::descriptors;
+use crate::exit;
 use crate::limits::BUFFERS;
 use crate::net::reactor::Reactor;
 use log::info;
@@ -41,14 +43,14 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The exit status (sysexits.h).
+    /// The exit status.
     pub fn status(&self) -> u8 {
         match self {
             Self::Settings(e) => e.status(),
-            Self::Trust(_) => 78,
-            Self::Listen { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => 77,
-            Self::Listen { .. } => 69,
-            Self::System { .. } => 71,
+            Self::Trust(_) => exit::CONFIG,
+            Self::Listen { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => exit::NOT_PERMITTED,
+            Self::Listen { .. } => exit::UNAVAILABLE,
+            Self::System { .. } => exit::SYSTEM,
         }
     }
 }
@@ -115,7 +117,7 @@ impl Agent {
         };
         let connections = usize::from(settings.connections);
         // Every line, and a local connection for each. What cannot be had shows when it is needed.
-        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        descriptors::raise_limit();
         let reactor = Reactor::new((connections * BUFFERS_EACH).min(BUFFERS)).map_err(system("no event loop"))?;
         let waker = mio::Waker::new(reactor.registry(), Reactor::<super::State>::own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);

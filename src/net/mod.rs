@@ -15,14 +15,18 @@
 //! | `wire` | the agents' words |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
+//! | `pinned` | a TLS client that trusts one certificate |
+//! | `expiry` | until when a certificate is valid |
 //! | `reactor` | poll, readiness, deadlines |
 
 pub mod buffers;
 pub mod certificate;
 pub mod closing;
+pub mod expiry;
 mod inbox;
 pub mod link;
 pub mod outbox;
+pub mod pinned;
 pub mod pump;
 pub mod reactor;
 pub mod stream;

@@ -61,6 +61,15 @@ pub struct Setup {
     pub front: Front,
 }
 
+/// A sign of life of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It turns. Once a second.
+    Alive,
+    /// It was told to end, and is about to. Once.
+    Ending,
+}
+
 /// The daemon's event loop.
 pub struct Relay {
     setup: Setup,
@@ -104,10 +113,12 @@ impl Relay {
         Ok((relay, handle))
     }
 
-    /// Serves until told to stop, or until nobody is left who could tell.
-    pub fn run(&mut self) -> io::Result<()> {
+    /// Serves until told to stop, or until nobody is left who could tell. Whoever watches over the daemon gets
+    /// its signs of life from here, from between two turns; `tell` must not block.
+    pub fn run(&mut self, mut tell: impl FnMut(Sign)) -> io::Result<()> {
         let mut own = Vec::new();
         let mut tick = Instant::now() + TICK;
+        let mut told = false;
         loop {
             // Before the sleep: where there is room again, nobody is left waiting for the next event.
             own.extend(self.take_knocks().into_iter().map(|number| FIRST_LISTENER + number));
@@ -133,6 +144,10 @@ impl Relay {
             if now >= tick {
                 tick = now + TICK;
                 self.housekeeping();
+                tell(Sign::Alive);
+            }
+            if self.ending.is_some() && !std::mem::replace(&mut told, true) {
+                tell(Sign::Ending);
             }
             if self.has_ended() {
                 return Ok(());
@@ -236,6 +251,7 @@ impl Relay {
                     let _ = reply.send(());
                 }
                 Ok(Command::Status { id, reply }) => drop(reply.send(self.status(&id))),
+                Ok(Command::Reload { tls }) => self.setup.tls = tls,
                 Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.status_of_all())),
                 Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
                 Ok(Command::Stop) => self.stop(),
