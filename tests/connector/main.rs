@@ -9,6 +9,7 @@ mod api;
 mod bulk;
 mod cli_cert;
 mod cli_check;
+mod cli_demo;
 mod cli_mapping;
 mod cli_start_stop;
 mod cli_status;
