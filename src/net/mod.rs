@@ -15,10 +15,12 @@
 //! | `wire` | the agents' words |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
+//! | `authority` | whom the API port takes for a Controller |
 //! | `pinned` | a TLS client that trusts one certificate |
 //! | `expiry` | until when a certificate is valid |
 //! | `reactor` | poll, readiness, deadlines |
 
+pub mod authority;
 pub mod buffers;
 pub mod certificate;
 pub mod closing;

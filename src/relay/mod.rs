@@ -31,6 +31,7 @@ mod strangers;
 mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
+use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use command::{Command, Handle, Traffic};
 pub use front::Front;
@@ -38,7 +39,6 @@ use listeners::Listeners;
 use log::{info, warn};
 use meter::Meter;
 use pipe::{Pipe, PipeKey};
-use rustls::ServerConfig;
 use slab::Slab;
 use state::State;
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ pub struct Setup {
     pub listen: Option<IpAddr>,
     pub api_port: u16,
     /// `None`: dev mode.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
     /// Relay buffers to preallocate.

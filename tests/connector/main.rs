@@ -20,6 +20,7 @@ mod hostile;
 mod lifecycle;
 mod logs;
 mod monitoring;
+mod mutual_tls;
 mod private;
 mod privileges;
 mod public;
