@@ -4,6 +4,7 @@
 //! preferred: it is several times as fast there. Elsewhere the client's order stands.
 
 use super::authority::Authority;
+use super::expiry::Expiry;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -119,6 +120,8 @@ pub struct ServerTls {
     pub public: Arc<ServerConfig>,
     /// For Controllers.
     pub api: Arc<ServerConfig>,
+    /// Until when the certificate is valid, if that can be read.
+    pub expiry: Option<Expiry>,
 }
 
 /// `server-cert.pem` and `server-key.pem` of `folder`, ready for use. Controllers need a certificate of `authority`,
@@ -128,6 +131,7 @@ pub fn server_tls(folder: &Path, authority: Option<&Path>) -> Result<ServerTls, 
     let key = spelled(folder, "server-key")?;
     let private = read_key(&key)?;
     let (fast_aes, own) = (has_aes(), chain.first().cloned());
+    let expiry = own.as_ref().and_then(Expiry::of);
     let provider = Arc::new(provider(fast_aes));
     // Each with sessions of its own: one that began at a public port must not be resumed at the API's.
     let build = |verifier: Option<Arc<dyn ClientCertVerifier>>| {
@@ -145,7 +149,7 @@ pub fn server_tls(folder: &Path, authority: Option<&Path>) -> Result<ServerTls, 
         _ => None,
     };
     let unusable = |cause| CertificateError::Unusable { certificate: certificate.clone(), key: key.clone(), cause };
-    Ok(ServerTls { public: build(None).map_err(unusable)?, api: build(verifier).map_err(unusable)? })
+    Ok(ServerTls { public: build(None).map_err(unusable)?, api: build(verifier).map_err(unusable)?, expiry })
 }
 
 /// ring, with ChaCha20-Poly1305 first where AES is slow.

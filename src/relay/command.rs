@@ -4,6 +4,7 @@
 
 use crate::mapping::Mapping;
 use crate::net::certificate::ServerTls;
+use crate::net::expiry::Expiry;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -166,6 +167,8 @@ pub struct Totals {
     pub traffic: Traffic,
     /// The same, in bytes a second, on the average of the last seconds.
     pub rates: Traffic,
+    /// Until when the certificate is valid; `None` in dev mode.
+    pub expiry: Option<Expiry>,
 }
 
 /// The loop is gone; the daemon is ending.
