@@ -21,8 +21,8 @@ fn full_duplex(left: &Peer, right: &Peer, total: u64) {
 
 fn bulk(daemon: &Daemon) -> u64 {
     match daemon.mode {
-        Mode::Plain => 48 * MIB,
-        Mode::Tls => 12 * MIB,
+        Mode::Plain => 24 * MIB,
+        Mode::Tls => 6 * MIB,
     }
 }
 

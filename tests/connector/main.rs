@@ -10,6 +10,7 @@ mod bulk;
 mod golden;
 mod harness;
 mod hostile;
+mod http;
 mod lifecycle;
 mod private;
 mod public;
