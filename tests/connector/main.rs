@@ -12,6 +12,7 @@ mod harness;
 mod hostile;
 mod http;
 mod lifecycle;
+mod monitoring;
 mod private;
 mod public;
 mod settings;

@@ -8,6 +8,7 @@ mod certificates;
 mod controller;
 mod daemon;
 mod mappings;
+mod metrics;
 mod payload;
 mod peer;
 mod ports;
