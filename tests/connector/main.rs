@@ -17,6 +17,7 @@ mod cli_words;
 mod golden;
 mod harness;
 mod hostile;
+mod http;
 mod lifecycle;
 mod logs;
 mod monitoring;
