@@ -18,6 +18,8 @@ status           tell whether the daemon runs, and what it does
 check            look at settings, certificate, mappings and ports without starting
 mapping          list, add, remove or show mappings of the running daemon
 cert             make a self-signed certificate and its key
+agent            make a local service reachable through a Connector
+demo             try it out: a Connector, an agent and a web page
 version          show the version and the licence
 help             show this text
 
