@@ -19,6 +19,7 @@ mod harness;
 mod hostile;
 mod lifecycle;
 mod logs;
+mod monitoring;
 mod private;
 mod privileges;
 mod public;

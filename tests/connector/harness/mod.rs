@@ -9,6 +9,7 @@ mod command_line;
 mod controller;
 mod daemon;
 mod mappings;
+mod metrics;
 mod payload;
 mod peer;
 mod ports;
