@@ -101,7 +101,8 @@ pub fn start(settings: &Path) -> Result<(), StartError> {
     let seal = front.seal().clone();
     let (connections, buffers) = capacity(&config);
     let (store, mappings) = Store::open(&config.beside("configs.json")).map_err(StartError::Store)?;
-    let setup = relay::Setup { listen: config.listen, api_port: config.api_port, tls, connections, buffers, front };
+    let Config { listen, api_port, broker, .. } = config;
+    let setup = relay::Setup { listen, api_port, broker, tls, connections, buffers, front };
     let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: config.api_port, cause })?;
     info!("{}", summary(&config, connections, buffers));
     stop_on_signal(handle.clone()).map_err(system("no signal handler could be set"))?;

@@ -8,6 +8,7 @@
 //! ```text
 //! agent:  accepted -> Braked? -> Greeting -> Free -> Joined -> closing   (strangers, agents, session)
 //! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing (users, session)
+//! peer:   accepted -> Peer -> closing                                     (broker)
 //! closing: Delivering -> Parting -> Lingering -> gone                       (closing)
 //! ```
 
@@ -15,6 +16,7 @@ pub mod command;
 
 mod agents;
 mod brake;
+mod broker;
 mod closing;
 mod front;
 mod listeners;
@@ -32,6 +34,7 @@ mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
+use broker::Broker;
 use command::{Command, Handle, Traffic};
 pub use front::Front;
 use listeners::Listeners;
@@ -52,6 +55,8 @@ pub struct Setup {
     /// The address that all ports bind to; `None`: every IPv6 and IPv4 address.
     pub listen: Option<IpAddr>,
     pub api_port: u16,
+    /// `None`: no broker.
+    pub broker: Option<u16>,
     /// `None`: dev mode.
     pub tls: Option<Arc<ServerConfig>>,
     /// TCP connections at most, those of the API not counted.
@@ -69,6 +74,7 @@ pub struct Relay {
     listeners: Listeners,
     pipes: Slab<Pipe>,
     ids: HashMap<String, PipeKey>,
+    broker: Broker,
     commands: Receiver<Command>,
     /// What removed mappings have carried.
     past: Traffic,
@@ -84,7 +90,7 @@ const WAKE: usize = 0;
 const FIRST_LISTENER: usize = 1;
 
 impl Relay {
-    /// Binds the API port. Errors are the system's.
+    /// Binds the API port, and the broker's if that can be had. Errors are the system's.
     pub fn new(setup: Setup) -> io::Result<(Self, Handle)> {
         let reactor = Reactor::new(setup.buffers)?;
         let waker = mio::Waker::new(reactor.registry(), Reactor::<State>::own_token(WAKE))?;
@@ -95,6 +101,7 @@ impl Relay {
             listeners: Listeners::default(),
             pipes: Slab::new(),
             ids: HashMap::new(),
+            broker: Broker::default(),
             commands,
             past: Traffic::default(),
             controllers: 0,
@@ -102,6 +109,7 @@ impl Relay {
             ending: None,
         };
         relay.listen_for_controllers()?;
+        relay.listen_for_peers();
         Ok((relay, handle))
     }
 
@@ -153,6 +161,7 @@ impl Relay {
             State::Delivering { .. } | State::Parting { .. } | State::Lingering { .. } => self.close_further(key),
             State::Api(_) => self.serve_controller(key),
             State::Backend(_) => self.serve_backend(key),
+            State::Peer(_) => self.serve_peer(key),
         }
     }
 
@@ -179,6 +188,7 @@ impl Relay {
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
                 State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
                 State::Api(_) => self.controller_is_late(key),
+                State::Peer(_) => self.peer_is_due(key),
                 _ => self.remove(key),
             }
         }
@@ -265,6 +275,7 @@ impl Relay {
                 State::Delivering { .. } | State::Parting { .. } | State::Lingering { .. } => {}
                 State::Braked { .. } | State::Greeting { .. } => self.turn_away(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
+                State::Peer(_) => self.dismiss_peer(key),
             }
         }
     }
