@@ -98,8 +98,9 @@ impl Config {
     }
 }
 
-/// `Path::parent` of a bare file name is the empty path, which joins well but does not open.
-fn folder_of(file: &Path) -> &Path {
+/// The folder that `file` stands in. `Path::parent` of a bare file name is the empty path, which joins well but does
+/// not open.
+pub fn folder_of(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

@@ -4,117 +4,145 @@
 //! |---|---|
 //! | main | the event loop ([`crate::relay`]) |
 //! | control | answers the API, owns mappings and files ([`crate::control`]) |
-//! | signals | SIGTERM and SIGINT end the loop |
+//! | signals | stop, reload, rotate (`signals`) |
+//! | log | writes what the others say ([`crate::logging`]) |
 //!
 //! tiny_http adds an acceptor and a few short-lived workers behind its private socket.
 
+pub mod crash;
+pub mod pidfile;
+pub mod privileges;
+
+mod error;
+mod reload;
+mod signals;
+mod supervisor;
+
+pub use error::StartError;
+
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
+use crate::descriptors;
 use crate::limits::{API_CONNECTIONS, BUFFERS};
-use crate::net::certificate::{self, CertificateError};
+use crate::logging::{self, Logging};
+use crate::ports::ephemeral;
 use crate::relay::command::{Gone, Handle};
-use crate::relay::{self, Front, Relay};
-use crate::store::{LoadError, Store};
-use log::{error, info, warn};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use crate::relay::{self, Front, Relay, Sign};
+use crate::store::{FILE_NAME, Store};
+use log::{LevelFilter, error, info, warn};
+use pidfile::PidFile;
+use privileges::RunAs;
+use reload::Reloader;
 use signal_hook::iterator::Signals;
-use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
+use supervisor::Supervisor;
 
 /// Descriptors that are not connections: files, epoll, and three for each connection of the API.
 const RESERVED: usize = 64 + 3 * API_CONNECTIONS;
-/// Assumed if the system does not tell how many descriptors there may be.
-const DESCRIPTORS: u64 = 1024;
 
-/// Why the daemon did not start, or ended early.
+/// What `start` is told on the command line.
 #[derive(Debug)]
-pub enum StartError {
-    Config(ConfigError),
-    Certificate(CertificateError),
-    /// The mappings could not be read.
-    Store(LoadError),
-    Control(control::StartError),
-    /// The API port could not be bound.
-    Api {
-        port: u16,
-        cause: io::Error,
-    },
-    /// The system refuses something that every daemon needs.
-    System {
-        what: &'static str,
-        cause: io::Error,
-    },
-    /// The control thread has died; what it said is in the log.
-    Died,
+pub struct Options {
+    pub settings: PathBuf,
+    /// `None`: [`pidfile::default_path`].
+    pub pid_file: Option<PathBuf>,
+    /// Whom to run as; `None`: whoever starts it.
+    pub user: Option<String>,
+    /// Where the log goes; `None`: as the settings say.
+    pub log_file: Option<PathBuf>,
+    pub log_level: LevelFilter,
 }
 
-impl StartError {
-    /// The exit status (sysexits.h).
-    pub fn status(&self) -> u8 {
-        match self {
-            Self::Config(_) | Self::Certificate(_) | Self::Store(_) | Self::Control(_) => 78,
-            Self::Api { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => 77,
-            Self::Api { .. } => 69,
-            Self::System { .. } => 71,
-            Self::Died => 70,
+/// A daemon that has its pid file, its user and its log, and serves nothing yet.
+pub struct Daemon {
+    config: Result<Config, ConfigError>,
+    /// `None`: it is standard error.
+    log_file: Option<PathBuf>,
+    logging: Logging,
+    signals: Signals,
+    /// Dropped last, so that nobody takes the daemon for gone too early.
+    _pid_file: PidFile,
+}
+
+impl Daemon {
+    /// Makes this process the daemon of its settings. What goes wrong here cannot be in the log yet.
+    pub fn enter(options: Options) -> Result<Self, StartError> {
+        let run_as = options.user.as_deref().map(RunAs::named).transpose().map_err(StartError::User)?;
+        let pid_file = options.pid_file.unwrap_or_else(|| pidfile::default_path(&options.settings));
+        let pid_file = PidFile::lock(&pid_file).map_err(StartError::PidFile)?;
+        if let Some(run_as) = run_as {
+            pid_file.give_to(run_as.uid()).map_err(system("the pid file could not be given to the user"))?;
+            run_as.switch().map_err(StartError::User)?;
         }
+        let signals = signals::catch().map_err(system("no signal handler could be set"))?;
+        // With faulty settings the fault goes to the log, so they are looked at first and judged later.
+        let config = Config::load(&options.settings);
+        let log_file = options.log_file.or_else(|| config.as_ref().ok()?.log_file.clone());
+        let logging = logging::start(options.log_level, log_file.as_deref());
+        let logging = logging.map_err(|cause| match &log_file {
+            Some(file) => StartError::Log { file: file.clone(), cause },
+            None => StartError::System { what: "the log could not be set up", cause },
+        })?;
+        crash::end_on_panic();
+        Ok(Self { config, log_file, logging, signals, _pid_file: pid_file })
     }
-}
 
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(e) => e.fmt(f),
-            Self::Certificate(e) => e.fmt(f),
-            Self::Store(e) => e.fmt(f),
-            Self::Control(e) => e.fmt(f),
-            Self::Api { port, cause } if cause.kind() == io::ErrorKind::PermissionDenied => write!(
-                f,
-                "the API port {port} could not be bound: {cause}. Ports below 1024 need root or CAP_NET_BIND_SERVICE; \
-                 `apiport` names another one"
-            ),
-            Self::Api { port, cause } => {
-                write!(f, "the API port {port} could not be bound: {cause}. `apiport` names another one")
+    /// Whether people at the terminal see the log.
+    pub fn logs_to_file(&self) -> bool {
+        self.log_file.is_some()
+    }
+
+    /// Serves until told to stop.
+    pub fn run(self) -> Result<(), StartError> {
+        let config = self.config.map_err(StartError::Config)?;
+        let tls = reload::load_tls(&config)?;
+        let supervisor = Arc::new(Supervisor::from_environment());
+        let (front, listener) = Front::new().map_err(system("no private socket in any temporary folder"))?;
+        let seal = front.seal().clone();
+        let (connections, buffers) = capacity(&config);
+        let (store, mappings) = Store::open(&config.beside(FILE_NAME)).map_err(StartError::Store)?;
+        let Config { listen, api_port, broker, .. } = config;
+        let setup = relay::Setup { listen, api_port, broker, tls, connections, buffers, front };
+        let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: api_port, cause })?;
+        info!("{}", summary(&config, connections, buffers));
+        if let Some(warning) = ephemeral::warning(&config.ports) {
+            warn!("{warning}");
+        }
+        let (control, reloads) = channel();
+        let (relay_handle, started, watch) = (handle.clone(), config.clone(), supervisor.clone());
+        let reloader = Reloader { started, relay: relay_handle.clone(), control, supervisor: watch.clone() };
+        signals::spawn(self.signals, reloader, self.logging).map_err(system("no thread for signals"))?;
+        let setup = control::Setup { config, store, mappings, relay: relay_handle, listener, seal, reloads };
+        let control = Control::new(setup).map_err(StartError::Control)?;
+        let work = move || {
+            if let Err(Gone) = control.restore() {
+                return Ok(());
             }
-            Self::System { what, cause } => write!(f, "{what}: {cause}"),
-            Self::Died => f.write_str("the control thread has died"),
+            watch.ready();
+            control.run()
+        };
+        let failed = run_control(work, handle)?;
+        let mut pulse = supervisor.pulse();
+        let watched = relay.run(|sign| match sign {
+            Sign::Alive => pulse.beat(),
+            Sign::Ending => supervisor.stopping(),
+        });
+        watched.map_err(system("the event loop failed"))?;
+        if failed.load(Ordering::Relaxed) {
+            return Err(StartError::Died);
         }
+        info!("Stopped");
+        Ok(())
     }
 }
 
-impl std::error::Error for StartError {}
-
-/// Runs the daemon in the foreground until it is told to stop.
-pub fn start(settings: &Path) -> Result<(), StartError> {
-    let config = Config::load(settings).map_err(StartError::Config)?;
-    let tls = match config.dev {
-        true => None,
-        false => Some(certificate::server_config(&config.beside("")).map_err(StartError::Certificate)?),
-    };
-    let system = |what| move |cause| StartError::System { what, cause };
-    let (front, listener) = Front::new().map_err(system("no private socket could be made in a temporary folder"))?;
-    let seal = front.seal().clone();
-    let (connections, buffers) = capacity(&config);
-    let (store, mappings) = Store::open(&config.beside("configs.json")).map_err(StartError::Store)?;
-    let Config { listen, api_port, broker, .. } = config;
-    let setup = relay::Setup { listen, api_port, broker, tls, connections, buffers, front };
-    let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: config.api_port, cause })?;
-    info!("{}", summary(&config, connections, buffers));
-    stop_on_signal(handle.clone()).map_err(system("no signal handler could be set"))?;
-    let (_reload, reloads) = channel();
-    let setup = control::Setup { config, store, mappings, relay: handle.clone(), listener, seal, reloads };
-    let failed = run_control(Control::new(setup).map_err(StartError::Control)?, handle)?;
-    relay.run().map_err(system("the event loop failed"))?;
-    if failed.load(Ordering::Relaxed) {
-        return Err(StartError::Died);
-    }
-    info!("Stopped");
-    Ok(())
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |cause| StartError::System { what, cause }
 }
 
 /// One line with what the daemon is going to do.
@@ -134,8 +162,7 @@ fn summary(config: &Config, connections: usize, buffers: usize) -> String {
 
 /// How many connections there may be, and how many buffers for them. Raises the descriptor limit as far as allowed.
 fn capacity(config: &Config) -> (usize, usize) {
-    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(DESCRIPTORS);
-    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
     // An eighth is left for listeners: two a mapping.
     let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(16);
     let connections = config.connections.unwrap_or(most);
@@ -146,32 +173,17 @@ fn capacity(config: &Config) -> (usize, usize) {
     (connections, config.buffers.unwrap_or(connections.min(BUFFERS)))
 }
 
-fn stop_on_signal(handle: Handle) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for _ in signals.forever() {
-            if handle.stop().is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Starts the control thread. The loop ends when that ends; the flag says whether it died.
-fn run_control(control: Control, handle: Handle) -> Result<Arc<AtomicBool>, StartError> {
+/// Starts the control thread. When it ends, the loop ends; the flag says whether it failed.
+fn run_control(
+    work: impl FnOnce() -> io::Result<()> + Send + 'static,
+    handle: Handle,
+) -> Result<Arc<AtomicBool>, StartError> {
     let failed = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&failed);
+    let flag = failed.clone();
     let work = move || {
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match control.restore() {
-            Ok(()) => control.run(),
-            Err(Gone) => Ok(()),
-        }));
-        flag.store(!matches!(ended, Ok(Ok(()))), Ordering::Relaxed);
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => error!("The control thread has lost its socket, the daemon ends: {e}"),
-            Err(_) => error!("The control thread has died, the daemon ends"),
+        if let Err(e) = work() {
+            error!("The control thread has lost its socket, the daemon ends: {e}");
+            flag.store(true, Ordering::Relaxed);
         }
         // If the loop is gone already, all the better.
         let _ = handle.stop();

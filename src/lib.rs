@@ -12,12 +12,18 @@
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
 //! | the control thread | [`control`] |
-//! | putting it together | [`daemon`] |
+//! | putting it together | [`daemon`], [`logging`] |
+//! | the other end of the wire | [`agent`] |
+//! | the command line | [`cli`], [`exit`] |
 
+pub mod agent;
 pub mod cidr;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod descriptors;
+pub mod exit;
 pub mod failure;
 pub mod limits;
 pub mod logging;
@@ -27,6 +33,7 @@ pub mod ports;
 pub mod relay;
 pub mod secret;
 pub mod store;
+mod throttle;
 
 #[cfg(test)]
 mod testing;

@@ -82,3 +82,24 @@ pub const STALLED: Duration = Duration::from_secs(10);
 pub const ACCEPTS: usize = 64;
 /// Relay buffers by default: as many as connections, but no more than these.
 pub const BUFFERS: usize = 1024;
+
+/// The agent: a connect that is not answered is given up after this, and the next address is tried.
+pub const DIAL: Duration = Duration::from_secs(5);
+/// The agent: connections that are on their way to being authorized at once. Below [`STRANGERS`] by far.
+pub const UNDERWAY: usize = 16;
+/// The agent: the shortest pause before a failed connection is tried again ...
+pub const RETRY_SHORTEST: Duration = Duration::from_millis(100);
+/// ... and the longest, which doubling ends at.
+pub const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// The agent: an authorized connection that lived so long was worth having; its place is tried again at once.
+pub const PROVED: Duration = Duration::from_secs(10);
+/// The agent: the local service must be connected after this, looking up its name included.
+pub const SUMMON: Duration = Duration::from_secs(10);
+/// The agent: over plain TCP payload waits so long for the answer to a heartbeat that was sent before it.
+pub const BEAT_HOLD: Duration = Duration::from_secs(1);
+/// A tunnel's listening end calls the other one this often ...
+pub const CALL_AGAIN: Duration = Duration::from_millis(200);
+/// ... and gives up after this.
+pub const CALL: Duration = Duration::from_secs(10);
+/// A tunnel's clients wait so long for a free connection.
+pub const WAIT_FOR_LINE: Duration = Duration::from_secs(5);

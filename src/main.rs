@@ -1,50 +1,8 @@
-//! The command line: one function a command.
+//! The program. Everything it can do is in the library; see [`iofog_connector::cli`].
 
-use argh::FromArgs;
-use iofog_connector::daemon;
-use log::{LevelFilter, error};
-use std::path::PathBuf;
+use iofog_connector::cli;
 use std::process::ExitCode;
 
-/// Relay for edge computing: joins outside users to agents behind NAT, and agents to each other.
-#[derive(FromArgs)]
-struct Arguments {
-    #[argh(subcommand)]
-    command: Command,
-}
-
-#[derive(FromArgs)]
-#[argh(subcommand)]
-enum Command {
-    Start(Start),
-}
-
-/// Run the daemon in the foreground.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "start")]
-struct Start {
-    /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
-    #[argh(option, default = "PathBuf::from(\"/etc/iofog-connector/iofog-connector.conf\")")]
-    config: PathBuf,
-    /// error, warn, info (default), debug or trace
-    #[argh(option, default = "LevelFilter::Info")]
-    log_level: LevelFilter,
-}
-
 fn main() -> ExitCode {
-    let Arguments { command } = argh::from_env();
-    match command {
-        Command::Start(start) => run_daemon(&start),
-    }
-}
-
-fn run_daemon(start: &Start) -> ExitCode {
-    let _ = simplelog::SimpleLogger::init(start.log_level, Default::default());
-    match daemon::start(&start.config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            error!("{e}");
-            ExitCode::from(e.status())
-        }
-    }
+    ExitCode::from(cli::run(std::env::args_os().skip(1)))
 }

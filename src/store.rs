@@ -37,11 +37,7 @@ impl Store {
     pub fn open(file: &Path) -> Result<(Self, Vec<Mapping>), LoadError> {
         // Where the file is a link (to flash, say), it is the target that gets replaced.
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-        let mappings = match fs::read(&file) {
-            Ok(text) => parse(&text).map_err(|cause| LoadError::Invalid { file: file.clone(), cause })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(cause) => return Err(LoadError::Unreadable { file, cause }),
-        };
+        let mappings = load(&file)?;
         let temporary = file.with_extension("json.new");
         // What a crash left behind was never acknowledged. If it cannot be removed, saving will say why.
         let _ = fs::remove_file(&temporary);
@@ -81,6 +77,18 @@ impl Store {
         serde_json::to_writer(&mut writer, &Content { mappings: Each(mappings) })?;
         writer.flush()?;
         writer.get_ref().sync_all()
+    }
+}
+
+/// What is in `file`; a missing one holds no mappings. Changes nothing.
+///
+/// # Errors
+/// A file that cannot be read or understood.
+pub fn load(file: &Path) -> Result<Vec<Mapping>, LoadError> {
+    match fs::read(file) {
+        Ok(text) => parse(&text).map_err(|cause| LoadError::Invalid { file: file.to_owned(), cause }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(cause) => Err(LoadError::Unreadable { file: file.to_owned(), cause }),
     }
 }
 

@@ -5,6 +5,7 @@ use super::answer::{Answer, Stopped};
 use super::commandline;
 use super::direct::{Caller, Callers};
 use super::form::Form;
+use super::list;
 use super::registry::Registry;
 use crate::failure::timestamp;
 use crate::limits::DIRECT_CALLER;
@@ -37,9 +38,10 @@ pub(super) struct Api {
 
 type Endpoint = fn(&mut Api, &Call) -> Result<Answer, Stopped>;
 
-const ENDPOINTS: [(&str, Endpoint); 7] = [
+const ENDPOINTS: [(&str, Endpoint); 8] = [
     ("/api/v2/mapping/add", Api::mapping_add),
     ("/api/v2/mapping/remove", Api::mapping_remove),
+    ("/api/v2/mapping/list", Api::mapping_list),
     ("/api/v2/status", Api::status),
     ("/api/v2/commandline", Api::commandline),
     ("/api/v2/direct/add", Api::direct_add),
@@ -102,6 +104,10 @@ impl Api {
     fn mapping_remove(&mut self, call: &Call) -> Result<Answer, Stopped> {
         let id = Form(call.body).require("mappingid", "a mapping's id")?;
         Ok(self.remove(&id, &call.peer))
+    }
+
+    fn mapping_list(&mut self, _call: &Call) -> Result<Answer, Stopped> {
+        Ok(list::list(&self.registry)?)
     }
 
     /// Agents' documents call the field `id`, the Controller's `mappingid`.
@@ -178,7 +184,7 @@ impl Api {
             return Ok(Answer::ok(&none));
         }
         let bound = self.registry.pipe_status(id)?.bound;
-        let [port1, port2] = bound.map(|bound| Some(if bound { "Active" } else { "Inactive" }));
+        let [port1, port2] = bound.map(|is_bound| Some(list::state(is_bound)));
         Ok(Answer::ok(&match mapping.kind {
             Kind::Public { .. } => One { public: port2, private: port1, ..none },
             Kind::Private { .. } | Kind::Direct { .. } => One { private1: port1, private2: port2, ..none },

@@ -10,16 +10,21 @@ pub const VERSION: &str = concat!(
 
 /// Commands and options.
 pub const HELP: &str = "\
-Usage: iofog-connector COMMAND
+Usage: iofog-connector COMMAND [OPTIONS]
 
 start            run the daemon in the foreground
 stop             end the daemon, wait until it is gone
-status           tell whether the daemon is running
+status           tell whether the daemon runs, and what it does
+check            look at settings, certificate, mappings and ports without starting
+mapping          list, add, remove or show mappings of the running daemon
+cert             make a self-signed certificate and its key
 version          show the version and the licence
 help             show this text
 
 -h, -?, --help   the same as help
--v, --version    the same as version";
+-v, --version    the same as version
+
+`iofog-connector COMMAND --help` shows the options of a command.";
 
 /// What `params` may not be: names and values in turn, separated by spaces, of which no name comes
 /// twice. No command reads them, but Controllers have always been told of such a slip.

@@ -11,6 +11,7 @@ mod api;
 pub mod commandline;
 mod direct;
 mod form;
+mod list;
 mod registry;
 
 pub use access::{TokenError, read_token};

@@ -65,6 +65,11 @@ impl Registry {
         self.mappings.get(id)
     }
 
+    /// All mappings, by id.
+    pub fn mappings(&self) -> impl Iterator<Item = &Mapping> {
+        self.mappings.values()
+    }
+
     /// What the loop knows of a mapping; nothing is bound of one that it does not know.
     pub fn pipe_status(&self, id: &str) -> Result<PipeStatus, Gone> {
         Ok(self.relay.status(id)?.unwrap_or_default())

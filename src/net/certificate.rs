@@ -75,20 +75,33 @@ fn spelled(folder: &Path, stem: &str) -> Result<PathBuf, CertificateError> {
     }
 }
 
-/// `server-cert.pem` (a chain, leaf first) and `server-key.pem` (PKCS#8, PKCS#1 or SEC1) of `folder`, ready for use.
+/// `server-cert.pem` (a chain, leaf first) of `folder`: the file, and what is in it.
+pub fn chain(folder: &Path) -> Result<(PathBuf, Vec<CertificateDer<'static>>), CertificateError> {
+    let file = spelled(folder, "server-cert")?;
+    let chain = read_chain(&file)?;
+    Ok((file, chain))
+}
+
+/// All certificates of a PEM file; at least one.
+pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let chain = CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(unreadable(file))?;
+    if Vec::is_empty(&chain) { Err(CertificateError::Empty { file: file.to_owned() }) } else { Ok(chain) }
+}
+
+/// The key of a PEM file: PKCS#8, PKCS#1 or SEC1.
+pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    PrivateKeyDer::from_pem_file(file).map_err(unreadable(file))
+}
+
+fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> CertificateError {
+    move |cause| CertificateError::Unreadable { file: file.to_owned(), cause }
+}
+
+/// `server-cert.pem` and `server-key.pem` of `folder`, ready for use.
 pub fn server_config(folder: &Path) -> Result<Arc<ServerConfig>, CertificateError> {
-    let certificate = spelled(folder, "server-cert")?;
+    let (certificate, chain) = chain(folder)?;
     let key = spelled(folder, "server-key")?;
-    let unreadable = |file: &Path| {
-        let file = file.to_owned();
-        move |cause| CertificateError::Unreadable { file, cause }
-    };
-    let chain: Vec<CertificateDer> =
-        CertificateDer::pem_file_iter(&certificate).and_then(Iterator::collect).map_err(unreadable(&certificate))?;
-    if chain.is_empty() {
-        return Err(CertificateError::Empty { file: certificate });
-    }
-    let private = PrivateKeyDer::from_pem_file(&key).map_err(unreadable(&key))?;
+    let private = read_key(&key)?;
     let fast_aes = has_aes();
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider(fast_aes)))
         .with_safe_default_protocol_versions()

@@ -123,6 +123,20 @@ impl Link {
         Self { transport: Transport::Tls(tls), ..Self::plain(stream, peer, now) }
     }
 
+    /// The same link while its connect is under way: an event tells when it can be written to.
+    pub fn dialling(mut self) -> Self {
+        self.ready.writable = false;
+        self
+    }
+
+    /// Whether a connect that was under way is done; the error says why it has failed.
+    pub fn is_connected(&self) -> io::Result<bool> {
+        match self.stream.take_error()? {
+            Some(e) => Err(e),
+            None => Ok(self.ready.writable),
+        }
+    }
+
     /// Remembers what an event said.
     pub fn note(&mut self, event: &mio::event::Event) {
         self.ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();

@@ -10,17 +10,23 @@
 //! | `stream` | TCP or Unix: read, peek, write |
 //! | `tls` | rustls behind "take this record", "seal this record" |
 //! | `link` | a stream, its TLS and its outbox together |
+//! | `closing` | the end of a link: deliver, say goodbye, wait for the peer's |
 //! | `pump` | moves bytes from one link to another |
 //! | `wire` | the agents' words |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
+//! | `pinned` | a TLS client that trusts one certificate |
+//! | `expiry` | until when a certificate is valid |
 //! | `reactor` | poll, readiness, deadlines |
 
 pub mod buffers;
 pub mod certificate;
+pub mod closing;
+pub mod expiry;
 mod inbox;
 pub mod link;
 pub mod outbox;
+pub mod pinned;
 pub mod pump;
 pub mod reactor;
 pub mod stream;

@@ -1,6 +1,6 @@
-//! Listening, and the socket options that find dead peers.
+//! Listening, dialling, and the socket options that find dead peers.
 
-use mio::net::TcpListener;
+use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::mem::MaybeUninit;
@@ -43,6 +43,15 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     }
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Begins to connect. When it is done, or has failed, an event comes.
+///
+/// Errors are the system's: EMFILE, ENETUNREACH (no IPv6 here, say).
+pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    prepare(&stream)?;
+    Ok(stream)
 }
 
 /// Sets what every relayed connection wants: no delay for small messages, and an end for dead peers.

@@ -3,11 +3,11 @@
 use super::Relay;
 use super::pipe::{Agents, Ends, Place};
 use super::state::{Agent, State};
-use super::throttle::and_more;
 use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
 use crate::net::wire::{BEAT, beats};
+use crate::throttle::and_more;
 use log::info;
 use std::time::Instant;
 

@@ -4,8 +4,8 @@
 //! connections are taken one a second; the others' are not affected. The table is bounded: when it is full,
 //! the address that failed longest ago is forgotten.
 
-use super::throttle::Throttle;
 use crate::limits::{BRAKE_ADDRESSES, BRAKE_FAILURES, BRAKE_PAUSE, BRAKE_WINDOW, GREETING};
+use crate::throttle::Throttle;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;

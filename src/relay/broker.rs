@@ -22,7 +22,6 @@ use super::brake::{Admission, Brake};
 use super::listeners::LeadsTo;
 use super::queue::{Queue, Ticket};
 use super::state::State;
-use super::throttle::{Throttle, and_more};
 use crate::failure;
 use crate::limits::{
     BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_REQUEST_TIME, BROKER_STRANGERS, BROKER_WAIT, BROKER_WAITING,
@@ -31,6 +30,7 @@ use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
 use crate::net::stream::Stream;
 use crate::secret::Secret;
+use crate::throttle::{Throttle, and_more};
 use entries::{Caller, Entries};
 use log::{error, info, warn};
 use mio::net::TcpStream;

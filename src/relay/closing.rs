@@ -1,12 +1,10 @@
-//! The end of a connection, whatever the reason: one way out, and every exit frees what belongs to it.
+//! One way out for every connection: each exit leaves its state and frees what belongs to it.
 //!
-//! Closing a socket that has unread bytes makes the kernel reset it, and the peer may lose the end of what it
-//! was sent. So: what is held goes out, then close_notify, then FIN, and the peer's own FIN is awaited for a while.
+//! How a link is closed so that nothing is lost: see [`crate::net::closing`].
 
 use super::Relay;
 use super::state::State;
-use crate::limits::{LINGER, LINGER_BYTES};
-use crate::net::link::{Fault, Got};
+use crate::net::closing::{Closing, end_at_once};
 use crate::net::reactor::Key;
 
 impl Relay {
@@ -22,9 +20,9 @@ impl Relay {
 
     /// Takes the state out, for one that follows. Until then the connection is overdue to be closed.
     pub(super) fn take_state(&mut self, key: Key) -> Option<State> {
-        let until = self.reactor.now;
+        let gone = State::Closing(Closing::overdue(self.reactor.now));
         let (socket, _) = self.reactor.get_mut(key)?;
-        Some(std::mem::replace(&mut socket.state, State::Lingering { until, patience: 0 }))
+        Some(std::mem::replace(&mut socket.state, gone))
     }
 
     /// The same if the state is of the right sort, else nothing happens.
@@ -34,8 +32,7 @@ impl Relay {
 
     /// Closes at leisure: what is held is delivered first. The state must have been left already.
     pub(super) fn close(&mut self, key: Key) {
-        let since = self.reactor.now;
-        self.set_state(key, State::Delivering { since });
+        self.set_state(key, State::Closing(Closing::begin(self.reactor.now)));
         self.close_further(key);
     }
 
@@ -43,12 +40,7 @@ impl Relay {
     pub(super) fn discard(&mut self, key: Key) {
         let now = self.reactor.now;
         if let Some((socket, desk)) = self.reactor.get_mut(key) {
-            // Whatever goes wrong here goes wrong on a connection that is closed anyway.
-            let _ = socket.link.drain(desk, now);
-            if socket.link.is_open() && socket.link.is_flushed() {
-                let _ = socket.link.say_goodbye(desk, now);
-            }
-            let _ = socket.link.stream().shutdown_write();
+            end_at_once(&mut socket.link, desk, now);
         }
         self.remove(key);
     }
@@ -63,37 +55,12 @@ impl Relay {
 
     /// Goes on with closing.
     pub(super) fn close_further(&mut self, key: Key) {
-        match self.next_step(key) {
-            Ok(Got::Dry | Got::Some) => {}
-            Ok(Got::End) | Err(_) => self.remove(key),
-        }
-    }
-
-    fn next_step(&mut self, key: Key) -> Result<Got, Fault> {
         let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Got::Dry) };
-        if !socket.link.flush(&mut desk.pool, now)? {
-            return Ok(Got::Dry);
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let State::Closing(closing) = &mut socket.state else { return };
+        match closing.proceed(&mut socket.link, desk, now) {
+            Ok(false) => {}
+            Ok(true) | Err(_) => self.remove(key),
         }
-        if let State::Delivering { .. } = socket.state {
-            socket.link.say_goodbye(desk, now)?;
-            socket.state = State::Parting { since: now };
-        }
-        if !socket.link.is_flushed() {
-            return Ok(Got::Dry);
-        }
-        if let State::Parting { .. } = socket.state {
-            socket.link.stream().shutdown_write()?;
-            socket.state = State::Lingering { until: now + LINGER, patience: LINGER_BYTES };
-        }
-        if let State::Lingering { patience, .. } = &mut socket.state {
-            while *patience > 0 {
-                match socket.link.drain(desk, now)? {
-                    (Got::Some, count) => *patience = patience.saturating_sub(count),
-                    (other, _) => return Ok(other),
-                }
-            }
-        }
-        Ok(Got::End)
     }
 }

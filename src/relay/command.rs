@@ -3,6 +3,7 @@
 //! The loop answers within one turn; it never waits for the control thread.
 
 use crate::mapping::Mapping;
+use rustls::ServerConfig;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -35,6 +36,10 @@ pub(crate) enum Command {
     },
     Totals {
         reply: Sender<Totals>,
+    },
+    /// New connections get this certificate; `None` in dev mode.
+    Reload {
+        tls: Option<Arc<ServerConfig>>,
     },
     /// Close listeners, deliver what is in flight, end.
     Stop,
@@ -166,6 +171,11 @@ impl Handle {
     /// `None` if no such mapping is open.
     pub fn status(&self, id: &str) -> Result<Option<PipeStatus>, Gone> {
         self.ask(|reply| Command::Status { id: id.to_owned(), reply })
+    }
+
+    /// New connections get this certificate from now on; the others keep theirs. `None` in dev mode.
+    pub fn reload(&self, tls: Option<Arc<ServerConfig>>) -> Result<(), Gone> {
+        self.send(Command::Reload { tls })
     }
 
     /// The status of every open mapping, by id.

@@ -6,14 +6,15 @@
 use super::brake::Admission;
 use super::pipe::{PipeKey, Place};
 use super::state::State;
-use super::throttle::{Throttle, and_more};
 use super::{FIRST_LISTENER, Relay};
 use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, SILENT_USERS, STRANGERS};
+use crate::net::closing::Closing;
 use crate::net::link::Link;
 use crate::net::reactor::{Key, Reactor};
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::net::tls::Tls;
+use crate::throttle::{Throttle, and_more};
 use log::{info, warn};
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
@@ -169,7 +170,7 @@ impl Relay {
 
     /// Adds a connection to the reactor, in the state that `state` makes for its key.
     pub(super) fn enter(&mut self, link: Link, state: impl FnOnce(&mut Self, Key) -> Option<State>) {
-        let Ok(key) = self.reactor.add(link, State::Lingering { until: self.reactor.now, patience: 0 }) else { return };
+        let Ok(key) = self.reactor.add(link, State::Closing(Closing::overdue(self.reactor.now))) else { return };
         match state(self, key) {
             Some(state) => self.set_state(key, state),
             None => drop(self.reactor.remove(key)),

@@ -9,7 +9,7 @@
 //! agent:  accepted -> Braked? -> Greeting -> Free -> Joined -> closing   (strangers, agents, session)
 //! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing (users, session)
 //! peer:   accepted -> Peer -> closing                                     (broker)
-//! closing: Delivering -> Parting -> Lingering -> gone                       (closing)
+//! closing: Delivering -> Parting -> Lingering -> gone                       (net::closing)
 //! ```
 
 pub mod command;
@@ -29,7 +29,6 @@ pub mod seal;
 mod session;
 mod state;
 mod strangers;
-mod throttle;
 mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
@@ -65,6 +64,15 @@ pub struct Setup {
     pub buffers: usize,
     /// The way to the HTTP parser.
     pub front: Front,
+}
+
+/// A sign of life of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It turns. Once a second.
+    Alive,
+    /// It was told to end, and is about to. Once.
+    Ending,
 }
 
 /// The daemon's event loop.
@@ -113,13 +121,16 @@ impl Relay {
         Ok((relay, handle))
     }
 
-    /// Serves until told to stop, or until nobody is left who could tell.
-    pub fn run(&mut self) -> io::Result<()> {
+    /// Serves until told to stop, or until nobody is left who could tell. Whoever watches over the daemon gets
+    /// its signs of life from here, from between two turns; `tell` must not block.
+    pub fn run(&mut self, mut tell: impl FnMut(Sign)) -> io::Result<()> {
         let mut own = Vec::new();
         let mut tick = Instant::now() + TICK;
+        let mut told = false;
         loop {
-            self.reactor.wait(&mut own)?;
+            // Before the sleep: where there is room again, nobody is left waiting for the next event.
             own.extend(self.take_knocks().into_iter().map(|number| FIRST_LISTENER + number));
+            self.reactor.wait(&mut own)?;
             for token in std::mem::take(&mut own) {
                 match token {
                     WAKE => self.obey(),
@@ -141,6 +152,10 @@ impl Relay {
             if now >= tick {
                 tick = now + TICK;
                 self.housekeeping();
+                tell(Sign::Alive);
+            }
+            if self.ending.is_some() && !std::mem::replace(&mut told, true) {
+                tell(Sign::Ending);
             }
             if self.has_ended() {
                 return Ok(());
@@ -158,7 +173,7 @@ impl Relay {
             State::Joined { peer, .. } => self.relay(key, peer),
             State::Silent { .. } | State::Waiting { .. } => self.seek_agent(key),
             State::Served { agent, .. } | State::HalfClosed { agent, .. } => self.relay(agent, key),
-            State::Delivering { .. } | State::Parting { .. } | State::Lingering { .. } => self.close_further(key),
+            State::Closing(_) => self.close_further(key),
             State::Api(_) => self.serve_controller(key),
             State::Backend(_) => self.serve_backend(key),
             State::Peer(_) => self.serve_peer(key),
@@ -246,6 +261,7 @@ impl Relay {
                     let _ = reply.send(());
                 }
                 Ok(Command::Status { id, reply }) => drop(reply.send(self.status(&id))),
+                Ok(Command::Reload { tls }) => self.setup.tls = tls,
                 Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.status_of_all())),
                 Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
                 Ok(Command::Stop) => self.stop(),
@@ -272,7 +288,7 @@ impl Relay {
                 State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. } => self.reactor.again(key),
                 State::Free { .. } => self.part_with_agent(key),
                 State::Api(_) | State::Backend(_) => {}
-                State::Delivering { .. } | State::Parting { .. } | State::Lingering { .. } => {}
+                State::Closing(_) => {}
                 State::Braked { .. } | State::Greeting { .. } => self.turn_away(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
                 State::Peer(_) => self.dismiss_peer(key),

@@ -3,9 +3,9 @@
 use super::brake::Brake;
 use super::command::{AgentCounts, PipeStatus, Traffic, UserCounts};
 use super::queue::Queue;
-use super::throttle::Throttle;
 use crate::mapping::{AgentPort, Kind, Mapping};
 use crate::net::reactor::Key;
+use crate::throttle::Throttle;
 use std::time::{Duration, SystemTime};
 
 /// Names an open mapping until it is closed.

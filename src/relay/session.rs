@@ -174,7 +174,7 @@ impl Relay {
             Some(State::Peer(_)) => self.dismiss_peer(key),
             Some(State::Api(_)) => self.drop_controller(key),
             Some(State::Backend(backend)) => self.drop_controller(backend.client),
-            _ => self.remove(key),
+            Some(State::Closing(_)) | None => self.remove(key),
         }
     }
 

@@ -7,7 +7,8 @@ use super::broker::Peer;
 use super::front::{Api, Backend};
 use super::pipe::{PipeKey, Place};
 use super::queue::Ticket;
-use crate::limits::{DELIVERY, OWED_BEATS};
+use crate::limits::OWED_BEATS;
+use crate::net::closing::Closing;
 use crate::net::link::Link;
 use crate::net::pump::End;
 use crate::net::reactor::Key;
@@ -32,11 +33,7 @@ pub(super) enum State {
     /// A user that will send no more, and may still be answered. `since`: the agent's last payload.
     HalfClosed { pipe: PipeKey, agent: Key, since: Instant },
     /// Done for; what is held still goes out.
-    Delivering { since: Instant },
-    /// close_notify is on its way out; FIN follows.
-    Parting { since: Instant },
-    /// FIN is out; waiting for the peer's. `patience`: bytes that are still thrown away for it.
-    Lingering { until: Instant, patience: usize },
+    Closing(Closing),
     /// A Controller's connection.
     Api(Box<Api>),
     /// Its other half: our own connection to the HTTP parser.
@@ -88,8 +85,7 @@ impl State {
             Self::Braked { until, .. }
             | Self::Greeting { until, .. }
             | Self::Silent { until, .. }
-            | Self::Waiting { until, .. }
-            | Self::Lingering { until, .. } => Some(*until),
+            | Self::Waiting { until, .. } => Some(*until),
             Self::Free { agent: Agent { welcome: Some(until), .. }, .. }
             | Self::Joined { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
             // Bytes that wait to be read count as life: it is we who do not read.
@@ -98,7 +94,7 @@ impl State {
             // A user that is joined lives as long as its agent.
             Self::Served { .. } => None,
             Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
-            Self::Delivering { since } | Self::Parting { since } => Some((*since).max(link.told) + DELIVERY),
+            Self::Closing(closing) => Some(closing.deadline(link)),
             Self::Api(api) => Some(api.deadline(link.is_open())),
             // Lives and dies with its Controller's connection.
             Self::Backend(_) => None,

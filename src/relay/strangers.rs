@@ -5,12 +5,12 @@
 use super::Relay;
 use super::listeners::greeting;
 use super::state::{Agent, State};
-use super::throttle::and_more;
 use crate::limits::WELCOME;
 use crate::net::link::{Fault, Got};
 use crate::net::pump::send_payload;
 use crate::net::reactor::Key;
 use crate::net::wire::{AUTHORIZED, beats};
+use crate::throttle::and_more;
 use log::{info, warn};
 
 /// What the bytes that a stranger has sent so far amount to.

@@ -6,11 +6,11 @@
 use super::Relay;
 use super::pipe::{Ends, PipeKey, Users};
 use super::state::State;
-use super::throttle::and_more;
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT};
 use crate::net::link::Got;
 use crate::net::pump::{End, Fail, Pumped, Then, pump};
 use crate::net::reactor::Key;
+use crate::throttle::and_more;
 use log::warn;
 
 impl Relay {

@@ -30,8 +30,8 @@ fn half_sent_requests_lock_nobody_out() {
         };
         let before = daemon.descriptors();
         let oldest = open();
+        oldest.expect_silence(); // and so it is older than the others by the daemon's clock, too
         let mut held: Vec<Peer> = (0..31).map(|_| open()).collect();
-        oldest.expect_silence();
         expect_served(daemon);
         oldest.expect_end_at_last(PATIENCE);
         held.extend((0..if daemon.mode == Mode::Plain { 568 } else { 100 }).map(|_| open()));

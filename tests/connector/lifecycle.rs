@@ -292,7 +292,9 @@ fn without_descriptors_it_waits_and_goes_on() {
     assert!(daemon.log().lines().count() < 200, "the log has {} lines", daemon.log().lines().count());
     drop(crowd);
     assert_eq!(daemon.controller().status("all")["status"], "running");
+    let start = Instant::now();
     daemon.pair(&mapping);
+    assert!(start.elapsed() < 3 * SECOND, "took {:?} after the crowd had left", start.elapsed());
 }
 
 #[test]

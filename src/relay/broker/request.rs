@@ -27,7 +27,7 @@ pub(super) enum Progress {
 
 /// Collects the request of one connection.
 #[derive(Default)]
-pub(super) struct Collector {
+pub(in crate::relay) struct Collector {
     bytes: Vec<u8>,
     /// Braces that are open.
     depth: usize,

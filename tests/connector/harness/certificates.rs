@@ -1,6 +1,6 @@
 //! Certificates for daemons under test, and clients that take exactly those.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
@@ -27,12 +27,41 @@ pub fn test_certificate() -> &'static Certificate {
 
 /// A leaf that an intermediate signed, both in one file.
 pub fn chain_of_two() -> Certificate {
-    let mut authority = parameters("test authority");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("an authority");
-    let key = KeyPair::generate().expect("a key");
-    let leaf = parameters("leaf").signed_by(&key, &authority).expect("a leaf");
-    Certificate { chain: leaf.pem() + &authority.pem(), key: key.serialize_pem() }
+    Authority::new().leaf()
+}
+
+/// Signs certificates for `localhost`.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut authority = parameters("test authority");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(authority, key).expect("an authority"))
+    }
+
+    /// Its own certificate.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub fn leaf(&self) -> Certificate {
+        self.sign(parameters("leaf"))
+    }
+
+    pub fn leaf_of_the_future(&self) -> Certificate {
+        let mut leaf = parameters("leaf");
+        leaf.not_before = date_time_ymd(2999, 1, 1);
+        leaf.not_after = date_time_ymd(3000, 1, 1);
+        self.sign(leaf)
+    }
+
+    fn sign(&self, leaf: CertificateParams) -> Certificate {
+        let key = KeyPair::generate().expect("a key");
+        let leaf = leaf.signed_by(&key, &self.0).expect("a leaf");
+        Certificate { chain: leaf.pem() + &self.pem(), key: key.serialize_pem() }
+    }
 }
 
 fn parameters(name: &str) -> CertificateParams {

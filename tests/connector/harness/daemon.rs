@@ -151,6 +151,13 @@ impl Daemon {
         self.child = Some(command.spawn().expect("the binary"));
     }
 
+    /// Gives it another certificate, for its next start.
+    pub fn install(&mut self, certificate: &Certificate) {
+        fs::write(self.path("server-cert.pem"), &certificate.chain).expect("a file");
+        fs::write(self.path("server-key.pem"), &certificate.key).expect("a file");
+        self.tls = Some(certificate.client(rustls::ALL_VERSIONS));
+    }
+
     /// Asks it to end, as init systems do, and waits for that.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {

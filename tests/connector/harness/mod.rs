@@ -3,6 +3,7 @@
 //! No test sleeps to let things settle: it waits for a condition with a deadline ([`wait_until`]), or, where
 //! something must NOT happen, listens for a stated time and says so.
 
+mod agent_program;
 mod certificates;
 mod controller;
 mod daemon;
@@ -11,16 +12,17 @@ mod payload;
 mod peer;
 mod ports;
 mod process;
+mod service;
 
-pub use certificates::{Certificate, chain_of_two, test_certificate};
+pub use agent_program::AgentProgram;
+pub use certificates::{Authority, Certificate, chain_of_two, test_certificate};
 pub use controller::{Answer, Controller, form, post, request};
 pub use daemon::{Daemon, Mode, Setup, for_both_modes, in_both_modes};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use payload::Payload;
-pub use peer::{Heard, Peer};
+pub use peer::{Dial, Heard, Peer};
 pub use ports::PortBlock;
-
-use peer::Dial;
+pub use service::Service;
 
 use std::thread;
 use std::time::{Duration, Instant};

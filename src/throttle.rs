@@ -7,14 +7,14 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// Decides whether an event is logged now, and counts those that were not.
 #[derive(Default)]
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     last: Option<Instant>,
     unsaid: u64,
 }
 
 impl Throttle {
     /// `Some(n)`: say it now, n more of the kind went unsaid before. `None`: not now.
-    pub(super) fn may_say(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn may_say(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now < last + PAUSE) {
             self.unsaid += 1;
             return None;
@@ -25,7 +25,7 @@ impl Throttle {
 }
 
 /// What a log line ends with when others of its kind went unsaid.
-pub(super) fn and_more(unsaid: u64) -> String {
+pub(crate) fn and_more(unsaid: u64) -> String {
     if unsaid == 0 { String::new() } else { format!(" (and {unsaid} more since the last such line)") }
 }
 

@@ -1,0 +1,21 @@
+# Stands in for OpenWrt's package.mk: says what is asked of it, and has targets for the steps.
+$(foreach needed,PKG_NAME PKG_VERSION PKG_RELEASE PKG_MAINTAINER PKG_LICENSE PKG_LICENSE_FILES PKG_BUILD_DEPENDS, \
+  $(if $($(needed)),,$(error $(needed) must be set before package.mk is included)))
+PKG_BUILD_DIR:=$(BUILD_DIR)/$(PKG_NAME)-$(PKG_VERSION)
+
+define BuildPackage
+  $(foreach part,Package/$(1) Package/$(1)/description Package/$(1)/install Build/Compile, \
+    $(if $(value $(part)),,$(error $(part) is not defined)))
+  $(eval $(Package/$(1)))
+  $(foreach needed,SECTION CATEGORY TITLE DEPENDS USERID,$(if $($(needed)),,$(error $(needed) is not set)))
+prepare:
+	$(Build/Prepare)
+compile: prepare
+	$(Build/Compile)
+install: compile
+	$(call Package/$(1)/install,$(OUT)/root)
+dump:
+	$$(info $(PKG_NAME) $(PKG_VERSION)-$(PKG_RELEASE) | $(SECTION) | $(DEPENDS) | $(USERID))
+	$$(info $$(Package/$(1)/conffiles))
+	@:
+endef

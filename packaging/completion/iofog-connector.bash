@@ -1,0 +1,58 @@
+# bash completion for iofog-connector
+
+_iofog_connector()
+{
+	local cur prev words cword
+	_init_completion || return
+
+	# The word before the cursor may want a value of its own.
+	case $prev in
+		--config | --pid-file | --log-file | --passcode-file | --ca)
+			_filedir
+			return
+			;;
+		--user)
+			COMPREPLY=($(compgen -u -- "$cur"))
+			return
+			;;
+		--log-level)
+			COMPREPLY=($(compgen -W "error warn info debug trace" -- "$cur"))
+			return
+			;;
+		--connector | --to | --listen)
+			_known_hosts_real -- "$cur"
+			return
+			;;
+		--name | --address | --days | --timeout | --connections | --heartbeat | --threshold)
+			return
+			;;
+	esac
+
+	local command=${words[1]} options=
+	if ((cword == 1)); then
+		options="start stop status check mapping cert agent demo version help --help --version"
+	else
+		case $command in
+			start) options="--config --pid-file --user --log-file --log-level --help" ;;
+			stop) options="--config --pid-file --timeout --help" ;;
+			status) options="--config --pid-file --json --help" ;;
+			check) options="--config --pid-file --help" ;;
+			cert) options="--config --name --address --days --help" ;;
+			mapping)
+				case $cword:${words[2]} in
+					2:*) options="list add remove show --help" ;;
+					*:add) options="--config --private --connections --threshold --json --help" ;;
+					*) options="--config --json --help" ;;
+				esac
+				;;
+			agent)
+				options="--config --connector --passcode-file --to --listen --connections"
+				options+=" --ca --dev --heartbeat --threshold --log-level --help"
+				;;
+			demo) options="--tls --once --help" ;;
+		esac
+	fi
+	COMPREPLY=($(compgen -W "$options" -- "$cur"))
+}
+
+complete -F _iofog_connector iofog-connector

@@ -1,0 +1,37 @@
+# What the lives of a package share: steps that must succeed, and facts that must hold.
+
+# step DESCRIPTION COMMAND...: the command must succeed; its output is shown if it does not.
+step() {
+	description=$1
+	shift
+	if output=$("$@" 2>&1); then
+		echo "ok: $description"
+	else
+		echo "FAILED ($?): $description: $*"
+		echo "$output"
+		exit 1
+	fi
+}
+
+# fact DESCRIPTION EXPECTED COMMAND...: the command must print exactly that.
+fact() {
+	description=$1
+	expected=$2
+	shift 2
+	found=$("$@" 2>&1) || true
+	if [ "$found" = "$expected" ]; then
+		echo "ok: $description"
+	else
+		echo "FAILED: $description: expected '$expected', found '$found'"
+		exit 1
+	fi
+}
+
+gone() { [ ! -e "$1" ]; }
+
+# The exit status of a command, as a word.
+status_of() {
+	"$@" >/dev/null 2>&1 && echo 0 || echo $?
+}
+
+daemon_user() { ps -o user:20= -p "$(cat /run/iofog-connector.pid)"; }

@@ -1,0 +1,138 @@
+//! Local clients of a tunnel's listening end, up to their line.
+
+use super::state::State;
+use super::target::Target;
+use super::{Agent, Near};
+use crate::limits::{ACCEPTS, HALF_CLOSED_CONTENDED, WAIT_FOR_LINE};
+use crate::net::link::{Got, Link};
+use crate::net::reactor::Key;
+use crate::net::stream::Stream;
+use crate::net::tcp;
+use crate::throttle::and_more;
+use log::warn;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use std::io;
+use std::net::SocketAddr;
+
+/// Where clients connect to.
+pub(super) struct Clients {
+    /// `None`: the agent is ending.
+    listener: Option<TcpListener>,
+}
+
+impl Clients {
+    /// Listens on the first address of `target` that can be listened on. Looking a name up may take a while.
+    pub(super) fn listen(target: &Target, registry: &Registry, token: Token) -> io::Result<Self> {
+        let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in target.look_up()? {
+            match tcp::listen(Some(address.ip()), address.port()) {
+                Ok(mut listener) => {
+                    registry.register(&mut listener, token, Interest::READABLE)?;
+                    return Ok(Self { listener: Some(listener) });
+                }
+                Err(e) => failure = e,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Takes no more clients in.
+    pub(super) fn close(&mut self) {
+        self.listener = None;
+    }
+
+    /// The next client, if one is there.
+    fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        match &self.listener {
+            Some(listener) => listener.accept(),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Agent {
+    /// Takes in the clients that are there. True: there may be more, after the others have had their turn.
+    ///
+    /// Called on events, and once a second for those who had to wait outside.
+    pub(super) fn welcome_clients(&mut self) -> bool {
+        for _ in 0..ACCEPTS {
+            let Near::Clients(clients) = &mut self.near else { return false };
+            match clients.accept() {
+                Ok((stream, peer)) => self.take_in_client(stream, peer),
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(e) => {
+                    if let Some(unsaid) = self.log.crowds.may_say(self.reactor.now) {
+                        warn!("A client cannot be taken in, tried again in a second: {e}{}", and_more(unsaid));
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn take_in_client(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // A socket that refuses its options is already broken; reading from it will tell.
+        let _ = tcp::prepare(&stream);
+        let now = self.reactor.now;
+        let until = now + WAIT_FOR_LINE;
+        let waiting = self.reactor.iter().filter(|(_, s)| matches!(s.state, State::Waiting { .. })).count();
+        if waiting >= usize::from(self.settings.connections) {
+            return self.no_line_for_client();
+        }
+        let link = Link::plain(Stream::Tcp(stream), peer, now);
+        if self.reactor.add(link, State::Waiting { until }).is_ok() {
+            // Half-closed sessions that only wait for a silent other end make room sooner now.
+            self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
+            self.offer_line();
+        }
+    }
+
+    fn no_line_for_client(&mut self) {
+        if let Some(unsaid) = self.log.crowds.may_say(self.reactor.now) {
+            warn!("A client was turned away: no connection to the Connector was free for it{}", and_more(unsaid));
+        }
+    }
+
+    /// Gives clients that wait the lines that are free, those that have been here longest first: the Connector joins
+    /// them to the other end in that order, too.
+    pub(super) fn offer_line(&mut self) {
+        while let (Some(client), Some(line)) = (self.next_client(), self.longest_free()) {
+            self.call(line, client);
+        }
+    }
+
+    fn next_client(&self) -> Option<Key> {
+        let waiting = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
+            State::Waiting { until } => Some((until, key)),
+            _ => None,
+        });
+        waiting.min().map(|(_, key)| key)
+    }
+
+    fn longest_free(&self) -> Option<Key> {
+        let free = self.reactor.iter().filter_map(|(key, socket)| match &socket.state {
+            State::Free(line) if socket.link.is_flushed() => Some((line.born, key)),
+            _ => None,
+        });
+        free.min().map(|(_, key)| key)
+    }
+
+    /// A client has sent something, which waits, or has left.
+    pub(super) fn look_after_client(&mut self, key: Key) {
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        match socket.link.waiting(desk) {
+            Ok(Got::Some | Got::Dry) => {}
+            Ok(Got::End) | Err(_) => self.end(key, None),
+        }
+    }
+
+    /// A client has waited for a line in vain.
+    pub(super) fn dismiss_client(&mut self, key: Key) {
+        self.no_line_for_client();
+        self.take_state(key);
+        self.discard(key);
+    }
+}

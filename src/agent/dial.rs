@@ -1,0 +1,203 @@
+//! Lines, up to their passcode: look up, connect, handshake, passcode, `AUTHORIZED`.
+//!
+//! Every failure ends in [`Agent::fail`]: the place rests for a while that grows, and the log says why.
+
+use super::Agent;
+use super::failure::Failure;
+use super::pool::Place;
+use super::resolver::Answer;
+use super::settings::Security;
+use super::state::{Line, State};
+use crate::limits::{DIAL, GREETING};
+use crate::net::link::{Fault, Got, Link};
+use crate::net::reactor::Key;
+use crate::net::stream::Stream;
+use crate::net::tcp;
+use crate::net::tls::Tls;
+use crate::net::wire::AUTHORIZED;
+use crate::throttle::{Throttle, and_more};
+use log::{info, warn};
+use rustls::client::UnbufferedClientConnection;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+impl Agent {
+    /// Tries the places that are due.
+    pub(super) fn fill_places(&mut self) {
+        let now = self.reactor.now;
+        if self.ending.is_some() {
+            return;
+        }
+        while let Some(place) = self.pool.take_due(now) {
+            self.asking.push(place);
+            self.connector.ask();
+        }
+        if let Some(due) = self.pool.next_due() {
+            if due > now {
+                self.reactor.wake_by(due);
+            }
+        }
+    }
+
+    /// The Connector's addresses have been looked up, or could not be.
+    pub(super) fn found_connector(&mut self, answer: Answer) {
+        for place in std::mem::take(&mut self.asking) {
+            match &answer {
+                Ok(addresses) => self.dial(place, addresses.clone()),
+                Err(e) => self.fail(place, Failure::Name(io::Error::new(e.kind(), e.to_string()))),
+            }
+        }
+    }
+
+    /// Connects to the first of `addresses` that lets us begin to.
+    fn dial(&mut self, place: Place, addresses: Vec<SocketAddr>) {
+        let mut rest = addresses.into_iter();
+        let mut failure = Failure::Name(io::ErrorKind::NotFound.into());
+        while let Some(address) = rest.next() {
+            let until = self.reactor.now + DIAL;
+            let state = State::Dialling { place, rest: rest.clone().collect(), until };
+            match self.begin(address).and_then(|link| self.reactor.add(link, state)) {
+                Ok(_) => return self.reactor.wake_by(until),
+                Err(e) => failure = Failure::Connect(address, e),
+            }
+        }
+        self.fail(place, failure);
+    }
+
+    fn begin(&self, address: SocketAddr) -> io::Result<Link> {
+        let now = self.reactor.now;
+        let stream = Stream::Tcp(tcp::dial(address)?);
+        let link = match (&self.tls, &self.settings.security) {
+            (Some(config), Security::Tls { name, .. }) => {
+                let connection = UnbufferedClientConnection::new(Arc::clone(config), name.clone());
+                Link::tls(stream, Tls::client(connection.map_err(io::Error::other)?), address, now)
+            }
+            _ => Link::plain(stream, address, now),
+        };
+        Ok(link.dialling())
+    }
+
+    /// The connect of a line is done, or has failed.
+    pub(super) fn dial_further(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let State::Dialling { place, .. } = socket.state else { return };
+        match socket.link.is_connected() {
+            Ok(false) => {}
+            Ok(true) => {
+                let until = now + GREETING;
+                socket.state = State::Handshaking { place, until };
+                match socket.link.begin(desk, now) {
+                    Ok(()) => self.greet(key),
+                    Err(fault) => self.give_up(key, Failure::Broken(fault)),
+                }
+            }
+            Err(e) => self.dial_next(key, e),
+        }
+    }
+
+    /// One address has failed: the next, if there is one.
+    pub(super) fn dial_next(&mut self, key: Key, error: io::Error) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        let address = socket.link.peer;
+        let Some(State::Dialling { place, rest, .. }) = self.reactor.remove(key) else { return };
+        if rest.is_empty() {
+            return self.fail(place, Failure::Connect(address, error));
+        }
+        self.dial(place, rest);
+    }
+
+    /// Goes on with the handshake and the passcode.
+    pub(super) fn greet(&mut self, key: Key) {
+        match self.greet_further(key) {
+            Ok(false) => {}
+            Ok(true) => self.authorized(key),
+            Err(failure) => self.give_up(key, failure),
+        }
+    }
+
+    /// True: the Connector has taken the passcode.
+    fn greet_further(&mut self, key: Key) -> Result<bool, Failure> {
+        let now = self.reactor.now;
+        let passcode = self.settings.passcode.expose().as_bytes();
+        let dev = self.tls.is_none();
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(false) };
+        if let State::Handshaking { place, until } = socket.state {
+            match socket.link.handshake(desk, now) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(Fault::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Failure::HandshakeCut),
+                Err(fault) => return Err(Failure::Handshake(fault)),
+            }
+            socket.link.send(passcode, desk, now).map_err(Failure::Broken)?;
+            socket.state = State::Greeting { place, heard: Vec::new(), until };
+        }
+        let State::Greeting { heard, .. } = &mut socket.state else { return Ok(false) };
+        loop {
+            let missing = AUTHORIZED.len() - heard.len();
+            let got = socket.link.receive(missing, desk, now, |message| heard.extend_from_slice(message));
+            match got {
+                // A refused passcode may show as a reset, when it was still on its way.
+                Err(Fault::Io(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(Failure::Refused { dev });
+                }
+                Err(fault) => return Err(Failure::Broken(fault)),
+                Ok(_) if heard == AUTHORIZED => return Ok(true),
+                Ok(_) if !AUTHORIZED.starts_with(heard) => return Err(Failure::NotAConnector),
+                Ok(Got::Some) => {}
+                Ok(Got::Dry) => return Ok(false),
+                Ok(Got::End) => return Err(Failure::Refused { dev }),
+            }
+        }
+    }
+
+    fn authorized(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        let State::Greeting { place, .. } = socket.state else { return };
+        let address = socket.link.peer;
+        socket.link.trust();
+        socket.state = State::Free(Line::new(place, now));
+        self.pool.authorize(place);
+        if !std::mem::replace(&mut self.log.connected, true) {
+            info!("Authorized by the Connector {} ({address})", self.settings.connector);
+        }
+        // The first one shows the way to the others.
+        self.fill_places();
+        self.offer_line();
+        self.reactor.again(key);
+    }
+
+    /// A line that is not authorized yet has failed.
+    pub(super) fn give_up(&mut self, key: Key, failure: Failure) {
+        let (State::Dialling { place, .. } | State::Handshaking { place, .. } | State::Greeting { place, .. }) =
+            self.take_state(key)
+        else {
+            return;
+        };
+        self.discard(key);
+        self.fail(place, failure);
+    }
+
+    /// A place could not be filled: it is tried again later.
+    fn fail(&mut self, place: Place, failure: Failure) {
+        let now = self.reactor.now;
+        let until = self.pool.fail(place, now);
+        self.reactor.wake_by(until);
+        if self.ending.is_some() {
+            return;
+        }
+        self.log.connected &= self.pool.authorized() > 0;
+        // A new kind of failure is worth saying at once.
+        let kind = std::mem::discriminant(&failure);
+        if self.log.last_failure.replace(kind) != Some(kind) {
+            self.log.failures = Throttle::default();
+        }
+        if let Some(unsaid) = self.log.failures.may_say(now) {
+            let pause = (until - now).as_secs_f32();
+            let connector = &self.settings.connector;
+            warn!("Connector {connector}: {failure}. Next try in {pause:.1} s{}", and_more(unsaid));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The configuration file of Core Networking, the field's agent: one JSON object.
+//!
+//! `{"mode":"public","host":"…","port":6000,"connectioncount":60,"passcode":"…","localhost":"…","localport":80,`
+//! `"heartbeatfrequency":20000,"heartbeatabsencethreshold":60000,"cert":"base64 of DER","devmode":false}`
+//!
+//! Times are milliseconds. A key that nobody knows is reported and left alone: existing files must work.
+
+use super::settings::{Draft, Mode, SettingsError};
+use super::trust::Trust;
+use crate::secret::Secret;
+use log::warn;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::ParsedCertificate;
+use serde_json::{Map, Value};
+use std::path::Path;
+use std::time::Duration;
+
+/// Reads `file`.
+pub fn read(file: &Path) -> Result<Draft, SettingsError> {
+    let text = std::fs::read(file).map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
+    let (draft, unknown) = parse(&text).map_err(|problem| SettingsError::InFile { file: file.to_owned(), problem })?;
+    for key in unknown {
+        warn!("{}: key {key:?} is unknown and has no effect", file.display());
+    }
+    Ok(draft)
+}
+
+/// The draft, and the keys that mean nothing to us.
+fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
+    let keys = match serde_json::from_slice(text) {
+        Ok(Value::Object(keys)) => keys,
+        Ok(_) => return Err("a JSON object was expected".to_owned()),
+        Err(e) => return Err(format!("not valid JSON: {e}")),
+    };
+    let mut keys = Keys(keys);
+    let draft = Draft {
+        mode: keys.take("mode", "\"public\" or \"private\"", mode)?,
+        host: keys.take("host", "a name or an IP address, as a string", name)?,
+        port: keys.take("port", "a port, 1 to 65535", whole)?,
+        connections: keys.take("connectioncount", "a whole number, 1 to 65535", whole)?,
+        passcode: keys.take("passcode", "a string that is not empty", |value| name(value).map(Secret::new))?,
+        local_host: keys.take("localhost", "a name or an IP address, as a string", name)?,
+        local_port: keys.take("localport", "a port, 1 to 65535", whole)?,
+        listen: None,
+        heartbeat: keys.take("heartbeatfrequency", MILLISECONDS, milliseconds)?,
+        absence: keys.take("heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
+        trust: keys.take("cert", "base64 of a certificate (DER), as a string", trust)?.flatten(),
+        dev: keys.take("devmode", "true or false", Value::as_bool)?,
+    };
+    Ok((draft, keys.0.into_iter().map(|(key, _)| key).collect()))
+}
+
+const MILLISECONDS: &str = "a whole number of milliseconds, 0 to 2147483647 (0: never)";
+
+struct Keys(Map<String, Value>);
+
+impl Keys {
+    /// The value of `key`, if there is one and it is not null.
+    fn take<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        match self.0.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match read(&value) {
+                None => Err(format!("key {key:?}: found {}; expected {expected}", describe(key, &value))),
+                some => Ok(some),
+            },
+        }
+    }
+}
+
+/// What was found: the value, unless it is secret or long.
+fn describe(key: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) if key == "passcode" || text.len() > 60 => format!("a string of {} bytes", text.len()),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        _ if key == "passcode" => "something else".to_owned(),
+        value => value.to_string(),
+    }
+}
+
+fn mode(value: &Value) -> Option<Mode> {
+    match value.as_str()? {
+        "public" => Some(Mode::Public),
+        "private" => Some(Mode::Private),
+        _ => None,
+    }
+}
+
+fn name(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn whole(value: &Value) -> Option<u16> {
+    value.as_u64().and_then(|number| u16::try_from(number).ok()).filter(|&number| number > 0)
+}
+
+fn milliseconds(value: &Value) -> Option<Duration> {
+    value.as_u64().filter(|&number| number <= i32::MAX as u64).map(Duration::from_millis)
+}
+
+/// `Some(None)`: an empty string, which stands for no certificate.
+fn trust(value: &Value) -> Option<Option<Trust>> {
+    let text: String = value.as_str()?.split_whitespace().collect();
+    if text.is_empty() {
+        return Some(None);
+    }
+    // The library's base64 is that of PEM files.
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    ParsedCertificate::try_from(&certificate).ok()?;
+    Some(Some(Trust::Certificates(vec![certificate])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELD: &str = r#"{"mode":"public","host":"connector.example","port":35046,"connectioncount":60,
+        "passcode":"d0a7e7d4-0000-4000-8000-000000000001","localhost":"web","localport":60401,
+        "heartbeatfrequency":20000,"heartbeatabsencethreshold":60000,"cert":"","devmode":false}"#;
+
+    #[test]
+    fn a_file_from_the_field_works_as_it_is() {
+        let (draft, unknown) = parse(FIELD.as_bytes()).unwrap();
+        assert!(unknown.is_empty());
+        let settings = draft.complete().unwrap();
+        assert_eq!(settings.connector.to_string(), "connector.example:35046");
+        assert_eq!(settings.connections, 60);
+        assert_eq!(settings.heartbeat, Some(Duration::from_secs(20)));
+        assert_eq!(settings.absence, Some(Duration::from_secs(60)));
+        assert_eq!(settings.role, super::super::settings::Role::Expose { service: "web:60401".parse().unwrap() });
+    }
+
+    #[test]
+    fn the_certificate_is_base64_of_its_der() {
+        let made = rcgen::generate_simple_self_signed(["connector.example".to_owned()]).unwrap();
+        let base64: String = made.cert.pem().lines().filter(|line| !line.starts_with('-')).collect();
+        let (draft, _) = parse(format!(r#"{{"cert":"{base64}"}}"#).as_bytes()).unwrap();
+        assert_eq!(draft.trust, Some(Trust::Certificates(vec![made.cert.der().clone()])));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_key_and_what_was_expected() {
+        for (text, words) in [
+            (r#"{"port":"80"}"#, ["\"port\"", "\"80\"", "1 to 65535"]),
+            (r#"{"port":0}"#, ["\"port\"", "0", "1 to 65535"]),
+            (r#"{"connectioncount":65536}"#, ["\"connectioncount\"", "65536", "1 to 65535"]),
+            (r#"{"heartbeatfrequency":-1}"#, ["\"heartbeatfrequency\"", "-1", "milliseconds"]),
+            (r#"{"mode":"both"}"#, ["\"mode\"", "both", "private"]),
+            (r#"{"devmode":"false"}"#, ["\"devmode\"", "\"false\"", "true or false"]),
+            (r#"{"cert":"AAAA"}"#, ["\"cert\"", "AAAA", "base64"]),
+            (r#"{"host":""}"#, ["\"host\"", "\"\"", "a name"]),
+            ("[]", ["JSON", "object", "expected"]),
+            ("{\"port\":80,}", ["JSON", "line 1", "column"]),
+        ] {
+            let problem = parse(text.as_bytes()).unwrap_err();
+            for word in words {
+                assert!(problem.contains(word), "{word:?} is not in {problem:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_passcode_key_does_not_show_it() {
+        for text in [r#"{"passcode":12345}"#, r#"{"passcode":["12345"]}"#] {
+            let problem = parse(text.as_bytes()).unwrap_err();
+            assert!(!problem.contains("12345"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_reported_and_nulls_are_absent() {
+        let (draft, unknown) = parse(br#"{"host":null,"hots":"x"}"#).unwrap();
+        assert_eq!((draft, unknown), (Draft::default(), vec!["hots".to_owned()]));
+    }
+}

@@ -1,0 +1,141 @@
+//! When a heartbeat is due, when its answer is overdue, and how the answer is told from payload. No I/O.
+//!
+//! Over TLS each message is a record, and nothing can be mistaken. Over plain TCP what two writes sent may come out
+//! of one read, so on a connection that serves somebody heartbeats are sent only after both directions have been
+//! quiet for the whole interval, what the local side says next waits for the answer (at most
+//! [`BEAT_HOLD`]), and an answer that ran together with payload is cut off. docs/protocol.md, section 4.
+
+use crate::limits::BEAT_HOLD;
+use crate::net::wire::{BEAT, beats};
+use std::time::{Duration, Instant};
+
+/// The heartbeats of one authorized connection.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    /// When the last one was sent, or the connection was authorized.
+    last: Instant,
+    awaited: Option<Awaited>,
+}
+
+/// Answers that have not come yet.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    count: usize,
+    /// When the first of these heartbeats was sent, or the answer before that one came.
+    since: Instant,
+}
+
+impl Pulse {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last: now, awaited: None }
+    }
+
+    /// When the next heartbeat is due. `quiet_since`: where a busy connection must not be disturbed, when the last
+    /// byte went either way.
+    pub(super) fn due(&self, interval: Duration, quiet_since: Option<Instant>) -> Instant {
+        quiet_since.map_or(self.last, |since| since.max(self.last)) + interval
+    }
+
+    pub(super) fn sent(&mut self, now: Instant) {
+        self.last = now;
+        let Awaited { count, since } = self.awaited.unwrap_or(Awaited { count: 0, since: now });
+        self.awaited = Some(Awaited { count: count + 1, since });
+    }
+
+    /// So many answers have come.
+    pub(super) fn answered(&mut self, answers: usize, now: Instant) {
+        if let (Some(Awaited { count, .. }), 1..) = (self.awaited, answers) {
+            let count = count.saturating_sub(answers);
+            self.awaited = (count > 0).then_some(Awaited { count, since: now });
+        }
+    }
+
+    /// How many answers are to come.
+    pub(super) fn awaited(&self) -> usize {
+        self.awaited.map_or(0, |awaited| awaited.count)
+    }
+
+    /// When the connection is dead unless something is heard before: `threshold` after the first heartbeat without
+    /// an answer, and after the last byte. `None`: nothing is awaited.
+    pub(super) fn dead_at(&self, heard: Instant, threshold: Duration) -> Option<Instant> {
+        self.awaited.map(|awaited| awaited.since.max(heard) + threshold)
+    }
+
+    /// Until when payload must not follow the last heartbeat over plain TCP; `None`: it may.
+    pub(super) fn hold(&self, now: Instant) -> Option<Instant> {
+        self.awaited.map(|_| self.last + BEAT_HOLD).filter(|&until| now < until)
+    }
+}
+
+/// Takes the answers out of what one read brought: what is left is payload. Returns how many answers there were.
+///
+/// `awaited`: so many may have run together with payload before or behind them. 0 over TLS.
+pub(super) fn sift(message: &[u8], awaited: usize) -> (&[u8], usize) {
+    let answers = beats(message);
+    if answers > 0 {
+        return (&[], answers);
+    }
+    let (mut payload, mut answers) = (message, 0);
+    while answers < awaited {
+        let Some(rest) = payload.strip_prefix(BEAT).or_else(|| payload.strip_suffix(BEAT)) else { break };
+        payload = rest;
+        answers += 1;
+    }
+    (payload, answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_busy_plain_connection_is_not_disturbed() {
+        let start = Instant::now();
+        let pulse = Pulse::new(start);
+        assert_eq!(pulse.due(SECOND, None), start + SECOND);
+        assert_eq!(pulse.due(SECOND, Some(start + SECOND)), start + SECOND * 2);
+    }
+
+    #[test]
+    fn only_an_unanswered_heartbeat_makes_a_connection_dead() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        assert_eq!(pulse.dead_at(start, SECOND), None);
+        pulse.sent(start + SECOND);
+        pulse.sent(start + SECOND * 2);
+        assert_eq!(pulse.dead_at(start, SECOND), Some(start + SECOND * 2), "counted from the first");
+        assert_eq!(pulse.dead_at(start + SECOND * 3, SECOND), Some(start + SECOND * 4), "bytes are life");
+        pulse.answered(1, start + SECOND * 3);
+        assert_eq!(pulse.dead_at(start, SECOND), Some(start + SECOND * 4), "one more is awaited");
+        pulse.answered(1, start + SECOND * 3);
+        assert_eq!(pulse.dead_at(start, SECOND), None);
+    }
+
+    #[test]
+    fn payload_waits_for_the_answer_but_not_for_ever() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        assert_eq!(pulse.hold(start), None);
+        pulse.sent(start);
+        assert_eq!(pulse.hold(start), Some(start + BEAT_HOLD));
+        assert_eq!(pulse.hold(start + BEAT_HOLD), None);
+        pulse.answered(1, start);
+        assert_eq!(pulse.hold(start), None);
+    }
+
+    #[test]
+    fn answers_are_cut_off_only_while_they_are_awaited() {
+        for awaited in [0, 1] {
+            assert_eq!(sift(b"BEAT", awaited), (&b""[..], 1));
+            assert_eq!(sift(b"BEATBEAT", awaited), (&b""[..], 2));
+            assert_eq!(sift(b"payload", awaited), (&b"payload"[..], 0));
+        }
+        assert_eq!(sift(b"BEATpayload", 0), (&b"BEATpayload"[..], 0));
+        assert_eq!(sift(b"BEATpayload", 1), (&b"payload"[..], 1));
+        assert_eq!(sift(b"payloadBEAT", 1), (&b"payload"[..], 1));
+        assert_eq!(sift(b"BEATBEATBEAT!", 2), (&b"BEAT!"[..], 2), "no more than are awaited");
+        assert_eq!(sift(b"BEATpayloadBEAT", 2), (&b"payload"[..], 2));
+    }
+}

@@ -1,0 +1,127 @@
+//! Lines that nobody needs yet: listening for the first payload, and the heartbeats of all lines.
+
+use super::Agent;
+use super::heartbeat::sift;
+use super::settings::Role;
+use super::state::{First, Line, State};
+use super::tunnel;
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Got, Link};
+use crate::net::reactor::Key;
+use crate::net::wire::BEAT;
+use crate::throttle::and_more;
+use log::warn;
+use std::time::{Duration, Instant};
+
+/// Messages of a free line that are looked at in one turn.
+const GLANCES: usize = 16;
+/// Plain bytes that are read at once where heartbeats must be told from payload.
+pub(super) const GLANCE: usize = 16 * 1024;
+/// Deadlines of heartbeats are not met more exactly than this: one look through all lines serves many.
+const GRAIN: Duration = Duration::from_millis(20);
+
+/// What a free line has heard.
+enum Heard {
+    Nothing(Got),
+    Payload(Vec<u8>),
+}
+
+impl Agent {
+    /// Listens to a free line.
+    pub(super) fn attend(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let State::Free(line) = &mut socket.state else { return };
+        match listen_to(&mut socket.link, line, desk, now) {
+            Ok(Heard::Nothing(Got::Some)) => self.reactor.again(key),
+            Ok(Heard::Nothing(Got::Dry)) => {}
+            Ok(Heard::Nothing(Got::End)) => self.lost(key, None),
+            Ok(Heard::Payload(bytes)) => self.needed(key, bytes),
+            Err(_) => self.lost(key, Some(key)),
+        }
+    }
+
+    /// The first payload has come.
+    fn needed(&mut self, key: Key, bytes: Vec<u8>) {
+        match &self.settings.role {
+            Role::Expose { .. } if tunnel::is_call(&bytes) => self.summon(key, First::Call),
+            Role::Expose { .. } => self.summon(key, First::Payload(bytes)),
+            Role::Listen { .. } => self.not_a_tunnel(key),
+        }
+    }
+
+    /// The Connector has ended a line that nobody used.
+    fn lost(&mut self, key: Key, broken: Option<Key>) {
+        self.end(key, broken);
+        let now = self.reactor.now;
+        if self.pool.authorized() == 0 && std::mem::take(&mut self.log.connected) {
+            if let Some(unsaid) = self.log.losses.may_say(now) {
+                warn!("The Connector {} has closed all connections{}", self.settings.connector, and_more(unsaid));
+            }
+        }
+    }
+
+    /// Sends the heartbeats that are due, and has the loop wake up for the next ones.
+    pub(super) fn send_heartbeats(&mut self) {
+        let Some(interval) = self.settings.heartbeat else { return };
+        let now = self.reactor.now;
+        let lines = self.reactor.iter().filter(|(_, socket)| socket.state.line().is_some());
+        let mut next = now + interval;
+        for key in lines.map(|(key, _)| key).collect::<Vec<Key>>() {
+            let Some((socket, desk)) = self.reactor.get_mut(key) else { continue };
+            let link = &mut socket.link;
+            let delicate = link.is_plain() && !matches!(socket.state, State::Free(_));
+            let quiet_since = delicate.then(|| link.heard.max(link.told));
+            let Some(line) = socket.state.line_mut() else { continue };
+            let overdue = line.pulse.awaited() > 0 && line.pulse.hold(now).is_none();
+            let due = line.pulse.due(interval, quiet_since);
+            if due > now {
+                next = next.min(due);
+                if delicate && overdue {
+                    // What was held back for an answer that does not come goes out at last.
+                    self.reactor.again(key);
+                }
+                continue;
+            }
+            // Behind something that is not taken it would have to wait. What waits unread at the other end is life.
+            if link.is_flushed() && desk.pool.available() > 0 {
+                if link.send(BEAT, desk, now).is_err() {
+                    self.end(key, Some(key));
+                    continue;
+                }
+                line.pulse.sent(now);
+            }
+        }
+        self.reactor.wake_by(next.max(now + GRAIN));
+        self.watch_for_death();
+    }
+
+    /// Has the loop wake up when the first line is dead for want of an answer.
+    fn watch_for_death(&mut self) {
+        let absence = self.settings.absence;
+        let lines = self.reactor.iter().filter(|(_, socket)| socket.state.line().is_some());
+        if let Some(first) = lines.filter_map(|(_, s)| s.state.dead_at(&s.link, absence)).min() {
+            self.reactor.wake_by(first.max(self.reactor.now + GRAIN));
+        }
+    }
+}
+
+/// Goes on until there is payload, or nothing.
+fn listen_to(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<Heard, Fault> {
+    for _ in 0..GLANCES {
+        let awaited = if link.is_plain() { line.pulse.awaited() } else { 0 };
+        let mut bytes = Vec::new();
+        let got = link.receive(GLANCE, desk, now, |message| {
+            let (payload, answers) = sift(message, awaited);
+            line.pulse.answered(answers, now);
+            bytes.extend_from_slice(payload);
+        })?;
+        if !bytes.is_empty() {
+            return Ok(Heard::Payload(bytes));
+        }
+        if got != Got::Some {
+            return Ok(Heard::Nothing(got));
+        }
+    }
+    Ok(Heard::Nothing(Got::Some))
+}

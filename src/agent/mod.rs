@@ -1,0 +1,244 @@
+//! The other end of the wire: dials out to a Connector, and joins who comes through it to a local service.
+//!
+//! The same loop as the daemon's with the arrows reversed, on the same reactor, links, pump, TLS and buffers. One
+//! thread does all of it; names are looked up in helper threads. Nothing here blocks, and nothing here knows of the
+//! daemon.
+//!
+//! ```text
+//! line:    Dialling -> Handshaking -> Greeting -> Free                                  (dial)
+//!          Free -> Summoning -> Joined -> closing                                       (line, service, session)
+//!          Free -> Summoning -> Answering -> Joined          a tunnel's exposing end    (tunnel)
+//!          Free -> Calling -> Joined                         a tunnel's listening end   (tunnel)
+//! service: Connecting -> Local -> closing                                               (service, session)
+//! client:  Waiting -> Local -> HalfClosed? -> closing                                   (clients, session)
+//! ```
+//!
+//! A line serves one session. When it ends, its place in the [`pool`] is filled again at once.
+
+pub mod arguments;
+mod backoff;
+mod clients;
+mod dial;
+mod ends;
+mod failure;
+mod file;
+mod heartbeat;
+mod line;
+mod pool;
+mod resolver;
+mod service;
+mod session;
+pub mod settings;
+mod start;
+mod state;
+pub mod target;
+pub mod trust;
+mod tunnel;
+
+use crate::limits::{LAST_WORDS, STALLED};
+use crate::net::reactor::{Key, Reactor, Socket, TICK};
+use crate::throttle::Throttle;
+use clients::Clients;
+use failure::Failure;
+use log::{info, warn};
+use pool::{Place, Pool};
+use resolver::Resolver;
+use rustls::ClientConfig;
+use settings::Settings;
+pub use start::{Handle, StartError, run};
+use state::State;
+use std::io;
+use std::mem::Discriminant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// The agent's event loop.
+pub struct Agent {
+    settings: Settings,
+    /// `None`: dev mode.
+    tls: Option<Arc<ClientConfig>>,
+    reactor: Reactor<State>,
+    pool: Pool,
+    connector: Resolver,
+    /// Places that wait for the Connector's addresses.
+    asking: Vec<Place>,
+    near: Near,
+    stop: Arc<AtomicBool>,
+    /// The agent is ending, and must have ended by then.
+    ending: Option<Instant>,
+    log: Log,
+}
+
+/// The near side of the relay.
+enum Near {
+    /// Lines are joined to this service.
+    Service(Resolver),
+    /// Clients that come here are joined to lines.
+    Clients(Clients),
+}
+
+/// What the log has said, so that it is said once and not a thousand times a second.
+#[derive(Default)]
+struct Log {
+    /// The operator has been told that there is a connection, and not yet that there is none.
+    connected: bool,
+    last_failure: Option<Discriminant<Failure>>,
+    failures: Throttle,
+    losses: Throttle,
+    absences: Throttle,
+    refusals: Throttle,
+    crowds: Throttle,
+    unanswered: Throttle,
+}
+
+/// The reactor's own tokens.
+const WAKE: usize = 0;
+const CLIENTS: usize = 1;
+
+impl Agent {
+    /// Serves until told to stop. Errors: the system's, from poll.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut own = Vec::new();
+        let mut tick = Instant::now();
+        self.reactor.wake_by(tick);
+        loop {
+            self.reactor.wait(&mut own)?;
+            if self.stop.load(Ordering::Relaxed) {
+                self.end_all();
+            }
+            for token in std::mem::take(&mut own) {
+                // What a waker says is found below.
+                if token == CLIENTS && self.welcome_clients() {
+                    own.push(CLIENTS);
+                }
+            }
+            for _ in 0..self.reactor.queued() {
+                let Some(key) = self.reactor.next_ready() else { break };
+                self.work(key);
+            }
+            let now = self.reactor.now;
+            if self.reactor.scan_is_due() | (now >= tick) {
+                self.enforce_deadlines();
+                self.send_heartbeats();
+                self.call_again();
+                self.fill_places();
+            }
+            if now >= tick {
+                tick = now + TICK;
+                self.housekeeping();
+            }
+            self.take_answers();
+            if self.has_ended() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives one connection its turn.
+    fn work(&mut self, key: Key) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        match socket.state {
+            State::Dialling { .. } => self.dial_further(key),
+            State::Handshaking { .. } | State::Greeting { .. } => self.greet(key),
+            State::Free(_) => self.attend(key),
+            // Not read before the service is there.
+            State::Summoning { .. } => {}
+            State::Answering { .. } => self.hear_client(key),
+            State::Calling { .. } => self.hear_service(key),
+            State::Joined { local, .. } => self.relay(key, local),
+            State::Connecting { .. } => self.connect_further(key),
+            State::Waiting { .. } => self.look_after_client(key),
+            State::Local { line } | State::HalfClosed { line, .. } => self.relay(line, key),
+            State::Closing(_) => self.close_further(key),
+        }
+    }
+
+    /// Looks through all connections for those that have outstayed their state.
+    fn enforce_deadlines(&mut self) {
+        let (now, absence, patience) = (self.reactor.now, self.settings.absence, self.patience());
+        let deadline = |socket: &Socket<State>| socket.state.deadline(&socket.link, absence, patience);
+        let is_overdue = |socket: &Socket<State>| deadline(socket).is_some_and(|deadline| deadline <= now);
+        let overdue = self.reactor.iter().filter(|(_, socket)| is_overdue(socket)).map(|(key, _)| key);
+        for key in overdue.collect::<Vec<Key>>() {
+            let Some(socket) = self.reactor.get(key) else { continue };
+            match socket.state {
+                State::Dialling { .. } => self.dial_next(key, io::ErrorKind::TimedOut.into()),
+                State::Handshaking { .. } | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
+                State::Free(_) | State::Joined { .. } => self.absent(key),
+                State::Summoning { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
+                State::Answering { .. } => self.end(key, None),
+                State::Calling { .. } => self.nobody_answers(key),
+                State::Connecting { .. } => self.connect_next(key, io::ErrorKind::TimedOut.into()),
+                State::Waiting { .. } => self.dismiss_client(key),
+                State::HalfClosed { line, .. } => self.end_half_closed(key, line),
+                State::Local { .. } => {}
+                State::Closing(_) => drop(self.reactor.remove(key)),
+            }
+        }
+    }
+
+    /// Once a second: clients that could not be taken in, buffers that are not to be had, readers that are slow.
+    fn housekeeping(&mut self) {
+        self.welcome_clients();
+        if self.reactor.is_starving() {
+            self.end_most_stalled();
+        }
+        let now = self.reactor.now;
+        self.reactor.links_mut().for_each(|link| link.review_patience(now));
+    }
+
+    /// All relay buffers are in use and somebody waits: the session whose reader has taken nothing for longest goes.
+    fn end_most_stalled(&mut self) {
+        let now = self.reactor.now;
+        let stuck = self.reactor.iter().filter_map(|(key, s)| Some((key, s.link.peer, s.link.stuck_since()?)));
+        let Some((key, peer, since)) = stuck.min_by_key(|&(_, _, since)| since) else { return };
+        if now >= since + STALLED {
+            warn!("All relay buffers are in use; the connection of {peer}, which has been stuck longest, is ended");
+            self.end(key, Some(key));
+        }
+    }
+
+    /// What the helper threads have found.
+    fn take_answers(&mut self) {
+        if let Some(answer) = self.connector.answer() {
+            self.found_connector(answer);
+        }
+        if let Near::Service(resolver) = &mut self.near {
+            if let Some(answer) = resolver.answer() {
+                self.found_service(answer);
+            }
+        }
+    }
+
+    /// Lets sessions deliver what is in flight, and closes everything else.
+    fn end_all(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        info!("Stopping");
+        let end = self.reactor.now + LAST_WORDS;
+        self.ending = Some(end);
+        self.reactor.wake_by(end);
+        if let Near::Clients(clients) = &mut self.near {
+            clients.close();
+        }
+        let keys: Vec<Key> = self.reactor.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(socket) = self.reactor.get(key) else { continue };
+            match socket.state {
+                State::Joined { .. } | State::Local { .. } | State::HalfClosed { .. } => self.reactor.again(key),
+                State::Closing(_) => {}
+                State::Waiting { .. } => self.dismiss_client(key),
+                State::Dialling { .. } | State::Handshaking { .. } | State::Greeting { .. } => {
+                    self.give_up(key, Failure::TooSlow);
+                }
+                _ => self.end(key, None),
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ending.is_some_and(|end| self.reactor.now >= end || self.reactor.is_empty())
+    }
+}

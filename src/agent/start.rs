@@ -1,0 +1,159 @@
+//! Puts an agent together, runs it in the foreground, and takes it apart.
+
+use super::arguments::Arguments;
+use super::clients::Clients;
+use super::pool::Pool;
+use super::resolver::Resolver;
+use super::settings::{Role, Security, Settings, SettingsError};
+use super::target::Target;
+use super::trust::{self, TrustError};
+use super::{Agent, CLIENTS, Log, Near, WAKE};
+use crate::descriptors;
+use crate::limits::BUFFERS;
+use crate::net::reactor::Reactor;
+use log::info;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+/// Relay buffers of one session: one for each direction, one for the beginning of a record.
+const BUFFERS_EACH: usize = 3;
+
+/// Why an agent did not start, or ended early.
+#[derive(Debug)]
+pub enum StartError {
+    Settings(SettingsError),
+    Trust(TrustError),
+    /// `--listen` names an address that cannot be listened on.
+    Listen {
+        on: Target,
+        cause: io::Error,
+    },
+    /// The system refuses something that every agent needs.
+    System {
+        what: &'static str,
+        cause: io::Error,
+    },
+}
+
+impl StartError {
+    /// The exit status (sysexits.h).
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Settings(e) => e.status(),
+            Self::Trust(_) => 78,
+            Self::Listen { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::Listen { .. } => 69,
+            Self::System { .. } => 71,
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settings(e) => e.fmt(f),
+            Self::Trust(e) => e.fmt(f),
+            Self::Listen { on, cause } => write!(f, "--listen: {on} cannot be listened on: {cause}"),
+            Self::System { what, cause } => write!(f, "{what}: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Ends an agent from another thread.
+#[derive(Clone)]
+pub struct Handle {
+    stop: Arc<AtomicBool>,
+    waker: Arc<mio::Waker>,
+}
+
+impl Handle {
+    /// Asks the agent to end: what is in flight is delivered first. Errors: the agent is gone.
+    pub fn stop(&self) -> io::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.waker.wake()
+    }
+}
+
+/// Runs an agent in the foreground until SIGTERM or SIGINT.
+pub fn run(arguments: &Arguments) -> Result<(), StartError> {
+    let settings = arguments.settings().map_err(StartError::Settings)?;
+    let (mut agent, handle) = Agent::new(settings)?;
+    let system = |what| move |cause| StartError::System { what, cause };
+    stop_on_signal(handle).map_err(system("no signal handler could be set"))?;
+    info!("{}", agent.summary());
+    agent.run().map_err(system("the event loop failed"))?;
+    info!("Stopped");
+    Ok(())
+}
+
+fn stop_on_signal(handle: Handle) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for _ in signals.forever() {
+            if handle.stop().is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+impl Agent {
+    /// Binds the listening end of a tunnel, if this is one. Nothing is dialled before [`Agent::run`].
+    pub fn new(settings: Settings) -> Result<(Self, Handle), StartError> {
+        let system = |what| move |cause| StartError::System { what, cause };
+        let tls = match &settings.security {
+            Security::Dev => None,
+            Security::Tls { trust, .. } => Some(trust::client_config(trust).map_err(StartError::Trust)?),
+        };
+        let connections = usize::from(settings.connections);
+        // Every line, and a local connection for each. What cannot be had shows when it is needed.
+        descriptors::raise_limit();
+        let reactor = Reactor::new((connections * BUFFERS_EACH).min(BUFFERS)).map_err(system("no event loop"))?;
+        let waker = mio::Waker::new(reactor.registry(), Reactor::<super::State>::own_token(WAKE));
+        let waker = Arc::new(waker.map_err(system("no event loop"))?);
+        let resolver = |target| Resolver::new(target, &waker).map_err(system("no thread to look up names"));
+        let near = match &settings.role {
+            Role::Expose { service } => Near::Service(resolver(service)?),
+            Role::Listen { on } => {
+                let token = Reactor::<super::State>::own_token(CLIENTS);
+                let clients = Clients::listen(on, reactor.registry(), token);
+                Near::Clients(clients.map_err(|cause| StartError::Listen { on: on.clone(), cause })?)
+            }
+        };
+        let handle = Handle { stop: Arc::default(), waker: Arc::clone(&waker) };
+        let agent = Self {
+            connector: resolver(&settings.connector)?,
+            pool: Pool::new(connections, Instant::now()),
+            asking: Vec::new(),
+            stop: Arc::clone(&handle.stop),
+            ending: None,
+            log: Log::default(),
+            settings,
+            tls,
+            reactor,
+            near,
+        };
+        Ok((agent, handle))
+    }
+
+    /// One line with what the agent is going to do.
+    fn summary(&self) -> String {
+        let Settings { connector, connections, role, security, .. } = &self.settings;
+        let role = match role {
+            Role::Expose { service } => format!("exposes {service}"),
+            Role::Listen { on } => format!("listens on {on} for clients of the other end"),
+        };
+        let security = if *security == Security::Dev { "dev mode" } else { "TLS" };
+        let version = env!("CARGO_PKG_VERSION");
+        format!("iofog-connector {version} agent: {role} through {connector}, {security}, {connections} connections")
+    }
+}

@@ -1,0 +1,196 @@
+//! How the two ends of a tunnel find each other through a private pipe.
+//!
+//! The Connector throws payload away while the other side of a private pipe is absent, and tells nobody. So the
+//! listening end says nothing of its client's before it knows that somebody listens:
+//!
+//! ```text
+//! listening end                     exposing end
+//! CALL, again every 200 ms   --->   (connects to its service)
+//!                            <---   HERE
+//! BEGIN                      --->
+//! payload                    <-->   payload
+//! ```
+//!
+//! A service that speaks first is served by this, too. The words are 16 bytes each; a user of a public pipe who says
+//! them gets the same service as one who does not. Nothing follows BEGIN but payload: from there on it is a pipe.
+
+use super::Agent;
+use super::state::{Line, State};
+use crate::limits::{CALL, CALL_AGAIN, GREETING};
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Got, Link};
+use crate::net::reactor::Key;
+use crate::net::wire::BEAT;
+use crate::throttle::and_more;
+use log::warn;
+use std::io::{Error, ErrorKind};
+use std::time::Instant;
+
+/// Bytes of each word.
+const LENGTH: usize = 16;
+const CALLS: &[u8] = b"iofog/1 tunnel ?";
+const HERE: &[u8] = b"iofog/1 tunnel !";
+const BEGIN: &[u8] = b"iofog/1 tunnel >";
+
+/// What one end of a tunnel says to the other before payload flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Call,
+    Here,
+    Begin,
+}
+
+/// Whether what a line heard first is the other end of a tunnel, which may have called several times.
+pub(super) fn is_call(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.chunks(LENGTH).all(|word| word == CALLS)
+}
+
+impl Agent {
+    /// The listening end has a client and a line for it.
+    pub(super) fn call(&mut self, key: Key, client: Key) {
+        let now = self.reactor.now;
+        let State::Free(line) = self.take_state(key) else { return };
+        self.set_state(client, State::Local { line: key });
+        let until = now + CALL;
+        self.set_state(key, State::Calling { line, client, heard: Vec::new(), again: now, until });
+        self.reactor.wake_by(until);
+        self.call_again();
+    }
+
+    /// Repeats the calls that have not been answered.
+    pub(super) fn call_again(&mut self) {
+        let now = self.reactor.now;
+        let calling = |state: &State| matches!(state, State::Calling { .. });
+        let lines = self.reactor.iter().filter(|(_, socket)| calling(&socket.state)).map(|(key, _)| key);
+        for key in lines.collect::<Vec<Key>>() {
+            let Some((socket, desk)) = self.reactor.get_mut(key) else { continue };
+            let State::Calling { again, .. } = &mut socket.state else { continue };
+            if *again <= now {
+                *again = now + CALL_AGAIN;
+                if socket.link.is_flushed() && socket.link.send(CALLS, desk, now).is_err() {
+                    self.end(key, Some(key));
+                    continue;
+                }
+            }
+            self.reactor.wake_by(now + CALL_AGAIN);
+        }
+    }
+
+    /// The listening end listens for the answer.
+    pub(super) fn hear_service(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let State::Calling { line, heard, .. } = &mut socket.state else { return };
+        match next_word(&mut socket.link, line, heard, desk, now) {
+            Ok(Some(Word::Here)) => {}
+            Ok(Some(_)) => return self.not_a_tunnel(key),
+            Ok(None) => return,
+            Err(_) => return self.end(key, None),
+        }
+        if socket.link.send(BEGIN, desk, now).is_err() {
+            return self.end(key, Some(key));
+        }
+        let State::Calling { line, client, .. } = self.take_state(key) else { return };
+        self.set_state(key, State::Joined { line, local: client });
+        [key, client].into_iter().for_each(|key| self.reactor.again(key));
+    }
+
+    /// The exposing end has its service, and tells the other end.
+    pub(super) fn answer_call(&mut self, key: Key, line: Line, local: Key) -> Result<(), Fault> {
+        let now = self.reactor.now;
+        let until = now + GREETING;
+        self.set_state(key, State::Answering { line, local, heard: Vec::new(), until });
+        self.reactor.wake_by(until);
+        match self.reactor.get_mut(key) {
+            Some((socket, desk)) => socket.link.send(HERE, desk, now),
+            None => Ok(()),
+        }
+    }
+
+    /// The exposing end waits for the word behind which payload begins.
+    pub(super) fn hear_client(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let State::Answering { line, heard, .. } = &mut socket.state else { return };
+        match next_word(&mut socket.link, line, heard, desk, now) {
+            Ok(Some(Word::Begin)) => {}
+            // Said before our answer arrived.
+            Ok(Some(Word::Call)) => return self.reactor.again(key),
+            Ok(Some(Word::Here)) => return self.not_a_tunnel(key),
+            Ok(None) => return,
+            Err(_) => return self.end(key, None),
+        }
+        let State::Answering { line, local, .. } = self.take_state(key) else { return };
+        self.set_state(key, State::Joined { line, local });
+        [key, local].into_iter().for_each(|key| self.reactor.again(key));
+    }
+
+    /// The other end does not speak as a tunnel's other end does.
+    pub(super) fn not_a_tunnel(&mut self, key: Key) {
+        if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
+            warn!("The other end is no agent with --to; a connection is closed{}", and_more(unsaid));
+        }
+        self.end(key, None);
+    }
+
+    /// A client has waited for the other end in vain.
+    pub(super) fn nobody_answers(&mut self, key: Key) {
+        if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
+            warn!("The other end of the tunnel does not answer; a client is turned away{}", and_more(unsaid));
+        }
+        self.end(key, None);
+    }
+}
+
+/// The next word that is there; `None`: more must come. Reads nothing behind it. Answers to heartbeats are taken out.
+fn next_word(
+    link: &mut Link,
+    line: &mut Line,
+    heard: &mut Vec<u8>,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Option<Word>, Fault> {
+    loop {
+        if heard.starts_with(BEAT) {
+            heard.drain(..BEAT.len());
+            line.pulse.answered(1, now);
+            continue;
+        }
+        let words = [(CALLS, Word::Call), (HERE, Word::Here), (BEGIN, Word::Begin)];
+        if let Some((_, word)) = words.iter().find(|(text, _)| heard == text) {
+            heard.clear();
+            return Ok(Some(*word));
+        }
+        if !words.iter().any(|(text, _)| text.starts_with(heard)) && !BEAT.starts_with(heard) {
+            return Err(Error::new(ErrorKind::InvalidData, "no word of a tunnel").into());
+        }
+        let missing = LENGTH - heard.len();
+        match link.receive(missing, desk, now, |message| heard.extend_from_slice(message))? {
+            Got::Some => {}
+            Got::Dry => return Ok(None),
+            Got::End => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_calls_are_calls() {
+        assert!(is_call(CALLS));
+        assert!(is_call(&CALLS.repeat(3)));
+        for other in [&b""[..], HERE, &CALLS[..LENGTH - 1], b"GET / HTTP/1.1\r\n", &[CALLS, HERE].concat()] {
+            assert!(!is_call(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn no_word_can_be_taken_for_another_or_for_a_heartbeat() {
+        for word in [CALLS, HERE, BEGIN] {
+            assert!(!word.starts_with(BEAT));
+            assert_eq!([CALLS, HERE, BEGIN].iter().filter(|other| **other == word).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The command line: one file a family of commands, one function a command.
+//!
+//! A command that concerns a daemon takes `--config` and means the daemon of that settings file. What was asked for
+//! goes to standard output, everything else to standard error; exit statuses are those of [`crate::exit`].
+
+mod agent;
+mod cert;
+mod check;
+mod client;
+mod mapping;
+mod output;
+mod start;
+mod status;
+mod stop;
+
+use crate::control::commandline::{HELP, VERSION};
+use crate::daemon::pidfile::{self, DEFAULT_SETTINGS};
+use crate::exit;
+use argh::{EarlyExit, FromArgs};
+use output::{complain, say};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The program's name, as its messages begin.
+const NAME: &str = "iofog-connector";
+
+/// Relay for edge computing: joins outside users to agents behind NAT, and agents to each other.
+#[derive(FromArgs)]
+struct Arguments {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Start(start::Start),
+    Stop(stop::Stop),
+    Status(status::Status),
+    Check(check::Check),
+    Mapping(mapping::Mapping),
+    Cert(cert::Cert),
+    Agent(crate::agent::arguments::Arguments),
+}
+
+/// What a command came to: an exit status, or why it could not do its work.
+type Outcome = Result<u8, Failure>;
+
+/// Why a command could not do its work: a line for people, a status for programs.
+#[derive(Debug)]
+struct Failure {
+    status: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: u8, message: impl fmt::Display) -> Self {
+        Self { status, message: message.to_string() }
+    }
+}
+
+/// Does what the words after the program's name ask for; returns the exit status.
+pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
+    let words: Result<Vec<String>, OsString> = words.map(OsString::into_string).collect();
+    match words {
+        Ok(words) => obey(&words.iter().map(String::as_str).collect::<Vec<_>>()),
+        Err(word) => misused(&format!("{}: not valid UTF-8", word.to_string_lossy())),
+    }
+}
+
+fn obey(words: &[&str]) -> u8 {
+    match words {
+        // The parser knows neither `-v` nor `-?`.
+        ["version" | "-v" | "--version", ..] => say(VERSION),
+        ["help" | "-h" | "-?" | "--help", ..] => say(HELP),
+        [] => return misused("expected a command"),
+        words => return dispatch(words),
+    }
+    exit::OK
+}
+
+fn dispatch(words: &[&str]) -> u8 {
+    let command = match Arguments::from_args(&[NAME], words) {
+        Ok(arguments) => arguments.command,
+        Err(EarlyExit { output, status: Ok(()) }) => {
+            say(output.trim_end());
+            return exit::OK;
+        }
+        Err(EarlyExit { output, status: Err(()) }) => return misused(output.trim_end()),
+    };
+    let outcome = match command {
+        Command::Start(start) => start.run(),
+        Command::Stop(stop) => stop.run(),
+        Command::Status(status) => status.run(),
+        Command::Check(check) => check.run(),
+        Command::Mapping(mapping) => mapping.run(),
+        Command::Cert(cert) => cert.run(),
+        Command::Agent(arguments) => agent::run(&arguments),
+    };
+    outcome.unwrap_or_else(|failure| {
+        complain(&failure.message);
+        failure.status
+    })
+}
+
+fn misused(problem: &str) -> u8 {
+    complain(&format!("{problem}\n`{NAME} help` lists the commands, `{NAME} COMMAND --help` the options of one"));
+    exit::USAGE
+}
+
+fn default_settings() -> PathBuf {
+    DEFAULT_SETTINGS.into()
+}
+
+/// Where the daemon of `settings` has its pid file.
+fn pid_file(named: Option<PathBuf>, settings: &std::path::Path) -> PathBuf {
+    named.unwrap_or_else(|| pidfile::default_path(settings))
+}

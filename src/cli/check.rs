@@ -1,0 +1,145 @@
+//! `check`: looks at everything that `start` would, without starting anything and without changing a file.
+
+use super::output::{complain, say};
+use super::{Outcome, default_settings, pid_file};
+use crate::config::Config;
+use crate::control::read_token;
+use crate::daemon::pidfile::{Holder, Sight};
+use crate::exit;
+use crate::mapping::Mapping;
+use crate::net::expiry::Expiry;
+use crate::net::{certificate, tcp};
+use crate::ports::ephemeral;
+use crate::store;
+use argh::FromArgs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Validate settings, certificate, mappings and ports without starting anything.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "check")]
+pub(super) struct Check {
+    /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
+    #[argh(option, default = "default_settings()", arg_name = "file")]
+    config: PathBuf,
+    /// pid file, if the daemon is started with one of its own
+    #[argh(option, arg_name = "file")]
+    pid_file: Option<PathBuf>,
+}
+
+/// What a look has come to: a line for people.
+enum Look {
+    Good(String),
+    /// Worth knowing, no fault.
+    Note(String),
+    Fault(String),
+}
+
+impl Check {
+    pub fn run(self) -> Outcome {
+        let pid_file = pid_file(self.pid_file, &self.config);
+        let looks = match Config::load(&self.config) {
+            Ok(config) => look_at_all(&config, &pid_file),
+            Err(e) => vec![Look::Fault(e.to_string())],
+        };
+        let mut status = exit::OK;
+        for look in looks {
+            match look {
+                Look::Good(line) => say(&line),
+                Look::Note(line) => complain(&line),
+                Look::Fault(line) => {
+                    complain(&line);
+                    status = exit::CONFIG;
+                }
+            }
+        }
+        Ok(status)
+    }
+}
+
+fn look_at_all(config: &Config, pid_file: &Path) -> Vec<Look> {
+    let mode = if config.dev { "dev" } else { "TLS" };
+    let settings = config.file.display();
+    let mut looks =
+        vec![Look::Good(format!("{settings}: good, {mode} mode, {} ports for mappings", config.ports.len()))];
+    looks.extend(ephemeral::warning(&config.ports).map(Look::Note));
+    if !config.dev {
+        looks.extend(look_at_certificate(config));
+    }
+    looks.extend(config.api_token.as_deref().map(look_at_token));
+    looks.extend(config.controller_ca.as_deref().map(look_at_authority));
+    let file = config.beside(store::FILE_NAME);
+    let mappings = match store::load(&file) {
+        Ok(mappings) => {
+            looks.push(Look::Good(format!("{}: good, {} mappings", file.display(), mappings.len())));
+            mappings
+        }
+        Err(e) => {
+            looks.push(Look::Fault(e.to_string()));
+            Vec::new()
+        }
+    };
+    looks.extend(look_at_ports(config, &mappings, pid_file));
+    looks
+}
+
+fn look_at_certificate(config: &Config) -> Vec<Look> {
+    let folder = config.beside("");
+    let found = certificate::server_config(&folder).and_then(|_| certificate::chain(&folder));
+    match found {
+        Err(e) => vec![Look::Fault(e.to_string())],
+        Ok((file, chain)) => {
+            let (file, expiry) = (file.display(), chain.first().and_then(Expiry::of));
+            let until = expiry.map_or(String::new(), |expiry| format!(", valid until {expiry}"));
+            let good = Look::Good(format!("{file}: good, with its key{until}"));
+            let note = expiry.and_then(|expiry| expiry.warning());
+            [Some(good), note.map(|warning| Look::Note(format!("{file}: the certificate {warning}")))]
+                .into_iter()
+                .flatten()
+                .collect()
+        }
+    }
+}
+
+fn look_at_token(file: &Path) -> Look {
+    match read_token(file) {
+        Ok(_) => Look::Good(format!("{}: good", file.display())),
+        Err(e) => Look::Fault(e.to_string()),
+    }
+}
+
+fn look_at_authority(file: &Path) -> Look {
+    match certificate::read_chain(file) {
+        Ok(_) => Look::Good(format!("{}: good", file.display())),
+        Err(e) => Look::Fault(format!("{e} (key \"controllerca\")")),
+    }
+}
+
+/// Whether the ports are to be had. If the daemon runs it has them, and there is nothing to find out.
+fn look_at_ports(config: &Config, mappings: &[Mapping], pid_file: &Path) -> Vec<Look> {
+    let holder = Sight::of(pid_file).and_then(|sight| sight.map_or(Ok(Holder::Nobody), |sight| sight.holder()));
+    if !matches!(holder, Ok(Holder::Nobody)) {
+        return vec![Look::Note("the daemon runs: its ports were not looked at".to_owned())];
+    }
+    let own = [("the API", Some(config.api_port)), ("the broker", config.broker)];
+    let own = own.into_iter().filter_map(|(who, port)| Some((who.to_owned(), port?)));
+    let of_mappings = mappings.iter().flat_map(|mapping| {
+        let who = format!("the mapping {}", mapping.id);
+        mapping.ports().into_iter().flatten().map(move |port| (who.clone(), port))
+    });
+    let ports: Vec<_> = own.chain(of_mappings).collect();
+    let mut looks: Vec<_> = ports.iter().filter_map(|(who, port)| look_at_port(config, who, *port)).collect();
+    if looks.is_empty() {
+        looks.push(Look::Good(format!("{} ports: all to be had", ports.len())));
+    }
+    looks
+}
+
+/// `None`: it can be bound.
+fn look_at_port(config: &Config, who: &str, port: u16) -> Option<Look> {
+    let error = tcp::listen(config.listen, port).err()?;
+    Some(match error.kind() {
+        ErrorKind::PermissionDenied => Look::Note(format!("port {port} of {who}: only root can tell ({error})")),
+        _ => Look::Fault(format!("port {port} of {who} could not be bound: {error}")),
+    })
+}

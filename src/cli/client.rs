@@ -1,0 +1,262 @@
+//! A small HTTP client for the daemon's own API: one request a connection, over TCP or TLS.
+//!
+//! Over TLS it trusts the certificate beside the settings file and nothing else, whatever name stands in it. It
+//! sends the token of the settings, and `client-cert.pem` with `client-key.pem` if they stand beside the settings
+//! file and the daemon demands a certificate.
+
+use crate::config::Config;
+use crate::control::read_token;
+use crate::exit;
+use crate::net::certificate::{self, CertificateError};
+use crate::net::pinned;
+use crate::secret::Secret;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use serde_json::Value;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a connection may take, and then an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An answer's head and body, bytes.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+/// Headers of an answer.
+const HEADERS: usize = 32;
+/// Nobody looks at the name: it is the certificate itself that counts.
+const ANY_NAME: &str = "connector.invalid";
+
+/// The way to a daemon.
+pub(super) struct Client {
+    address: String,
+    port: u16,
+    tls: Option<Arc<ClientConfig>>,
+    token: Option<Secret>,
+}
+
+/// Why there is no answer, or not the wanted one.
+#[derive(Debug)]
+pub(super) enum ClientError {
+    /// A file that the client needs; says which.
+    File(String),
+    Certificate(CertificateError),
+    Unreachable {
+        url: String,
+        cause: io::Error,
+    },
+    /// The daemon, or whoever answers there, does not have the certificate of the file.
+    AnotherCertificate {
+        url: String,
+    },
+    /// What came back is not an answer of the API.
+    NotUnderstood {
+        url: String,
+        problem: String,
+    },
+    /// The daemon has answered, and said no.
+    Refused {
+        status: u16,
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// The exit status of a command that only asked the daemon.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::File(_) | Self::Certificate(_) => exit::CONFIG,
+            Self::Refused { status: 401 | 403, .. } => exit::NOT_PERMITTED,
+            Self::Refused { .. } => exit::REFUSED,
+            _ => exit::UNAVAILABLE,
+        }
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(problem) => f.write_str(problem),
+            Self::Certificate(e) => e.fmt(f),
+            Self::Unreachable { url, cause } => {
+                write!(f, "{url} does not answer: {cause}. It is where `address` and `apiport` of the settings point")
+            }
+            Self::AnotherCertificate { url } => write!(
+                f,
+                "{url} has another certificate than server-cert.pem beside the settings. If that was renewed, reload \
+                 the daemon (SIGHUP)"
+            ),
+            Self::NotUnderstood { url, problem } => write!(f, "{url} does not answer as a Connector does: {problem}"),
+            Self::Refused { status, reason } => write!(f, "the daemon refuses: {reason} (HTTP status {status})"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl Client {
+    /// The way to the daemon of these settings. Reads certificates and token.
+    pub fn of(config: &Config) -> Result<Self, ClientError> {
+        let token = config.api_token.as_deref().map(read_token).transpose();
+        let token = token.map_err(|e| ClientError::File(e.to_string()))?;
+        let tls = if config.dev { None } else { Some(Arc::new(trusting(config)?)) };
+        Ok(Self { address: config.address.clone(), port: config.api_port, tls, token })
+    }
+
+    /// Where the API is.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.host())
+    }
+
+    fn host(&self) -> String {
+        // An IPv6 address needs its brackets.
+        if self.address.contains(':') {
+            format!("[{}]:{}", self.address, self.port)
+        } else {
+            format!("{}:{}", self.address, self.port)
+        }
+    }
+
+    /// Sends a form and returns the JSON of a successful answer.
+    pub fn post(&self, path: &str, fields: &[(&str, &str)]) -> Result<Value, ClientError> {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let answer = self.exchange(&self.request(path, &body)).map_err(|cause| self.failed(cause))?;
+        let not_understood = |problem: String| ClientError::NotUnderstood { url: self.url(), problem };
+        let (status, body) = split(&answer).map_err(not_understood)?;
+        let json: Value = serde_json::from_slice(body).map_err(|e| not_understood(e.to_string()))?;
+        if status == 200 {
+            return Ok(json);
+        }
+        let reason = json["errormessage"].as_str().unwrap_or("no reason given").to_owned();
+        Err(ClientError::Refused { status, reason })
+    }
+
+    fn request(&self, path: &str, body: &str) -> String {
+        let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {}\r\n", token.expose()));
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n{}\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            self.host(),
+            token.unwrap_or_default(),
+            body.len()
+        )
+    }
+
+    fn exchange(&self, request: &str) -> io::Result<Vec<u8>> {
+        let stream = self.connect()?;
+        let Some(tls) = &self.tls else { return converse(stream, request) };
+        let name = ServerName::try_from(ANY_NAME).map_err(io::Error::other)?;
+        let connection = ClientConnection::new(tls.clone(), name).map_err(io::Error::other)?;
+        converse(StreamOwned::new(connection, stream), request)
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let mut failure = io::Error::other("the name has no address");
+        for address in (self.address.as_str(), self.port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, PATIENCE) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(PATIENCE))?;
+                    stream.set_write_timeout(Some(PATIENCE))?;
+                    return Ok(stream);
+                }
+                Err(e) => failure = e,
+            }
+        }
+        Err(failure)
+    }
+
+    fn failed(&self, cause: io::Error) -> ClientError {
+        let tls = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match tls {
+            Some(e) if pinned::is_another_certificate(e) => ClientError::AnotherCertificate { url: self.url() },
+            _ if cause.kind() == io::ErrorKind::WouldBlock => {
+                let cause = io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()));
+                ClientError::Unreachable { url: self.url(), cause }
+            }
+            _ => ClientError::Unreachable { url: self.url(), cause },
+        }
+    }
+}
+
+/// TLS that trusts the daemon's certificate, and shows one of its own if there is one.
+fn trusting(config: &Config) -> Result<ClientConfig, ClientError> {
+    let (file, chain) = certificate::chain(&config.beside("")).map_err(ClientError::Certificate)?;
+    let [certificate, ..] = &chain[..] else {
+        return Err(ClientError::Certificate(CertificateError::Empty { file }));
+    };
+    let (own, key) = (config.beside("client-cert.pem"), config.beside("client-key.pem"));
+    let identity = if own.exists() {
+        let chain = certificate::read_chain(&own).map_err(ClientError::Certificate)?;
+        Some((chain, certificate::read_key(&key).map_err(ClientError::Certificate)?))
+    } else {
+        None
+    };
+    pinned::client_config(certificate.clone(), identity)
+        .map_err(|e| ClientError::File(format!("{} and {}: {e}", own.display(), key.display())))
+}
+
+/// Sends the request and reads the whole answer.
+fn converse(mut stream: impl Read + Write, request: &str) -> io::Result<Vec<u8>> {
+    stream.write_all(request.as_bytes())?;
+    let deadline = Instant::now() + PATIENCE;
+    let (mut answer, mut piece) = (Vec::new(), [0; 16 * 1024]);
+    while !is_whole(&answer) {
+        if answer.len() > LARGEST_ANSWER || Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&piece[..count]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(answer)
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    matches!(parse(answer), Ok(Some((_, start, length))) if answer.len() >= start + length)
+}
+
+/// Status and body of a whole answer.
+fn split(answer: &[u8]) -> Result<(u16, &[u8]), String> {
+    let (status, start, length) = parse(answer)?.ok_or("its answer breaks off")?;
+    let body = answer.get(start..start + length).ok_or("its answer breaks off")?;
+    Ok((status, body))
+}
+
+/// Status, where the body starts, and its length; `None` while the head is not all there.
+fn parse(answer: &[u8]) -> Result<Option<(u16, usize, usize)>, String> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(start) = head.parse(answer).map_err(|e| e.to_string())? else { return Ok(None) };
+    let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse().ok());
+    let length = length.filter(|length| *length <= LARGEST_ANSWER).ok_or("no Content-Length in its answer")?;
+    Ok(Some((head.code.unwrap_or_default(), start, length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_when_its_body_is_there() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+        for end in 0..answer.len() {
+            assert!(!is_whole(&answer[..end]), "{end} bytes were taken for the whole");
+            assert!(split(&answer[..end]).is_err());
+        }
+        assert!(is_whole(answer));
+        assert_eq!(split(answer), Ok((200, &b"{}"[..])));
+    }
+
+    #[test]
+    fn what_is_no_http_is_said_so() {
+        for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 200 OK\r\n\r\n", "\x15\x03\x03"] {
+            assert!(split(answer.as_bytes()).is_err(), "{answer:?} was taken");
+        }
+    }
+}

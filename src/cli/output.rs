@@ -1,0 +1,62 @@
+//! What people and programs read: aligned columns on a terminal, tabs in a pipe.
+
+use super::NAME;
+use std::io::{self, IsTerminal, Write};
+
+/// To standard output. A reader that has left (`| head`) is none of our business.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// To standard error.
+pub(super) fn complain(problem: &str) {
+    let _ = writeln!(io::stderr().lock(), "{NAME}: {problem}");
+}
+
+/// Rows of cells, the first one the heads of the columns.
+pub(super) fn say_table(rows: &[Vec<String>]) {
+    let text = if io::stdout().is_terminal() { aligned(rows) } else { tabbed(rows) };
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Names and their values, one a line.
+pub(super) fn say_facts(facts: &[(&str, String)]) {
+    let rows: Vec<_> = facts.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]).collect();
+    say_table(&rows);
+}
+
+/// One line a row, a tab between cells: the same whatever the others hold.
+fn tabbed(rows: &[Vec<String>]) -> String {
+    rows.iter().map(|row| row.join("\t") + "\n").collect()
+}
+
+/// Columns as wide as their widest cell, two spaces between them.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Vec<String>> {
+        [["id", "port1"], ["a-long-one", "6000"], ["b", ""]].map(|row| row.map(str::to_owned).to_vec()).to_vec()
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        assert_eq!(aligned(&rows()), "id          port1\na-long-one  6000\nb\n");
+    }
+
+    #[test]
+    fn in_a_pipe_there_is_one_tab_between_cells() {
+        assert_eq!(tabbed(&rows()), "id\tport1\na-long-one\t6000\nb\t\n");
+    }
+}

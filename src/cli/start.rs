@@ -1,0 +1,57 @@
+//! `start`: runs the daemon in the foreground.
+
+use super::output::say;
+use super::{Failure, Outcome, default_settings};
+use crate::daemon::pidfile::LockError;
+use crate::daemon::{Daemon, Options, StartError};
+use crate::exit;
+use argh::FromArgs;
+use log::{LevelFilter, error};
+use std::path::PathBuf;
+
+/// Run the daemon in the foreground.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "start")]
+pub(super) struct Start {
+    /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
+    #[argh(option, default = "default_settings()", arg_name = "file")]
+    config: PathBuf,
+    /// pid file (default: /run/iofog-connector.pid for the default settings file, beside any other)
+    #[argh(option, arg_name = "file")]
+    pid_file: Option<PathBuf>,
+    /// started as root: become this user
+    #[argh(option, arg_name = "name")]
+    user: Option<String>,
+    /// append the log to this file instead of standard error
+    #[argh(option, arg_name = "file")]
+    log_file: Option<PathBuf>,
+    /// least severity to log: error, warn, info (default), debug or trace
+    #[argh(option, default = "LevelFilter::Info", arg_name = "level")]
+    log_level: LevelFilter,
+}
+
+impl Start {
+    pub fn run(self) -> Outcome {
+        let Self { config: settings, pid_file, user, log_file, log_level } = self;
+        let daemon = match Daemon::enter(Options { settings, pid_file, user, log_file, log_level }) {
+            Ok(daemon) => daemon,
+            Err(e @ StartError::PidFile(LockError::Held)) => {
+                say(&e.to_string());
+                return Ok(exit::OK);
+            }
+            Err(e) => return Err(Failure::new(e.status(), e)),
+        };
+        let logs_to_file = daemon.logs_to_file();
+        let ended = daemon.run();
+        if let Err(e) = &ended {
+            error!("{e}");
+        }
+        log::logger().flush();
+        match ended {
+            Ok(()) => Ok(exit::OK),
+            // Whoever sits at the terminal has not seen the log.
+            Err(e) if logs_to_file => Err(Failure::new(e.status(), e)),
+            Err(e) => Ok(e.status()),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `status`: tells whether the daemon runs, and what it does.
+//!
+//! Whether it runs is decided by the lock on its pid file, and by an answer of its API: a daemon that holds the
+//! lock and does not answer (it is starting, or stuck) is one of which nobody can tell.
+
+mod report;
+
+use super::client::{Client, ClientError};
+use super::output::{complain, say, say_facts};
+use super::{Outcome, default_settings, pid_file};
+use crate::config::Config;
+use crate::daemon::pidfile::{Holder, Sight};
+use crate::exit;
+use argh::FromArgs;
+use report::Report;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Tell whether the daemon runs, and what it does.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "status")]
+pub(super) struct Status {
+    /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
+    #[argh(option, default = "default_settings()", arg_name = "file")]
+    config: PathBuf,
+    /// pid file, if the daemon was started with one of its own
+    #[argh(option, arg_name = "file")]
+    pid_file: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// What can be told.
+enum Finding {
+    Running(Report),
+    Stopped,
+    Unknown(String),
+}
+
+impl Status {
+    pub fn run(self) -> Outcome {
+        let finding = look(&pid_file(self.pid_file, &self.config), &self.config);
+        if self.json {
+            say(&to_json(&finding).to_string());
+        } else {
+            tell(&finding);
+        }
+        Ok(match finding {
+            Finding::Running(_) => exit::OK,
+            Finding::Stopped => exit::STOPPED,
+            Finding::Unknown(_) => exit::UNKNOWN,
+        })
+    }
+}
+
+fn look(pid_file: &Path, settings: &Path) -> Finding {
+    let unreadable = |e| Finding::Unknown(format!("{}: {e}", pid_file.display()));
+    let holder = match Sight::of(pid_file) {
+        Ok(None) => return Finding::Stopped,
+        Ok(Some(sight)) => sight.holder(),
+        Err(e) => return unreadable(e),
+    };
+    let pid = match holder {
+        Ok(Holder::Nobody) => return Finding::Stopped,
+        Ok(Holder::Process(pid)) => Some(pid.as_raw()),
+        Ok(Holder::Elsewhere) => None,
+        Err(e) => return unreadable(e),
+    };
+    match ask(settings) {
+        Ok((config, url, answer)) => Finding::Running(Report::new(&config, pid, url, answer)),
+        Err(reason) => {
+            let who = pid.map_or("a process in another container".to_owned(), |pid| format!("process {pid}"));
+            Finding::Unknown(format!("{who} holds {}, but {reason}", pid_file.display()))
+        }
+    }
+}
+
+/// What the daemon says of itself. A daemon that refuses to say it is running all the same.
+fn ask(settings: &Path) -> Result<(Config, String, Result<Value, String>), String> {
+    let config = Config::load(settings).map_err(|e| e.to_string())?;
+    let client = Client::of(&config).map_err(|e| e.to_string())?;
+    let answer = match client.post("/api/v2/status", &[("mappingid", "all")]) {
+        Ok(answer) => Ok(answer),
+        Err(refusal @ ClientError::Refused { .. }) => Err(refusal.to_string()),
+        Err(e) => return Err(e.to_string()),
+    };
+    Ok((config, client.url(), answer))
+}
+
+fn tell(finding: &Finding) {
+    match finding {
+        Finding::Running(report) => {
+            say("iofog-connector is up and running.");
+            say_facts(&report.facts());
+            report.warnings().iter().for_each(|warning| complain(warning));
+        }
+        Finding::Stopped => say("iofog-connector is stopped."),
+        Finding::Unknown(reason) => complain(&format!("not able to tell: {reason}")),
+    }
+}
+
+fn to_json(finding: &Finding) -> Value {
+    match finding {
+        Finding::Running(report) => report.to_json(),
+        Finding::Stopped => json!({"status": "stopped"}),
+        Finding::Unknown(reason) => json!({"status": "unknown", "reason": reason}),
+    }
+}

@@ -1,0 +1,171 @@
+//! What `status` has to say of a running daemon: what it said itself, and what its files say.
+
+use crate::config::Config;
+use crate::net::certificate;
+use crate::net::expiry::Expiry;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Of these connections out of a hundred, people are warned.
+const NEARLY_FULL: u64 = 90;
+
+pub(super) struct Report {
+    settings: PathBuf,
+    dev: bool,
+    pid: Option<i32>,
+    url: String,
+    /// The daemon's answer, or why it gave none.
+    answer: Result<Value, String>,
+    certificate: Option<Certificate>,
+}
+
+struct Certificate {
+    file: PathBuf,
+    /// `None`: not to be read.
+    expiry: Option<Expiry>,
+}
+
+impl Report {
+    pub fn new(config: &Config, pid: Option<i32>, url: String, answer: Result<Value, String>) -> Self {
+        // In TLS mode the daemon was asked with this very certificate, so it is the one in use.
+        let chain = if config.dev { None } else { certificate::chain(&config.beside("")).ok() };
+        let certificate = chain.map(|(file, chain)| Certificate { file, expiry: chain.first().and_then(Expiry::of) });
+        Self { settings: config.file.clone(), dev: config.dev, pid, url, answer, certificate }
+    }
+
+    /// A number that the daemon told.
+    fn number(&self, name: &str) -> Option<u64> {
+        self.answer.as_ref().ok()?[name].as_u64()
+    }
+
+    /// Lines of a name and a value; what the daemon did not tell has none.
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
+        let version = self.answer.as_ref().ok().and_then(|answer| answer["version"].as_str());
+        let mode = if self.dev { "dev (no TLS)" } else { "TLS" };
+        let facts = [
+            ("version", version.map(str::to_owned)),
+            ("pid", self.pid.map(|pid| pid.to_string())),
+            ("uptime", self.number("uptime").map(duration)),
+            ("settings", Some(self.settings.display().to_string())),
+            ("mode", Some(mode.to_owned())),
+            ("API", Some(self.url.clone())),
+            ("mappings", self.number("mappings").map(|count| count.to_string())),
+            ("free ports", self.number("availablePorts").map(|count| count.to_string())),
+            ("agents", self.agents()),
+            ("users", self.users()),
+            ("throughput", self.throughput()),
+            ("connections", self.connections()),
+            ("certificate", self.expiry()),
+        ];
+        facts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    fn agents(&self) -> Option<String> {
+        Some(format!("{} ({} free, {} joined)", self.number("agents")?, self.number("free")?, self.number("joined")?))
+    }
+
+    fn users(&self) -> Option<String> {
+        Some(format!("{} ({} waiting for an agent)", self.number("users")?, self.number("waiting")?))
+    }
+
+    fn throughput(&self) -> Option<String> {
+        let [from, to] = [self.number("bytesInPerSecond")?, self.number("bytesOutPerSecond")?];
+        Some(format!("{}/s received, {}/s sent", size(from), size(to)))
+    }
+
+    fn connections(&self) -> Option<String> {
+        Some(format!("{} of at most {}", self.number("connections")?, self.number("maxConnections")?))
+    }
+
+    fn expiry(&self) -> Option<String> {
+        let expiry = self.certificate.as_ref()?.expiry?;
+        Some(format!("valid until {expiry} ({} days)", expiry.days_left()))
+    }
+
+    /// What somebody should look after.
+    pub fn warnings(&self) -> Vec<String> {
+        let refusal = self.answer.as_ref().err().cloned();
+        let certificate = self.certificate.as_ref().and_then(|certificate| {
+            let warning = certificate.expiry?.warning()?;
+            Some(format!("{}: the certificate {warning}", certificate.file.display()))
+        });
+        let is_full = match (self.number("connections"), self.number("maxConnections")) {
+            (Some(count), Some(most)) => count * 100 >= most * NEARLY_FULL,
+            _ => false,
+        };
+        let full = is_full.then(|| "nearly all connections are in use: see `connections` in the settings".to_owned());
+        let inactive = self.number("inactive").filter(|count| *count > 0);
+        let inactive = inactive.map(|count| format!("{count} mappings wait for ports that other programs have"));
+        [refusal, certificate, full, inactive].into_iter().flatten().collect()
+    }
+
+    /// All of it, with the daemon's own answer as it came.
+    pub fn to_json(&self) -> Value {
+        let certificate = self.certificate.as_ref().map(|certificate| {
+            let expiry = certificate.expiry;
+            json!({
+                "file": certificate.file,
+                "validUntil": expiry.map(|expiry| expiry.to_string()),
+                "daysLeft": expiry.map(|expiry| expiry.days_left()),
+            })
+        });
+        json!({
+            "status": "running",
+            "pid": self.pid,
+            "settings": self.settings,
+            "mode": if self.dev { "dev" } else { "tls" },
+            "api": self.url,
+            "certificate": certificate,
+            "daemon": self.answer.as_ref().ok(),
+            "warnings": self.warnings(),
+        })
+    }
+}
+
+/// The two largest units of it.
+fn duration(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+/// Bytes in the largest binary unit that leaves at least 1.
+fn size(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_units() {
+        let shown = [999, 61_000, 3_700_000, 90_061_000].map(duration);
+        assert_eq!(shown, ["0 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn sizes_have_one_unit() {
+        assert_eq!([0, 1023, 1536, 5 << 20, 3 << 30].map(size), ["0 B", "1023 B", "1.5 KiB", "5.0 MiB", "3.0 GiB"]);
+    }
+
+    #[test]
+    fn what_the_daemon_does_not_tell_has_no_line() {
+        let config = Config::parse("x.conf".as_ref(), br#"{"ports": ["6000-6001"], "dev": true}"#).unwrap();
+        let names = |answer| {
+            let report = Report::new(&config, Some(7), "http://127.0.0.1:8080".to_owned(), answer);
+            report.facts().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Err("no".to_owned())), ["pid", "settings", "mode", "API"]);
+        let told = names(Ok(json!({"version": "2.0.0", "mappings": 3, "uptime": 5})));
+        assert_eq!(told, ["version", "pid", "uptime", "settings", "mode", "API", "mappings"]);
+    }
+}

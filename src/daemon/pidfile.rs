@@ -1,0 +1,234 @@
+//! The pid file: at most one daemon for each settings file.
+//!
+//! The lock on the file decides, not the number in it. The kernel holds the lock exactly as long as the daemon
+//! lives and tells who holds it: a file that a crash left behind is harmless, and nobody can turn `stop` against a
+//! stranger by writing a number. The number is there for other programs: init scripts, logrotate.
+//!
+//! It is a lock of fcntl(2), which belongs to the process and is lost as soon as that closes *any* descriptor of
+//! the file. So the daemon opens it once and never closes it.
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::{Pid, Uid, fchown};
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The settings file that is meant if none is named.
+pub const DEFAULT_SETTINGS: &str = "/etc/iofog-connector/iofog-connector.conf";
+/// The pid file of its daemon.
+const DEFAULT: &str = "/run/iofog-connector.pid";
+/// How often a file that another daemon just removed is opened anew.
+const TRIES: usize = 100;
+
+/// Where the daemon of `settings` has its pid file unless it is told otherwise: in /run for the default settings
+/// file, beside the settings file for any other. However the path is spelled, the answer is the same.
+pub fn default_path(settings: &Path) -> PathBuf {
+    let settings = fs::canonicalize(settings).or_else(|_| std::path::absolute(settings));
+    let settings = settings.unwrap_or_else(|_| DEFAULT_SETTINGS.into());
+    if settings == Path::new(DEFAULT_SETTINGS) {
+        return DEFAULT.into();
+    }
+    let mut path = settings.into_os_string();
+    path.push(".pid");
+    path.into()
+}
+
+/// The lock of a running daemon. It lasts until the process ends; dropping this takes the file away.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    file: ManuallyDrop<File>,
+}
+
+/// Why there is no lock.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another daemon has it.
+    Held,
+    System {
+        path: PathBuf,
+        cause: io::Error,
+    },
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held => f.write_str("iofog-connector is already running."),
+            Self::System { path, cause } => write!(
+                f,
+                "{}: the pid file cannot be written: {cause}. --pid-file names another place; `status` and `stop` need \
+                 it too",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LockError {}
+
+impl PidFile {
+    /// Locks the file and writes this process's number into it.
+    pub fn lock(path: &Path) -> Result<Self, LockError> {
+        let system = |cause| LockError::System { path: path.to_owned(), cause };
+        for _ in 0..TRIES {
+            let file = open(path).map_err(system)?;
+            match fcntl(&file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))) {
+                Ok(_) => {}
+                Err(Errno::EACCES | Errno::EAGAIN) => return Err(LockError::Held),
+                Err(errno) => return Err(system(errno.into())),
+            }
+            // A daemon that has just ended may have removed the file between our opening and locking it.
+            if is_at(&file, path).map_err(system)? {
+                let mut pid_file = Self { path: path.to_owned(), file: ManuallyDrop::new(file) };
+                pid_file.write().map_err(system)?;
+                return Ok(pid_file);
+            }
+        }
+        Err(system(io::Error::other("the file is removed again and again")))
+    }
+
+    /// Lets `user` remove or empty the file when the daemon, which runs as that user, ends.
+    pub fn give_to(&self, user: Uid) -> io::Result<()> {
+        Ok(fchown(self.file.as_fd(), Some(user), None)?)
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        writeln!(self.file, "{}", std::process::id())
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // In a folder of root's the file stays, empty. Nothing depends on it.
+        if fs::remove_file(&self.path).is_err() {
+            let _ = self.file.set_len(0);
+        }
+    }
+}
+
+/// Not through a link: the folder may belong to another user than the one who starts the daemon.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+    options.open(path)
+}
+
+/// Whether `file` is what stands at `path` now.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// A look at a daemon through its pid file, from another process.
+#[derive(Debug)]
+pub struct Sight(File);
+
+/// What the lock says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    Nobody,
+    /// A running daemon.
+    Process(Pid),
+    /// A running daemon in a container whose process numbers mean nothing here.
+    Elsewhere,
+}
+
+impl Sight {
+    /// `None`: there is no pid file, and so no daemon.
+    ///
+    /// # Errors
+    /// The file is there and cannot be opened.
+    pub fn of(path: &Path) -> io::Result<Option<Self>> {
+        match File::open(path) {
+            Ok(file) => Ok(Some(Self(file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who holds the lock now.
+    pub fn holder(&self) -> io::Result<Holder> {
+        let mut lock = whole_file(libc::F_WRLCK);
+        fcntl(&self.0, FcntlArg::F_GETLK(&mut lock))?;
+        Ok(match (libc::c_int::from(lock.l_type), lock.l_pid) {
+            (libc::F_UNLCK, _) => Holder::Nobody,
+            (_, pid) if pid > 0 => Holder::Process(Pid::from_raw(pid)),
+            _ => Holder::Elsewhere,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+
+    #[test]
+    fn the_default_settings_file_has_its_pid_file_in_run() {
+        assert_eq!(default_path(Path::new(DEFAULT_SETTINGS)), Path::new(DEFAULT));
+    }
+
+    #[test]
+    fn any_other_settings_file_has_it_beside_however_it_is_spelled() {
+        let folder = Folder::new();
+        let settings = folder.0.join("second.conf");
+        fs::write(&settings, "").unwrap();
+        let link = folder.0.join("link.conf");
+        std::os::unix::fs::symlink(&settings, &link).unwrap();
+        let expected = fs::canonicalize(&folder.0).unwrap().join("second.conf.pid");
+        for spelling in [&settings, &link, &folder.0.join("./second.conf")] {
+            assert_eq!(default_path(spelling), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_crash_left_behind_is_taken_over_and_removed_in_the_end() {
+        let folder = Folder::new();
+        let path = folder.0.join("pid");
+        fs::write(&path, "1\nof an old daemon\n").unwrap();
+        let pid_file = PidFile::lock(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        drop(pid_file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = Folder::new();
+        let (path, target) = (folder.0.join("pid"), folder.0.join("precious"));
+        fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert!(matches!(PidFile::lock(&path), Err(LockError::System { .. })));
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    }
+
+    #[test]
+    fn without_a_lock_nobody_holds_it() {
+        let folder = Folder::new();
+        let path = folder.0.join("pid");
+        assert!(Sight::of(&path).unwrap().is_none());
+        fs::write(&path, "1\n").unwrap();
+        assert_eq!(Sight::of(&path).unwrap().unwrap().holder().unwrap(), Holder::Nobody);
+    }
+}

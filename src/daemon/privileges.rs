@@ -1,0 +1,105 @@
+//! From root to a user of its own, at the very start of the daemon.
+//!
+//! Only the pid file is made as root. Settings, certificates, mappings, log and ports are all opened as the user,
+//! so that whatever works at the start works as well when it is done again: at a reload, when the log is rotated,
+//! when a port is free at last. One capability is kept, CAP_NET_BIND_SERVICE, for ports below 1024.
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::unistd::{Uid, User, geteuid, initgroups, setresgid, setresuid};
+use std::ffi::CString;
+use std::fmt;
+
+/// Why the daemon cannot run as the user it was told to.
+#[derive(Debug)]
+pub enum PrivilegeError {
+    NoSuchUser(String),
+    /// Only root may become somebody else.
+    NotRoot(String),
+    System {
+        step: &'static str,
+        cause: String,
+    },
+}
+
+impl fmt::Display for PrivilegeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchUser(name) => write!(f, "--user {name}: there is no such user on this machine"),
+            Self::NotRoot(name) => write!(f, "--user {name}: only root can become another user"),
+            Self::System { step, cause } => write!(f, "--user: could not {step}: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for PrivilegeError {}
+
+/// Whom the daemon shall run as.
+#[derive(Clone, Debug)]
+pub struct RunAs {
+    user: User,
+}
+
+impl RunAs {
+    /// Looks the user up, by name.
+    pub fn named(name: &str) -> Result<Self, PrivilegeError> {
+        let found = User::from_name(name).map_err(system("read the list of users"))?;
+        let user = found.ok_or_else(|| PrivilegeError::NoSuchUser(name.to_owned()))?;
+        if !geteuid().is_root() && geteuid() != user.uid {
+            return Err(PrivilegeError::NotRoot(name.to_owned()));
+        }
+        Ok(Self { user })
+    }
+
+    pub fn uid(&self) -> Uid {
+        self.user.uid
+    }
+
+    /// Becomes the user, for good. Must come before any other thread is started: capabilities belong to threads.
+    pub fn switch(&self) -> Result<(), PrivilegeError> {
+        let (uid, gid) = (self.user.uid, self.user.gid);
+        if !geteuid().is_root() || uid.is_root() {
+            return Ok(());
+        }
+        let name = CString::new(self.user.name.as_str()).map_err(system("use this user's name"))?;
+        let keep = keepable()?;
+        forget_other_capabilities(&keep);
+        nix::sys::prctl::set_keepcaps(true).map_err(system("keep capabilities"))?;
+        initgroups(&name, gid).map_err(system("take on the user's groups"))?;
+        setresgid(gid, gid, gid).map_err(system("take on the user's group"))?;
+        setresuid(uid, uid, uid).map_err(system("become the user"))?;
+        caps::set(None, CapSet::Effective, &keep).map_err(system("limit capabilities"))?;
+        caps::set(None, CapSet::Permitted, &keep).map_err(system("limit capabilities"))?;
+        nix::sys::prctl::set_keepcaps(false).map_err(system("keep capabilities no longer"))?;
+        nix::sys::prctl::set_no_new_privs().map_err(system("renounce new privileges"))
+    }
+}
+
+/// The one capability, if this process has it at all: in a container it may not.
+fn keepable() -> Result<CapsHashSet, PrivilegeError> {
+    let permitted = caps::read(None, CapSet::Permitted).map_err(system("read the capabilities"))?;
+    Ok(permitted.intersection(&CapsHashSet::from([Capability::CAP_NET_BIND_SERVICE])).copied().collect())
+}
+
+/// No program that this process could ever run gets them back either. Where even that is not permitted there is
+/// nothing to get back.
+fn forget_other_capabilities(keep: &CapsHashSet) {
+    for capability in caps::all().difference(keep) {
+        let _ = caps::drop(None, CapSet::Bounding, *capability);
+    }
+}
+
+fn system<E: fmt::Display>(step: &'static str) -> impl FnOnce(E) -> PrivilegeError {
+    move |cause| PrivilegeError::System { step, cause: cause.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_that_is_not_there_is_named() {
+        let error = RunAs::named("nobody-of-that-name").unwrap_err();
+        assert!(matches!(error, PrivilegeError::NoSuchUser(_)));
+        assert!(error.to_string().contains("nobody-of-that-name"));
+    }
+}

@@ -1,0 +1,76 @@
+//! What the daemon reads from files, at its start and again at SIGHUP.
+//!
+//! All or nothing: everything is read and checked before anything is taken over, and whatever is wrong leaves
+//! all as it was. Sessions are not touched: connections that exist keep the certificate they began with.
+
+use super::error::StartError;
+use super::supervisor::Supervisor;
+use crate::config::Config;
+use crate::control::read_token;
+use crate::net::certificate;
+use crate::net::expiry::Expiry;
+use crate::relay::command::Handle;
+use log::{error, info, warn};
+use rustls::ServerConfig;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// TLS outside dev mode, and the API's token checked. Warns if the certificate ends soon.
+pub(super) fn load_tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, StartError> {
+    if let Some(file) = &config.api_token {
+        read_token(file).map_err(StartError::Token)?;
+    }
+    if config.dev {
+        return Ok(None);
+    }
+    let folder = config.beside("");
+    let tls = certificate::server_config(&folder).map_err(StartError::Certificate)?;
+    let (file, chain) = certificate::chain(&folder).map_err(StartError::Certificate)?;
+    if let Some(warning) = chain.first().and_then(Expiry::of).and_then(|expiry| expiry.warning()) {
+        warn!("{}: the certificate {warning}", file.display());
+    }
+    Ok(Some(tls))
+}
+
+/// Reads the files again and hands them to those concerned.
+pub(super) struct Reloader {
+    /// What the daemon was started with: the measure of what needs a restart.
+    pub started: Config,
+    pub relay: Handle,
+    pub control: Sender<Config>,
+    pub supervisor: Arc<Supervisor>,
+}
+
+impl Reloader {
+    pub fn reload(&self) {
+        self.supervisor.reloading();
+        let file = &self.started.file;
+        match load(file) {
+            Ok((config, tls)) => self.take_over(config, tls),
+            Err(e) => error!("Nothing is reloaded, all stays as it was: {e}"),
+        }
+        self.supervisor.ready();
+    }
+
+    fn take_over(&self, config: Config, tls: Option<Arc<ServerConfig>>) {
+        let stays = self.started.needs_restart(&config);
+        let file = config.file.display();
+        info!("Reloaded {file} and the files that it names; sessions are not interrupted");
+        if !stays.is_empty() {
+            warn!("{file}: only a restart changes {}; the old values stay until then", stays.join(", "));
+        }
+        // Between plain and TLS there is no change without a restart.
+        if config.dev == self.started.dev && self.relay.reload(tls).is_err() {
+            return; // The daemon is ending.
+        }
+        // The same: nobody is there to take it any more.
+        let _ = self.control.send(config);
+    }
+}
+
+fn load(file: &Path) -> Result<(Config, Option<Arc<ServerConfig>>), StartError> {
+    let config = Config::load(file).map_err(StartError::Config)?;
+    let tls = load_tls(&config)?;
+    Ok((config, tls))
+}

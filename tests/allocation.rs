@@ -1,0 +1,90 @@
+//! The relay's promise that plain bytes cost no allocation: a counting allocator watches the loop's thread.
+
+use iofog_connector::mapping::{AgentPort, Kind, Mapping};
+use iofog_connector::relay::{Front, Relay, Setup};
+use iofog_connector::secret::Secret;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+/// Allocations of the threads that asked to be watched.
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+// SAFETY: everything is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if WATCHED.try_with(Cell::get).unwrap_or(false) {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's promise is ours.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is ours.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+fn dial(port: u16) -> TcpStream {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a connection")
+}
+
+/// Sends `chunks` times 64 KiB one way and reads them on the other side.
+fn carry(from: &mut TcpStream, to: &mut TcpStream, chunks: usize) {
+    thread::scope(|scope| {
+        scope.spawn(move || (0..chunks).for_each(|_| from.write_all(&[7; 65_536]).expect("a reader")));
+        let mut buffer = vec![0; 65_536];
+        (0..chunks).for_each(|_| to.read_exact(&mut buffer).expect("a writer"));
+    });
+}
+
+#[test]
+fn a_relayed_chunk_costs_no_allocation() {
+    let (front, _listener) = Front::new().expect("a private socket");
+    let (listen, api_port) = (Some(Ipv4Addr::LOCALHOST.into()), free_port());
+    let setup = Setup { listen, api_port, tls: None, connections: 100, buffers: 16, front };
+    let (mut relay, handle) = Relay::new(setup).expect("a relay");
+    thread::spawn(move || {
+        WATCHED.set(true);
+        relay.run()
+    });
+    let (port, users, passcode) = (free_port(), free_port(), Secret::random());
+    let agents = AgentPort { port, passcode: passcode.clone(), max_connections: 4, absence: None };
+    let mapping = Mapping { id: "the one".into(), kind: Kind::Public { agents, users } };
+    handle.open(&mapping).expect("a loop").expect("two free ports");
+
+    let mut agent = dial(port);
+    agent.write_all(passcode.expose().as_bytes()).expect("a passcode");
+    agent.read_exact(&mut [0; 10]).expect("AUTHORIZED");
+    let mut user = dial(users);
+    // Joins them, and lets every queue reach the size that it keeps.
+    carry(&mut user, &mut agent, 50);
+    carry(&mut agent, &mut user, 50);
+
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    carry(&mut user, &mut agent, 2_000);
+    carry(&mut agent, &mut user, 2_000);
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    println!("{allocations} allocations for 4,000 chunks");
+    // Once a second the loop looks around, which may cost a few.
+    assert!(allocations < 100, "{allocations} allocations for 4,000 chunks");
+    assert!(before > 0, "the loop was not watched");
+}

@@ -1,0 +1,16 @@
+//! `iofog-connector agent`: the program at the other end of the wire.
+//!
+//! `crate::agents` is about the wire protocol as the daemon speaks it to any agent; this is about our own one.
+
+mod public;
+mod settings;
+mod staying;
+mod trust;
+mod tunnel;
+
+use crate::harness::Daemon;
+
+/// A port for the listening end of a tunnel, at the far end of the block from those that mappings get.
+fn listening_port(daemon: &Daemon) -> u16 {
+    daemon.ports.mappings().1
+}

@@ -1,0 +1,36 @@
+//! What the agent says about settings that it cannot use, and its exit status.
+
+use crate::harness::AgentProgram;
+
+#[track_caller]
+fn expect_refusal(mut agent: AgentProgram, status: i32, words: &[&str]) {
+    assert_eq!(agent.wait().code(), Some(status), "{}", agent.log());
+    for word in words {
+        assert!(agent.log().contains(word), "{word:?} is not in the log:\n{}", agent.log());
+    }
+}
+
+#[test]
+fn a_wrong_key_is_named_with_its_file_and_what_was_expected() {
+    let refused = |text, words: &[&str]| expect_refusal(AgentProgram::configured(text, "secret").spawn(), 78, words);
+    refused(r#"{"port": 70000}"#, &["agent.json", "\"port\"", "70000", "1 to 65535"]);
+    refused("{\n\"port\": 1,}", &["agent.json", "line 2"]);
+    refused(r#"{"passcode": ["secret"]}"#, &["\"passcode\"", "expected"]);
+}
+
+#[test]
+fn what_is_missing_is_named_with_the_option_for_it() {
+    let with = |options: &[&str]| AgentProgram::bare("secret").with(options).spawn();
+    expect_refusal(with(&["--to", "127.0.0.1:1"]), 64, &["--connector"]);
+    expect_refusal(with(&["--connector", "127.0.0.1:1"]), 64, &["--to"]);
+    let no_passcode = AgentProgram::configured(r#"{"host":"a","port":1,"localport":1}"#, "secret");
+    expect_refusal(no_passcode.spawn(), 64, &["IOFOG_PASSCODE", "--passcode-file"]);
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_is_named() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = taken.local_addr().expect("it is bound").port();
+    let agent = AgentProgram::bare("secret").with(&["--dev", "--connector", "127.0.0.1:1"]).listening(port, 1);
+    expect_refusal(agent.spawn(), 69, &["--listen", &port.to_string()]);
+}

@@ -1,0 +1,166 @@
+//! A TCP tunnel through a private pipe: one agent listens, another one exposes a service.
+
+use super::listening_port;
+use crate::harness::{
+    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Payload, Peer, Service, in_both_modes, wait_until,
+};
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+
+fn exposing(daemon: &Daemon, mapping: &Mapping, service: &Service) -> AgentProgram {
+    AgentProgram::new(daemon, mapping, 1).exposing(service.port, 4)
+}
+
+fn listening(daemon: &Daemon, mapping: &Mapping) -> AgentProgram {
+    AgentProgram::new(daemon, mapping, 0).listening(listening_port(daemon), 4)
+}
+
+/// A client of the listening end.
+#[track_caller]
+fn client(daemon: &Daemon) -> Peer {
+    let mut peer = None;
+    wait_until("the listening end listens", PATIENCE, || {
+        peer = Dial::new(listening_port(daemon), None).connect().ok();
+        peer.is_some()
+    });
+    peer.expect("the line above")
+}
+
+/// A message as a database sends it: a kind, a length, and text.
+fn message(kind: u8, text: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind];
+    message.extend_from_slice(&(text.len() as u32 + 4).to_be_bytes());
+    message.extend_from_slice(text);
+    message
+}
+
+fn read_message(stream: &mut impl Read) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head)?;
+    let mut text = vec![0; u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize - 4];
+    stream.read_exact(&mut text)?;
+    Ok((head[0], text))
+}
+
+/// Speaks first; answers each query with as many rows as it asks for, one write each, and the end of the result.
+fn database(mut stream: TcpStream) {
+    let mut input = BufReader::new(stream.try_clone().expect("a descriptor"));
+    let _ = stream.write_all(&message(b'R', b"ready"));
+    while let Ok((b'Q', query)) = read_message(&mut input) {
+        let rows: usize = String::from_utf8_lossy(&query).parse().expect("a number");
+        for row in 0..rows {
+            let _ = stream.write_all(&message(b'D', format!("row {row}").as_bytes()));
+        }
+        let _ = stream.write_all(&message(b'C', &query));
+    }
+}
+
+struct Reader<'a>(&'a Peer, Vec<u8>);
+
+impl Reader<'_> {
+    #[track_caller]
+    fn expect(&mut self, expected: &[u8]) {
+        while self.1.len() < expected.len() {
+            self.1.extend(self.0.expect_some());
+        }
+        let got: Vec<u8> = self.1.drain(..expected.len()).collect();
+        assert_eq!(got, expected);
+    }
+}
+
+fn query(client: &Peer) {
+    let mut reader = Reader(client, Vec::new());
+    reader.expect(&message(b'R', b"ready"));
+    for rows in (0..40).map(|i| i * 7 % 23) {
+        client.send(&message(b'Q', rows.to_string().as_bytes()));
+        for row in 0..rows {
+            reader.expect(&message(b'D', format!("row {row}").as_bytes()));
+        }
+        reader.expect(&message(b'C', rows.to_string().as_bytes()));
+    }
+}
+
+#[test]
+fn small_messages_go_both_ways_in_several_sessions_at_once() {
+    in_both_modes(|daemon| {
+        let (service, mapping) = (Service::start(database), daemon.add_private(10));
+        let _ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        let daemon = &*daemon;
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..3).for_each(|_| query(&client(daemon))));
+            }
+        });
+    });
+}
+
+#[test]
+fn both_directions_are_busy_at_once() {
+    in_both_modes(|daemon| {
+        let (service, mapping) = (Service::echo(), daemon.add_private(4));
+        let _ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        let client = client(daemon);
+        let total = if daemon.mode == Mode::Plain { 16 << 20 } else { 4 << 20 };
+        thread::scope(|scope| {
+            scope.spawn(|| Payload::new(1).send(&client, total));
+            scope.spawn(|| Payload::new(1).receive(&client, total));
+        });
+    });
+}
+
+#[test]
+fn a_client_that_comes_before_the_other_end_loses_nothing() {
+    in_both_modes(|daemon| {
+        let (service, mapping) = (Service::echo(), daemon.add_private(4));
+        let _listening = listening(daemon, &mapping).start();
+        let client = client(daemon);
+        client.send(b"said to nobody yet");
+        client.expect_silence();
+        let _exposing = exposing(daemon, &mapping, &service).start();
+        client.expect(b"said to nobody yet");
+    });
+}
+
+#[test]
+fn a_client_that_closes_its_sending_side_gets_the_whole_answer() {
+    in_both_modes(|daemon| {
+        let (service, mapping) = (Service::downloads(), daemon.add_private(4));
+        let _ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        let client = client(daemon);
+        client.send(b"GET /7/1000000 HTTP/1.0\r\n\r\n");
+        client.finish();
+        assert!(client.everything().len() > 1_000_000);
+    });
+}
+
+#[test]
+fn a_client_of_a_service_that_refuses_sees_an_end() {
+    in_both_modes(|daemon| {
+        let (mut service, mapping) = (Service::echo(), daemon.add_private(4));
+        service.stop();
+        let _ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        let client = client(daemon);
+        client.send(b"anybody there?");
+        client.expect_end();
+    });
+}
+
+#[test]
+fn either_end_may_be_killed_and_come_back() {
+    in_both_modes(|daemon| {
+        let (service, mapping) = (Service::echo(), daemon.add_private(8));
+        let mut ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        for end in [0, 1, 0, 1] {
+            let before = client(daemon);
+            before.send(b"hello");
+            before.expect(b"hello");
+            ends[end].kill();
+            before.expect_end();
+            ends[end].respawn();
+            let after = client(daemon);
+            after.send(b"hello again");
+            after.expect(b"hello again");
+        }
+    });
+}

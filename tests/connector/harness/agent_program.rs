@@ -1,0 +1,179 @@
+//! `iofog-connector agent` under test: the real binary, pointed at one side of a mapping.
+
+use super::{Daemon, Mapping, Mode, PATIENCE, process, test_certificate, wait_until};
+use std::fs::{self, File};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use std::{io, thread};
+use tempfile::TempDir;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_iofog-connector");
+
+/// An agent. When it goes, it must not have panicked, and its log must not tell the passcode.
+pub struct AgentProgram {
+    folder: TempDir,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+    passcode: String,
+    child: Option<Child>,
+}
+
+impl AgentProgram {
+    /// For port1 (0) or port2 (1) of `mapping`, with what it takes to be let in there.
+    pub fn new(daemon: &Daemon, mapping: &Mapping, side: usize) -> Self {
+        let agent = Self::bare(&mapping.passcodes[side]);
+        let agent = agent.with(&["--connector", &format!("127.0.0.1:{}", mapping.ports[side])]);
+        match daemon.mode {
+            Mode::Plain => agent.with(&["--dev"]),
+            Mode::Tls => agent.trusting(&test_certificate().chain),
+        }
+    }
+
+    /// One that knows a passcode and nothing else.
+    pub fn bare(passcode: &str) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        fs::write(folder.path().join("passcode"), format!("{passcode}\n")).expect("a file");
+        let file = folder.path().join("passcode").display().to_string();
+        let arguments = ["--log-level", "debug", "--passcode-file", &file].map(str::to_owned).to_vec();
+        Self { folder, arguments, variables: Vec::new(), passcode: passcode.to_owned(), child: None }
+    }
+
+    /// One that knows nothing but a configuration file.
+    pub fn configured(configuration: &str, passcode: &str) -> Self {
+        let mut agent = Self::bare(passcode);
+        let file = agent.folder.path().join("agent.json");
+        fs::write(&file, configuration).expect("a file");
+        agent.arguments = vec!["--config".to_owned(), file.display().to_string()];
+        agent
+    }
+
+    /// With further options.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// With the certificates of this PEM text in its --ca.
+    pub fn trusting(self, pem: &str) -> Self {
+        let file = self.folder.path().join("ca.pem");
+        fs::write(&file, pem).expect("a file");
+        self.with(&["--ca", &file.display().to_string()])
+    }
+
+    /// With an environment variable that points to a file with this content.
+    pub fn with_file_in(mut self, variable: &str, content: &str) -> Self {
+        let file = self.folder.path().join(variable);
+        fs::write(&file, content).expect("a file");
+        self.variables.push((variable.to_owned(), file.display().to_string()));
+        self
+    }
+
+    /// Making a service on this port of 127.0.0.1 reachable, with so many connections.
+    pub fn exposing(self, port: u16, connections: u16) -> Self {
+        self.with(&["--to", &format!("127.0.0.1:{port}"), "--connections", &connections.to_string()])
+    }
+
+    /// Listening for clients on this port of 127.0.0.1, with so many connections.
+    pub fn listening(self, port: u16, connections: u16) -> Self {
+        self.with(&["--listen", &format!("127.0.0.1:{port}"), "--connections", &connections.to_string()])
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(mut self) -> Self {
+        self.respawn();
+        self
+    }
+
+    /// Starts it and waits until it is authorized.
+    #[track_caller]
+    pub fn start(self) -> Self {
+        let agent = self.spawn();
+        agent.wait_for("Authorized by the Connector");
+        agent
+    }
+
+    /// Starts it again after it has ended.
+    pub fn respawn(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = self.folder.path().join("log");
+        let log = File::options().create(true).append(true).open(log).expect("a file");
+        let mut command = Command::new(BINARY);
+        command.arg("agent").args(&self.arguments).envs(self.variables.iter().map(|(key, value)| (key, value)));
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
+        self.child = Some(command.spawn().expect("the binary"));
+    }
+
+    /// Waits until the log has `words`.
+    #[track_caller]
+    pub fn wait_for(&self, words: &str) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !self.log().contains(words) {
+            assert!(std::time::Instant::now() < deadline, "{words:?} is not in the log:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Everything it said so far.
+    pub fn log(&self) -> String {
+        let log = fs::read(self.folder.path().join("log"));
+        log.map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = self.pid() as i32;
+        // SAFETY: plain system call; the process is a child that was not waited for, so its id is its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// Ends it as a power failure would.
+    pub fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.wait();
+    }
+
+    /// Asks it to end, as init systems do, and waits for that.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it was started");
+        let mut status = None;
+        wait_until("the agent has ended", PATIENCE, || {
+            status = child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("the line above")
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it was started").id()
+    }
+
+    pub fn cpu_time(&self) -> Duration {
+        process::cpu_time(self.pid())
+    }
+
+    pub fn descriptors(&self) -> usize {
+        process::descriptors(self.pid())
+    }
+}
+
+impl Drop for AgentProgram {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let log = self.log();
+        if thread::panicking() {
+            eprintln!("--- what the agent said\n{log}\n---");
+            return;
+        }
+        assert!(!log.contains("panicked"), "the agent panicked:\n{log}");
+        assert!(!log.contains(&self.passcode), "the passcode is in the log:\n{log}");
+    }
+}

@@ -1,0 +1,58 @@
+SUMMARY = "Relay that joins outside users to agents behind NAT"
+DESCRIPTION = "The ioFog Connector runs where everybody can reach it. Agents behind NAT dial out to it, users \
+               connect to its public ports, and it joins each user to a connection of the agent, or two agents \
+               to each other."
+HOMEPAGE = "https://iofog.org"
+SECTION = "net"
+CVE_PRODUCT = "iofog-connector"
+LICENSE = "EPL-2.0"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=2dd765ca47a05140be15ebafddbeadfe"
+
+# The layer is a folder of the program's own repository, and builds the checkout around it.
+# nooelint: oelint.vars.fileextrapaths,oelint.vars.outofcontext
+FILESEXTRAPATHS:prepend := "${THISDIR}/../../../..:"
+
+require ${BPN}-crates.inc
+SRC_URI += "file://Cargo.toml;subdir=${BP} \
+            file://Cargo.lock;subdir=${BP} \
+            file://LICENSE;subdir=${BP} \
+            file://src;subdir=${BP} \
+            file://packaging/common;subdir=${BP} \
+            file://packaging/man;subdir=${BP} \
+            file://iofog-connector.init \
+            file://iofog-connector-prepare.conf \
+            "
+
+inherit cargo cargo-update-recipe-crates systemd update-rc.d useradd
+
+USERADD_PACKAGES = "${PN}"
+USERADD_PARAM:${PN} = "--system --user-group --no-create-home --home-dir /nonexistent --shell /bin/false iofog-connector"
+
+INITSCRIPT_NAME = "iofog-connector"
+INITSCRIPT_PARAMS = "defaults 90 10"
+SYSTEMD_SERVICE:${PN} = "iofog-connector.service"
+
+do_install:append() {
+    common=${S}/packaging/common
+    install -D -m 0755 $common/prepare ${D}${libexecdir}/iofog-connector/prepare
+    install -D -m 0644 $common/iofog-connector.conf ${D}${datadir}/iofog-connector/iofog-connector.conf
+    install -D -m 0644 ${S}/packaging/man/iofog-connector.8 ${D}${mandir}/man8/iofog-connector.8
+    install -D -m 0644 ${S}/packaging/man/iofog-connector.conf.5 ${D}${mandir}/man5/iofog-connector.conf.5
+    install -d -o iofog-connector -g iofog-connector ${D}${sysconfdir}/iofog-connector
+    install -m 0644 $common/iofog-connector.conf ${D}${sysconfdir}/iofog-connector/iofog-connector.conf
+
+    if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
+        install -D -m 0644 $common/iofog-connector.service ${D}${systemd_system_unitdir}/iofog-connector.service
+        install -D -m 0644 $common/iofog-connector.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/iofog-connector.conf
+        # An image is built once and started on many devices: each makes its own certificate.
+        install -D -m 0644 ${UNPACKDIR}/iofog-connector-prepare.conf \
+            ${D}${systemd_system_unitdir}/iofog-connector.service.d/prepare.conf
+    fi
+    if ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'true', 'false', d)}; then
+        install -D -m 0755 ${UNPACKDIR}/iofog-connector.init ${D}${sysconfdir}/init.d/iofog-connector
+        install -D -m 0644 $common/iofog-connector.logrotate ${D}${sysconfdir}/logrotate.d/iofog-connector
+    fi
+}
+
+FILES:${PN} += "${systemd_system_unitdir} ${nonarch_libdir}/tmpfiles.d"
+CONFFILES:${PN} = "${sysconfdir}/iofog-connector/iofog-connector.conf"

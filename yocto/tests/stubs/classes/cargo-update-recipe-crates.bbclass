@@ -1,0 +1,1 @@
+# Stands in for oe-core's class of this name.
