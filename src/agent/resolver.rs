@@ -72,7 +72,7 @@ fn helper(target: Target, waker: Arc<mio::Waker>) -> io::Result<Way> {
     thread::Builder::new().name("names".into()).spawn(move || {
         for () in asked {
             // A loop that is gone needs no answer.
-            if found.send(target.look_up()).and_then(|()| Ok(waker.wake())).is_err() {
+            if found.send(target.look_up()).map(|()| waker.wake()).is_err() {
                 return;
             }
         }
