@@ -6,6 +6,7 @@
 mod agent;
 mod agents;
 mod api;
+mod broker;
 mod bulk;
 mod cli_cert;
 mod cli_check;
