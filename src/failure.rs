@@ -18,7 +18,12 @@ pub fn body(error: &str, reason: &str) -> String {
     serde_json::to_string(&body).expect("strings and numbers always serialize")
 }
 
-/// Now, in milliseconds since the epoch, as every answer carries it; 0 on a clock that stands before it.
+/// Now, in milliseconds since the epoch, as every answer carries it.
 pub fn timestamp() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    millis(SystemTime::now())
+}
+
+/// `moment` in milliseconds since the epoch; 0 if the clock stood before it.
+pub fn millis(moment: SystemTime) -> u64 {
+    moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -26,6 +26,8 @@ pub const BATCH: usize = 64;
 pub const BIND_TRIES: usize = 64;
 /// A longer answer is written by a thread of its own, bytes: what a socket may not take at once.
 pub const ANSWER_AT_ONCE: usize = 64 * 1024;
+/// So many longer answers may be on their way at once; who asks for one more is told to try again.
+pub const LONG_ANSWERS: usize = 4;
 /// Callers of a direct entry that wait for their peer; one more pushes out the oldest.
 pub const DIRECT_CALLERS: usize = 256;
 /// What such a caller may say of itself, bytes.

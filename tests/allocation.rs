@@ -64,7 +64,7 @@ fn a_relayed_chunk_costs_no_allocation() {
     let (mut relay, handle) = Relay::new(setup).expect("a relay");
     thread::spawn(move || {
         WATCHED.set(true);
-        relay.run()
+        relay.run(|_| ())
     });
     let (port, users, passcode) = (free_port(), free_port(), Secret::random());
     let agents = AgentPort { port, passcode: passcode.clone(), max_connections: 4, absence: None };

@@ -1,6 +1,7 @@
-//! What the API answers: an HTTP status and a JSON body.
+//! What the API answers: an HTTP status and a body, which is JSON but for the metrics.
 
 use super::form::MappingError;
+use super::metrics;
 use super::registry::AddError;
 use crate::failure;
 use crate::mapping::FieldError;
@@ -11,8 +12,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub status: u16,
-    /// JSON.
     pub body: String,
+    pub content_type: &'static str,
     /// A header that this status asks for.
     pub header: Option<(&'static str, &'static str)>,
     /// Once this answer is written, the daemon ends.
@@ -23,12 +24,21 @@ impl Answer {
     /// 200, with `body` as JSON.
     pub fn ok(body: &impl Serialize) -> Self {
         let body = serde_json::to_string(body).expect("answers hold only strings and numbers");
-        Self { status: 200, body, header: None, stops: false }
+        Self::json(200, body)
+    }
+
+    /// 200, with the text of [`metrics`].
+    pub fn metrics(body: String) -> Self {
+        Self { content_type: metrics::CONTENT_TYPE, ..Self::json(200, body) }
+    }
+
+    fn json(status: u16, body: String) -> Self {
+        Self { status, body, content_type: "application/json", header: None, stops: false }
     }
 
     /// `error` says what failed, `reason` why and what was expected.
     pub fn failed(status: u16, error: &str, reason: &str) -> Self {
-        Self { status, body: failure::body(error, reason), header: None, stops: false }
+        Self::json(status, failure::body(error, reason))
     }
 
     /// With a header that goes with the status.

@@ -6,7 +6,9 @@ use super::commandline;
 use super::direct::{Caller, Callers};
 use super::form::Form;
 use super::list;
+use super::metrics;
 use super::registry::Registry;
+use super::status;
 use crate::failure::timestamp;
 use crate::limits::DIRECT_CALLER;
 use crate::mapping::{FieldError, Kind, Request};
@@ -49,6 +51,9 @@ const ENDPOINTS: [(&str, Endpoint); 8] = [
     ("/api/v2/direct/remove", Api::direct_remove),
 ];
 
+/// For monitoring, where it is expected; everything else is a POST.
+const METRICS: &str = "/metrics";
+
 /// The content type of every call.
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -63,6 +68,9 @@ impl Api {
 
     fn route(&mut self, call: &Call) -> Result<Answer, Stopped> {
         self.access.check(&call.peer, call.authorization, Instant::now())?;
+        if call.target == METRICS {
+            return self.metrics(call);
+        }
         let Some((_, endpoint)) = ENDPOINTS.iter().find(|(path, _)| *path == call.target) else {
             return Ok(Answer::failed(404, "Not Found", "there is no such path"));
         };
@@ -133,62 +141,41 @@ impl Api {
 
     fn status(&mut self, call: &Call) -> Result<Answer, Stopped> {
         let id = Form(call.body).require("mappingid", "\"all\" or a mapping's id")?;
-        Ok(if id == "all" { self.status_of_all() } else { self.status_of(&id)? })
+        Ok(if id == "all" { self.status_of_all()? } else { self.status_of(&id)? })
     }
 
-    fn status_of_all(&self) -> Answer {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct All {
-            id: &'static str,
-            timestamp: u64,
-            status: &'static str,
-            mappings: usize,
-            version: &'static str,
-            available_ports: usize,
-            /// Milliseconds.
-            uptime: u64,
-        }
-        Answer::ok(&All {
-            id: "all",
-            timestamp: timestamp(),
-            status: "running",
-            mappings: self.registry.len(),
-            version: env!("CARGO_PKG_VERSION"),
-            available_ports: self.registry.available_ports(),
-            uptime: self.started.elapsed().as_millis() as u64,
-        })
+    fn status_of_all(&self) -> Result<Answer, Gone> {
+        let (registry, uptime) = (&self.registry, self.started.elapsed());
+        let totals = registry.totals()?;
+        Ok(Answer::ok(&status::OfAll::new(registry.len(), registry.available_ports(), uptime, &totals)))
     }
 
     fn status_of(&self, id: &str) -> Result<Answer, Gone> {
-        /// The original names the ports after what they are for.
-        #[derive(Default, Serialize)]
-        struct One<'a> {
-            id: &'a str,
-            timestamp: u64,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            public: Option<&'static str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            private: Option<&'static str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            private1: Option<&'static str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            private2: Option<&'static str>,
-        }
         let Some(mapping) = self.registry.get(id) else {
             let reason = format!("there is no mapping of the id {id:?}");
             return Ok(Answer::failed(404, "Not Found", &reason));
         };
-        let none = One { id, timestamp: timestamp(), ..One::default() };
-        if let Kind::Direct { .. } = mapping.kind {
-            return Ok(Answer::ok(&none));
-        }
-        let bound = self.registry.pipe_status(id)?.bound;
-        let [port1, port2] = bound.map(|is_bound| Some(list::state(is_bound)));
         Ok(Answer::ok(&match mapping.kind {
-            Kind::Public { .. } => One { public: port2, private: port1, ..none },
-            Kind::Private { .. } | Kind::Direct { .. } => One { private1: port1, private2: port2, ..none },
+            Kind::Public { .. } => status::OfOne::public(id, &self.registry.pipe_status(id)?),
+            Kind::Private { .. } => status::OfOne::private(id, &self.registry.pipe_status(id)?),
+            Kind::Direct { .. } => status::OfOne::direct(id),
         }))
+    }
+
+    /// For monitoring: the one thing that is asked for with GET.
+    fn metrics(&self, call: &Call) -> Result<Answer, Stopped> {
+        if call.method != "GET" {
+            return Ok(Answer::failed(405, "Method Not Allowed", "expected GET").with_header("Allow", "GET"));
+        }
+        let registry = &self.registry;
+        let snapshot = metrics::Snapshot {
+            mappings: registry.len(),
+            available_ports: registry.available_ports(),
+            started: timestamp().saturating_sub(self.started.elapsed().as_millis() as u64),
+            totals: registry.totals()?,
+            pipes: registry.pipe_statuses()?,
+        };
+        Ok(Answer::metrics(metrics::text(&snapshot)))
     }
 
     fn commandline(&mut self, call: &Call) -> Result<Answer, Stopped> {

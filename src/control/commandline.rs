@@ -17,6 +17,7 @@ stop             end the daemon, wait until it is gone
 status           tell whether the daemon runs, and what it does
 check            look at settings, certificate, mappings and ports without starting
 mapping          list, add, remove or show mappings of the running daemon
+agent            dial out to a Connector and expose a local service through it
 cert             make a self-signed certificate and its key
 version          show the version and the licence
 help             show this text

@@ -3,6 +3,7 @@
 
 use super::answer::Answer;
 use super::registry::Registry;
+use super::status::state;
 use crate::failure::timestamp;
 use crate::mapping::Kind;
 use crate::relay::command::Gone;
@@ -53,9 +54,4 @@ pub(super) fn list(registry: &Registry) -> Result<Answer, Gone> {
         mappings.push(Entry { id: &mapping.id, r#type, ports });
     }
     Ok(Answer::ok(&List { status: "ok", mappings, timestamp: timestamp() }))
-}
-
-/// In the words of the original.
-pub(super) fn state(is_bound: bool) -> &'static str {
-    if is_bound { "Active" } else { "Inactive" }
 }

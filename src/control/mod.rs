@@ -12,12 +12,14 @@ pub mod commandline;
 mod direct;
 mod form;
 mod list;
+mod metrics;
 mod registry;
+mod status;
 
 pub use access::{TokenError, read_token};
 
 use crate::config::Config;
-use crate::limits::{ANSWER_AT_ONCE, BATCH, REQUEST_BODY};
+use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS, REQUEST_BODY};
 use crate::mapping::Mapping;
 use crate::relay::command::{Gone, Handle};
 use crate::relay::seal::{self, Seal};
@@ -32,6 +34,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::mem::ManuallyDrop;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,6 +66,8 @@ pub struct Control {
     server: PrivateServer,
     seal: Seal,
     reloads: Receiver<Config>,
+    /// Each thread that writes a long answer holds a clone.
+    writers: Arc<()>,
 }
 
 /// tiny_http's destructor connects to the socket's path and then removes it, and panics if there is no
@@ -82,7 +87,7 @@ impl Control {
             broker: config.broker,
             started: Instant::now(),
         };
-        Ok(Self { api, listener, server, seal, reloads })
+        Ok(Self { api, listener, server, seal, reloads, writers: Arc::default() })
     }
 
     /// Opens the stored mappings. When this returns, every port that can be bound is bound.
@@ -130,8 +135,10 @@ impl Control {
         let stops = answers.iter().any(|(_, answer, _)| answer.stops);
         for (request, answer, is_change) in answers {
             match &saved {
-                Err(error) if is_change => respond(request, Answer::failed(500, "Could not save", &error.to_string())),
-                _ => respond(request, answer),
+                Err(error) if is_change => {
+                    respond(request, Answer::failed(500, "Could not save", &error.to_string()), &self.writers);
+                }
+                _ => respond(request, answer, &self.writers),
             }
         }
         if stops { self.api.registry.stop_relay() } else { Ok(()) }
@@ -182,21 +189,28 @@ fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
 }
 
 /// Sends the answer; whether the Controller is still there to read it is not our business.
-fn respond(request: Request, answer: Answer) {
+fn respond(request: Request, answer: Answer, writers: &Arc<()>) {
     if answer.body.len() <= ANSWER_AT_ONCE {
-        write(request, answer);
-        return;
+        return write(request, answer);
     }
-    // Written by this thread, it would make all Controllers wait for the slowest. There are never more
-    // such threads than API connections.
-    let writer = thread::Builder::new().name("api-answer".to_owned());
-    if let Err(error) = writer.spawn(move || write(request, answer)) {
+    // A slow reader of a long answer costs its memory; so there are few of them.
+    if Arc::strong_count(writers) > LONG_ANSWERS {
+        let reason = format!("{LONG_ANSWERS} long answers are on their way already; try again soon");
+        return write(request, Answer::failed(503, "Service Unavailable", &reason).with_header("Retry-After", "1"));
+    }
+    // Written by this thread, it would make all Controllers wait for the slowest.
+    let (writer, busy) = (thread::Builder::new().name("api-answer".to_owned()), Arc::clone(writers));
+    let work = move || {
+        write(request, answer);
+        drop(busy);
+    };
+    if let Err(error) = writer.spawn(work) {
         error!("an API answer could not be sent: {error}");
     }
 }
 
 fn write(request: Request, answer: Answer) {
-    let fixed = [("Content-Type", "application/json"), ("Server", "iofog-connector")];
+    let fixed = [("Content-Type", answer.content_type), ("Server", "iofog-connector")];
     let headers = fixed.into_iter().chain(answer.header);
     let headers = headers.filter_map(|(name, value)| Header::from_bytes(name, value).ok()).collect();
     let length = answer.body.len();

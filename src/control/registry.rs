@@ -9,7 +9,7 @@
 use crate::limits::BIND_TRIES;
 use crate::mapping::{Kind, Mapping, Request};
 use crate::ports::{PortSet, Ports};
-use crate::relay::command::{Gone, Handle, OpenError, PipeStatus};
+use crate::relay::command::{Gone, Handle, OpenError, PipeStatus, Totals};
 use crate::store::{SaveError, Store};
 use log::{error, info, warn};
 use std::collections::BTreeMap;
@@ -73,6 +73,16 @@ impl Registry {
     /// What the loop knows of a mapping; nothing is bound of one that it does not know.
     pub fn pipe_status(&self, id: &str) -> Result<PipeStatus, Gone> {
         Ok(self.relay.status(id)?.unwrap_or_default())
+    }
+
+    /// The same of all that are open, by id.
+    pub fn pipe_statuses(&self) -> Result<Vec<(String, PipeStatus)>, Gone> {
+        self.relay.status_of_all()
+    }
+
+    /// What the loop knows of itself.
+    pub fn totals(&self) -> Result<Totals, Gone> {
+        self.relay.totals()
     }
 
     /// How many there are, direct entries included.

@@ -173,15 +173,34 @@ fn stop_is_answered_before_the_loop_is_told() {
 }
 
 #[test]
-fn a_long_answer_to_a_slow_reader_holds_up_nobody() {
+fn long_answers_to_slow_readers_hold_up_nobody_and_are_few() {
     let folder = Folder::new();
     let path = folder.0.join("socket");
     let server = serve(&UnixListener::bind(&path).unwrap()).unwrap();
-    let mut slow = UnixStream::connect(&path).unwrap();
-    slow.write_all(b"POST / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
-    let body = format!("\"{}\"", "x".repeat(8 << 20));
-    let request = server.recv().unwrap();
-    respond(request, Answer { status: 200, body: body.clone(), header: None, stops: false });
+    let ask = || {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(b"POST / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        (stream, server.recv().unwrap())
+    };
+    let (text, writers) = ("x".repeat(8 << 20), Arc::default());
+    let slow: Vec<UnixStream> = (0..LONG_ANSWERS)
+        .map(|_| {
+            let (stream, request) = ask();
+            respond(request, Answer::ok(&text), &writers);
+            stream
+        })
+        .collect();
     // respond has returned though nothing has been read.
-    assert_eq!(answer(slow), (200, serde_json::from_str(&body).unwrap()));
+    let (one_more, request) = ask();
+    respond(request, Answer::ok(&text), &writers);
+    let (status, refusal) = answer(one_more);
+    assert_eq!((status, &refusal["status"]), (503, &"failed".into()));
+    for stream in slow {
+        assert_eq!(answer(stream), (200, text.as_str().into()));
+    }
+    let until = Instant::now() + Duration::from_secs(10);
+    while Arc::strong_count(&writers) > 1 {
+        assert!(Instant::now() < until, "a writer's place was not given back");
+        thread::yield_now();
+    }
 }

@@ -82,7 +82,17 @@ pub struct AgentCounts {
 impl AgentCounts {
     /// Joined to a user or a peer.
     pub fn joined(&self) -> usize {
-        self.authorized - self.free
+        self.authorized.saturating_sub(self.free)
+    }
+
+    /// Both taken together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            authorized: self.authorized + other.authorized,
+            free: self.free + other.free,
+            strangers: self.strangers + other.strangers,
+            rejected: self.rejected + other.rejected,
+        }
     }
 }
 
@@ -94,6 +104,21 @@ pub struct UserCounts {
     pub waiting: usize,
     /// Connected, without a byte yet.
     pub silent: usize,
+}
+
+impl UserCounts {
+    /// All who are connected.
+    pub fn all(&self) -> usize {
+        self.joined + self.waiting + self.silent
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            joined: self.joined + other.joined,
+            waiting: self.waiting + other.waiting,
+            silent: self.silent + other.silent,
+        }
+    }
 }
 
 /// Bytes of payload since the mapping was opened.
@@ -132,8 +157,15 @@ pub struct Totals {
     pub most_buffers: usize,
     /// How often no more connections could be accepted.
     pub pauses: u64,
+    /// Open mappings of which a port is not bound.
+    pub inactive: usize,
+    /// At all ports. Rejections are counted since the start, removed mappings included.
+    pub agents: AgentCounts,
+    pub users: UserCounts,
     /// Of all mappings since the start, those that have been removed included.
     pub traffic: Traffic,
+    /// The same, in bytes a second, on the average of the last seconds.
+    pub rates: Traffic,
 }
 
 /// The loop is gone; the daemon is ending.

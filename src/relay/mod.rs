@@ -18,6 +18,7 @@ mod brake;
 mod closing;
 mod front;
 mod listeners;
+mod meter;
 mod open;
 mod pipe;
 mod queue;
@@ -35,6 +36,7 @@ use command::{Command, Handle, Traffic};
 pub use front::Front;
 use listeners::Listeners;
 use log::{info, warn};
+use meter::Meter;
 use pipe::{Pipe, PipeKey};
 use rustls::ServerConfig;
 use slab::Slab;
@@ -78,13 +80,21 @@ pub struct Relay {
     pipes: Slab<Pipe>,
     ids: HashMap<String, PipeKey>,
     commands: Receiver<Command>,
-    /// What removed mappings have carried.
-    past: Traffic,
+    past: Past,
+    meter: Meter,
     /// How many of the reactor's sockets belong to the API: Controllers' connections, and ours on their behalf.
     controllers: usize,
     backends: usize,
     /// The daemon is ending, and must have ended by then.
     ending: Option<Instant>,
+}
+
+/// What is remembered of mappings that have been removed.
+#[derive(Clone, Copy, Default)]
+struct Past {
+    traffic: Traffic,
+    /// Wrong passcodes.
+    rejected: u64,
 }
 
 /// The reactor's own tokens.
@@ -104,7 +114,8 @@ impl Relay {
             pipes: Slab::new(),
             ids: HashMap::new(),
             commands,
-            past: Traffic::default(),
+            past: Past::default(),
+            meter: Meter::default(),
             controllers: 0,
             backends: 0,
             ending: None,
@@ -144,6 +155,8 @@ impl Relay {
             if now >= tick {
                 tick = now + TICK;
                 self.housekeeping();
+                // The waker goes with the last handle, and what it had to say is lost then.
+                self.obey();
                 tell(Sign::Alive);
             }
             if self.ending.is_some() && !std::mem::replace(&mut told, true) {
@@ -226,6 +239,7 @@ impl Relay {
         }
         let now = self.reactor.now;
         self.reactor.links_mut().for_each(|link| link.review_patience(now));
+        self.meter.sample(now, self.traffic());
     }
 
     /// All relay buffers are in use and somebody waits: the session whose reader has taken nothing for longest goes.

@@ -1,7 +1,7 @@
 //! Opening, closing and describing mappings, as the control thread asks.
 
 use super::Relay;
-use super::command::{OpenError, PipeStatus, Totals, Traffic};
+use super::command::{AgentCounts, OpenError, PipeStatus, Totals, Traffic, UserCounts};
 use super::listeners::LeadsTo;
 use super::pipe::{Ends, Pipe, PipeKey, Place};
 use super::state::State;
@@ -53,16 +53,31 @@ impl Relay {
 
     /// What is known of the loop itself.
     pub(super) fn totals(&self) -> Totals {
-        let open = self.pipes.iter().map(|(_, pipe)| pipe.traffic);
-        Totals {
+        let rejected = self.past.rejected;
+        let mut totals = Totals {
             connections: self.reactor.len() - self.controllers - self.backends,
             most_connections: self.setup.connections,
             controllers: self.controllers,
             buffers: self.setup.buffers - self.reactor.desk.pool.available(),
             most_buffers: self.setup.buffers,
             pauses: self.listeners.paused_times(),
-            traffic: open.fold(self.past, Traffic::plus),
+            inactive: 0,
+            agents: AgentCounts { rejected, ..AgentCounts::default() },
+            users: UserCounts::default(),
+            traffic: self.traffic(),
+            rates: self.meter.rates(),
+        };
+        for PipeStatus { bound, agents, users, .. } in self.pipes.iter().map(|(_, pipe)| pipe.status()) {
+            totals.inactive += usize::from(bound != [true, true]);
+            totals.agents = agents.into_iter().fold(totals.agents, AgentCounts::plus);
+            totals.users = totals.users.plus(users);
         }
+        totals
+    }
+
+    /// What all mappings have carried, those that have been removed included.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.pipes.iter().map(|(_, pipe)| pipe.traffic).fold(self.past.traffic, Traffic::plus)
     }
 
     /// Tries the ports again that could not be bound.
@@ -92,7 +107,8 @@ impl Relay {
     fn forget(&mut self, pipe: PipeKey) {
         if let Some(mut pipe) = self.pipes.try_remove(pipe) {
             self.ids.remove(&pipe.id);
-            self.past = self.past.plus(pipe.traffic);
+            self.past.traffic = self.past.traffic.plus(pipe.traffic);
+            self.past.rejected += pipe.status().agents.map(|agents| agents.rejected).iter().sum::<u64>();
             for door in pipe.doors() {
                 if let Some(number) = door.listener.take() {
                     self.listeners.close(number);

@@ -6,9 +6,8 @@
 
 use super::Relay;
 use super::agents::answer_beats;
-use super::pipe::{PipeKey, Place};
+use super::pipe::Place;
 use super::state::State;
-use crate::limits::HALF_CLOSED_CONTENDED;
 use crate::net::link::Fault;
 use crate::net::pump::{Fail, Pumped, Then, pump};
 use crate::net::reactor::Key;
@@ -133,14 +132,6 @@ impl Relay {
         let unsent = self.reactor.get(user).is_some_and(|socket| !socket.link.is_flushed());
         if !unread && !unsent {
             self.part(agent, user, None);
-        }
-    }
-
-    /// Somebody waits for an agent: half-closed sessions are looked at again soon.
-    pub(super) fn hasten_half_closed(&mut self, pipe: PipeKey) {
-        let of_this_pipe = |state: &State| matches!(state, State::HalfClosed { pipe: its, .. } if *its == pipe);
-        if self.reactor.iter().any(|(_, socket)| of_this_pipe(&socket.state)) {
-            self.reactor.wake_by(self.reactor.now + HALF_CLOSED_CONTENDED);
         }
     }
 

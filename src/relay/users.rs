@@ -12,6 +12,10 @@ use crate::net::pump::{End, Fail, Pumped, Then, pump};
 use crate::net::reactor::Key;
 use crate::throttle::and_more;
 use log::warn;
+use std::time::Duration;
+
+/// When half-closed sessions are looked at again for a user that waits: many users, one look.
+const SOON: Duration = Duration::from_millis(10);
 
 impl Relay {
     /// The user port of a public pipe, if the mapping is still open.
@@ -122,8 +126,8 @@ impl Relay {
         let ticket = users.waiting.join(key);
         self.set_state(key, State::Waiting { pipe, ticket, until });
         self.reactor.wake_by(until);
-        // Half-closed sessions that only wait for a silent agent make room sooner now.
-        self.hasten_half_closed(pipe);
+        // Half-closed sessions have less patience from now on: see soon whether one of them makes room.
+        self.reactor.wake_by(now + SOON);
     }
 
     /// Closes a user that has no agent.

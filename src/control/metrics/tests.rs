@@ -1,0 +1,65 @@
+use super::*;
+use crate::relay::command::{Traffic, UserCounts};
+use std::collections::HashSet;
+use std::time::{Duration, UNIX_EPOCH};
+
+fn pipe(number: u64) -> PipeStatus {
+    let agents = AgentCounts { authorized: 5, free: 2, strangers: 1, rejected: number };
+    PipeStatus {
+        bound: [true, false],
+        agents: [agents, AgentCounts { authorized: 1, ..AgentCounts::default() }],
+        users: UserCounts { joined: 3, waiting: 2, silent: 1 },
+        traffic: Traffic { forth: 1 << 53, back: 7, discarded: 9 },
+        since: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_999)),
+    }
+}
+
+fn snapshot(pipes: Vec<(String, PipeStatus)>) -> Snapshot {
+    Snapshot { mappings: pipes.len(), available_ports: 4, started: 1_700_000_000_123, totals: Totals::default(), pipes }
+}
+
+#[test]
+fn names_say_what_kind_they_are_and_come_once() {
+    let daemon = DAEMON.iter().map(|metric| (metric.name, metric.kind, metric.help));
+    let all: Vec<_> = daemon.chain(MAPPING.iter().map(|metric| (metric.name, metric.kind, metric.help))).collect();
+    for (name, kind, help) in &all {
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{name}");
+        assert_eq!(matches!(kind, Kind::Counter), name.ends_with("_total"), "{name}");
+        assert!(help.ends_with('.') && !help.contains(['\n', '\\']), "{help}");
+    }
+    assert_eq!(all.iter().map(|(name, ..)| name).collect::<HashSet<_>>().len(), all.len());
+}
+
+#[test]
+fn a_mapping_is_one_set_of_series() {
+    let text = text(&snapshot(vec![("a".to_owned(), pipe(4)), ("b".to_owned(), pipe(5))]));
+    let of_b: Vec<&str> = text.lines().filter(|line| line.contains("{id=\"b\"}")).collect();
+    assert_eq!(of_b.len(), MAPPING.len());
+    for (name, value) in [
+        ("start_time_seconds", "1700000000"),
+        ("ports_bound", "1"),
+        ("agents", "6"),
+        ("agents_free", "2"),
+        ("users", "6"),
+        ("port1_received_bytes_total", "9007199254740992"),
+        ("rejected_passcodes_total", "5"),
+    ] {
+        let expected = format!("iofog_connector_mapping_{name}{{id=\"b\"}} {value}");
+        assert!(of_b.contains(&expected.as_str()), "{expected} is not among {of_b:#?}");
+    }
+    assert!(text.contains("\niofog_connector_start_time_seconds 1700000000\n"), "{text}");
+}
+
+#[test]
+fn an_id_cannot_end_its_label() {
+    let text = text(&snapshot(vec![("a\"} 1\nb\\".to_owned(), pipe(0))]));
+    assert!(text.contains(r#"mapping_users{id="a\"} 1\nb\\"} 6"#), "{text}");
+}
+
+#[test]
+fn five_thousand_mappings_are_a_few_megabytes() {
+    let pipes = (0..5000).map(|number| (uuid::Uuid::from_u128(number).to_string(), pipe(number as u64))).collect();
+    let text = text(&snapshot(pipes));
+    assert_eq!(text.lines().filter(|line| line.contains("id=")).count(), 5000 * MAPPING.len());
+    assert!(text.capacity() < 10 << 20, "{} bytes", text.capacity());
+}
