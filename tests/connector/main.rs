@@ -15,6 +15,7 @@ mod cli_mapping;
 mod cli_start_stop;
 mod cli_status;
 mod cli_words;
+mod durability;
 mod golden;
 mod harness;
 mod hostile;
