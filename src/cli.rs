@@ -7,6 +7,7 @@ mod agent;
 mod cert;
 mod check;
 mod client;
+mod demo;
 mod mapping;
 mod output;
 mod start;
@@ -42,6 +43,7 @@ enum Command {
     Mapping(mapping::Mapping),
     Cert(cert::Cert),
     Agent(crate::agent::arguments::Arguments),
+    Demo(demo::Demo),
 }
 
 /// What a command came to: an exit status, or why it could not do its work.
@@ -97,6 +99,7 @@ fn dispatch(words: &[&str]) -> u8 {
         Command::Mapping(mapping) => mapping.run(),
         Command::Cert(cert) => cert.run(),
         Command::Agent(arguments) => agent::run(&arguments),
+        Command::Demo(demo) => demo.run(),
     };
     outcome.unwrap_or_else(|failure| {
         complain(&failure.message);

@@ -30,6 +30,7 @@ use crate::relay::command::{Gone, Handle};
 use crate::relay::{self, Front, Relay, Sign};
 use crate::store::{FILE_NAME, Store};
 use log::{LevelFilter, error, info, warn};
+use nix::unistd::{AccessFlags, access};
 use pidfile::PidFile;
 use privileges::RunAs;
 use reload::Reloader;
@@ -106,9 +107,13 @@ impl Daemon {
         let seal = front.seal().clone();
         let (connections, buffers) = capacity(&config);
         let (store, mappings) = Store::open(&config.beside(FILE_NAME)).map_err(StartError::Store)?;
-        let setup = relay::Setup { listen: config.listen, api_port: config.api_port, tls, connections, buffers, front };
-        let (mut relay, handle) =
-            Relay::new(setup).map_err(|cause| StartError::Api { port: config.api_port, cause })?;
+        if access(&config.beside(""), AccessFlags::W_OK).is_err() {
+            let folder = config.beside("");
+            warn!("{}: cannot be written to, so no mapping can be added or removed", folder.display());
+        }
+        let Config { listen, api_port, broker, .. } = config;
+        let setup = relay::Setup { listen, api_port, broker, tls, connections, buffers, front };
+        let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: api_port, cause })?;
         info!("{}", summary(&config, connections, buffers));
         if let Some(warning) = ephemeral::warning(&config.ports) {
             warn!("{warning}");
@@ -191,4 +196,27 @@ fn run_control(
     let spawned = thread::Builder::new().name("control".into()).spawn(work);
     spawned.map_err(|cause| StartError::System { what: "no control thread could be started", cause })?;
     Ok(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// A loop that nobody tells to stop, and the control thread does `work`; returns whether that failed.
+    fn run_until_control_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> bool {
+        let (front, _listener) = Front::new().unwrap();
+        let listen = Some(Ipv4Addr::LOCALHOST.into());
+        let setup = relay::Setup { listen, api_port: 0, tls: None, connections: 16, buffers: 4, front };
+        let (mut relay, handle) = Relay::new(setup).unwrap();
+        let failed = run_control(work, handle).unwrap();
+        relay.run(|_| {}).unwrap();
+        failed.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn the_loop_ends_with_the_control_thread() {
+        assert!(run_until_control_ends(|| Err(io::Error::other("the socket is lost"))));
+        assert!(!run_until_control_ends(|| Ok(())));
+    }
 }

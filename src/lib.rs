@@ -22,7 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
-pub mod descriptors;
+mod descriptors;
 pub mod exit;
 pub mod failure;
 pub mod limits;

@@ -71,8 +71,8 @@ fn helper(target: Target, waker: Arc<mio::Waker>) -> io::Result<Way> {
     let (found, answers) = channel();
     thread::Builder::new().name("names".into()).spawn(move || {
         for () in asked {
-            // A loop that is gone needs no answer.
-            if found.send(target.look_up()).map(|()| waker.wake()).is_err() {
+            // A loop that is gone needs no answer, and cannot be woken.
+            if found.send(target.look_up()).is_err() || waker.wake().is_err() {
                 return;
             }
         }

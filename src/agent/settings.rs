@@ -5,6 +5,7 @@
 
 use super::target::Target;
 use super::trust::Trust;
+use crate::exit;
 use crate::secret::Secret;
 use rustls::pki_types::ServerName;
 use std::fmt;
@@ -120,11 +121,11 @@ pub enum SettingsError {
 }
 
 impl SettingsError {
-    /// The exit status (sysexits.h): 78 for files, 64 for the command line.
+    /// The exit status: whether a file or the command line is to blame.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Unreadable { .. } | Self::InFile { .. } => 78,
-            Self::Option { .. } | Self::Missing { .. } => 64,
+            Self::Unreadable { .. } | Self::InFile { .. } => exit::CONFIG,
+            Self::Option { .. } | Self::Missing { .. } => exit::USAGE,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::target::Target;
 use super::trust::{self, TrustError};
 use super::{Agent, CLIENTS, Log, Near, WAKE};
 use crate::descriptors;
+use crate::exit;
 use crate::limits::BUFFERS;
 use crate::net::reactor::Reactor;
 use log::info;
@@ -42,14 +43,14 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The exit status (sysexits.h).
+    /// The exit status.
     pub fn status(&self) -> u8 {
         match self {
             Self::Settings(e) => e.status(),
-            Self::Trust(_) => 78,
-            Self::Listen { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => 77,
-            Self::Listen { .. } => 69,
-            Self::System { .. } => 71,
+            Self::Trust(_) => exit::CONFIG,
+            Self::Listen { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => exit::NOT_PERMITTED,
+            Self::Listen { .. } => exit::UNAVAILABLE,
+            Self::System { .. } => exit::SYSTEM,
         }
     }
 }

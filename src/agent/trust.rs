@@ -184,7 +184,7 @@ mod tests {
         (old.not_before, old.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
         let ours = self_signed(old);
         let other = self_signed(parameters("a.example"));
-        verify(&[ours.clone()], &ours, "b.example").unwrap();
+        verify(std::slice::from_ref(&ours), &ours, "b.example").unwrap();
         let error = verify(&[ours], &other, "a.example").unwrap_err();
         assert!(matches!(error, Error::InvalidCertificate(_)), "{error:?}");
     }

@@ -1,14 +1,18 @@
-//! `iofog-connector agent`: the other end of the wire.
+//! `agent`: the other end of the wire, in the foreground. What it does: see [`crate::agent`].
 
 use super::{Failure, Outcome};
-use crate::agent::{self, arguments::Arguments};
+use crate::agent;
+use crate::agent::arguments::Arguments;
 use crate::{exit, logging};
+use log::error;
 
-/// Serves until it is told to stop.
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let failed = |e| Failure::new(exit::SYSTEM, format!("the log cannot be set up: {e}"));
+    let failed = |e| Failure::new(exit::SYSTEM, format!("the log could not be set up: {e}"));
     logging::start(arguments.log_level, None).map_err(failed)?;
     let ended = agent::run(arguments);
+    if let Err(e) = &ended {
+        error!("{e}");
+    }
     log::logger().flush();
-    ended.map(|()| exit::OK).map_err(|e| Failure::new(e.status(), e))
+    Ok(ended.map_or_else(|e| e.status(), |()| exit::OK))
 }

@@ -27,16 +27,16 @@ const THIS_YEAR: i32 = 2026;
 pub(super) struct Cert {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
-    config: PathBuf,
+    pub(super) config: PathBuf,
     /// a host name of this machine; may be given several times
     #[argh(option, arg_name = "host")]
-    name: Vec<String>,
+    pub(super) name: Vec<String>,
     /// an IP address of this machine; may be given several times
     #[argh(option, arg_name = "ip")]
-    address: Vec<IpAddr>,
+    pub(super) address: Vec<IpAddr>,
     /// how long it is valid, in days (default: 3650)
     #[argh(option, default = "3650", arg_name = "number")]
-    days: u16,
+    pub(super) days: u16,
 }
 
 impl Cert {

@@ -119,6 +119,22 @@ impl Client {
         }
     }
 
+    /// The same host and certificate at another port: what a user of a mapping connects to.
+    pub fn at_port(self, port: u16) -> Self {
+        Self { port, token: None, ..self }
+    }
+
+    /// Fetches a page.
+    pub fn get(&self, path: &str) -> Result<String, ClientError> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host());
+        let answer = self.exchange(&request).map_err(|cause| self.failed(cause))?;
+        match split(&answer) {
+            Ok((200, body)) => Ok(String::from_utf8_lossy(body).into_owned()),
+            Ok((status, _)) => Err(ClientError::Refused { status, reason: format!("GET {path}") }),
+            Err(problem) => Err(ClientError::NotUnderstood { url: self.url(), problem }),
+        }
+    }
+
     /// Sends a form and returns the JSON of a successful answer.
     pub fn post(&self, path: &str, fields: &[(&str, &str)]) -> Result<Value, ClientError> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();

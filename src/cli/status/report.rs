@@ -6,9 +6,6 @@ use crate::net::expiry::Expiry;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Of these connections out of a hundred, people are warned.
-const NEARLY_FULL: u64 = 90;
-
 pub(super) struct Report {
     settings: PathBuf,
     dev: bool,
@@ -54,7 +51,8 @@ impl Report {
             ("agents", self.agents()),
             ("users", self.users()),
             ("throughput", self.throughput()),
-            ("connections", self.connections()),
+            ("connections", self.use_of("connections", "maxconnections")),
+            ("buffers", self.use_of("buffers", "maxbuffers")),
             ("certificate", self.expiry()),
         ];
         facts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -69,12 +67,12 @@ impl Report {
     }
 
     fn throughput(&self) -> Option<String> {
-        let [from, to] = [self.number("bytesInPerSecond")?, self.number("bytesOutPerSecond")?];
-        Some(format!("{}/s received, {}/s sent", size(from), size(to)))
+        let [agents, users] = [self.number("rateport1")?, self.number("rateport2")?];
+        Some(format!("{}/s from port 1 (agents), {}/s from port 2 (users)", size(agents), size(users)))
     }
 
-    fn connections(&self) -> Option<String> {
-        Some(format!("{} of at most {}", self.number("connections")?, self.number("maxConnections")?))
+    fn use_of(&self, count: &str, most: &str) -> Option<String> {
+        Some(format!("{} of {}", self.number(count)?, self.number(most)?))
     }
 
     fn expiry(&self) -> Option<String> {
@@ -89,14 +87,18 @@ impl Report {
             let warning = certificate.expiry?.warning()?;
             Some(format!("{}: the certificate {warning}", certificate.file.display()))
         });
-        let is_full = match (self.number("connections"), self.number("maxConnections")) {
-            (Some(count), Some(most)) => count * 100 >= most * NEARLY_FULL,
-            _ => false,
-        };
-        let full = is_full.then(|| "nearly all connections are in use: see `connections` in the settings".to_owned());
-        let inactive = self.number("inactive").filter(|count| *count > 0);
-        let inactive = inactive.map(|count| format!("{count} mappings wait for ports that other programs have"));
-        [refusal, certificate, full, inactive].into_iter().flatten().collect()
+        let some = |name| self.number(name).filter(|count| *count > 0);
+        let inactive =
+            some("inactive").map(|count| format!("{count} mappings wait for ports that other programs have"));
+        let full = self.is_full("connections", "maxconnections").then(|| "all connections are in use".to_owned());
+        let starved = self.is_full("buffers", "maxbuffers").then(|| "all relay buffers are in use".to_owned());
+        let pauses =
+            some("pauses").map(|count| format!("{count} times since its start no connection could be accepted"));
+        [refusal, certificate, inactive, full, starved, pauses].into_iter().flatten().collect()
+    }
+
+    fn is_full(&self, count: &str, most: &str) -> bool {
+        self.number(count).is_some_and(|count| Some(count) >= self.number(most))
     }
 
     /// All of it, with the daemon's own answer as it came.
@@ -167,5 +169,22 @@ mod tests {
         assert_eq!(names(Err("no".to_owned())), ["pid", "settings", "mode", "API"]);
         let told = names(Ok(json!({"version": "2.0.0", "mappings": 3, "uptime": 5})));
         assert_eq!(told, ["version", "pid", "uptime", "settings", "mode", "API", "mappings"]);
+    }
+
+    #[test]
+    fn limits_that_are_reached_are_warned_of() {
+        let config = Config::parse("x.conf".as_ref(), br#"{"ports": ["6000-6001"], "dev": true}"#).unwrap();
+        let warnings = |connections, inactive, pauses| {
+            let answer = json!({
+                "connections": connections, "maxconnections": 10, "buffers": 0, "maxbuffers": 4,
+                "inactive": inactive, "pauses": pauses,
+            });
+            Report::new(&config, None, String::new(), Ok(answer)).warnings()
+        };
+        assert_eq!(warnings(9, 0, 0), [""; 0]);
+        assert_eq!(warnings(10, 0, 0), ["all connections are in use"]);
+        assert!(warnings(0, 2, 0)[0].starts_with("2 mappings wait"));
+        assert!(warnings(0, 0, 3)[0].starts_with("3 times"));
+        assert_eq!(Report::new(&config, None, String::new(), Ok(json!({}))).warnings(), [""; 0]);
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 use tempfile::TempDir;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_iofog-connector");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_iofog-connector");
 
 /// Dev mode or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Setup {
     settings: Value,
     certificate: Certificate,
     descriptors: Option<u32>,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     ports: PortBlock,
 }
 
@@ -58,7 +60,8 @@ impl Setup {
             "listen": "127.0.0.1",
             "apiport": ports.api(),
         });
-        Self { mode, settings, certificate: test_certificate().clone(), descriptors: None, ports }
+        let certificate = test_certificate().clone();
+        Self { mode, settings, certificate, descriptors: None, arguments: Vec::new(), environment: Vec::new(), ports }
     }
 
     /// Sets a key of the settings file.
@@ -88,6 +91,18 @@ impl Setup {
         Self { descriptors: Some(most), ..self }
     }
 
+    /// With a further word behind `start`.
+    pub fn argument(mut self, word: impl Into<String>) -> Self {
+        self.arguments.push(word.into());
+        self
+    }
+
+    /// With a variable in its environment.
+    pub fn environment(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
     /// Writes the files without starting anything.
     pub fn prepare(self) -> Daemon {
         let folder = TempDir::new().expect("a temporary folder");
@@ -97,8 +112,9 @@ impl Setup {
         }
         fs::write(folder.path().join("connector.conf"), self.settings.to_string()).expect("a file");
         let tls = (self.mode == Mode::Tls).then(|| self.certificate.client(rustls::ALL_VERSIONS));
-        let (ports, descriptors) = (self.ports, self.descriptors);
-        Daemon { mode: self.mode, folder, ports, descriptors, tls, child: None, secrets: Mutex::default() }
+        let Self { mode, ports, descriptors, arguments, environment, .. } = self;
+        let (child, secrets) = (None, Mutex::default());
+        Daemon { mode, folder, ports, descriptors, arguments, environment, tls, child, secrets }
     }
 
     /// Starts the daemon and waits until its API answers.
@@ -116,6 +132,8 @@ pub struct Daemon {
     pub ports: PortBlock,
     folder: TempDir,
     descriptors: Option<u32>,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     tls: Option<Arc<ClientConfig>>,
     child: Option<Child>,
     secrets: Mutex<Vec<String>>,
@@ -147,6 +165,7 @@ impl Daemon {
             }
         };
         command.args(["start", "--log-level", "debug", "--config"]).arg(self.path("connector.conf"));
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (*name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
         self.child = Some(command.spawn().expect("the binary"));
     }

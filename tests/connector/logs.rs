@@ -1,0 +1,53 @@
+//! The log: where it goes, and rotation.
+
+use crate::harness::{Mode, PATIENCE, Setup, wait_until};
+use std::fs;
+
+const EX_CANTCREAT: i32 = 73;
+const EX_CONFIG: i32 = 78;
+
+#[test]
+fn a_rotated_log_goes_on_in_a_new_file() {
+    let daemon = Setup::new(Mode::Plain).set("logfile", "connector.log").start();
+    let (log, old) = (daemon.path("connector.log"), daemon.path("connector.log.1"));
+    let text = |file: &std::path::Path| fs::read_to_string(file).unwrap_or_default();
+    wait_until("it says that it has started", PATIENCE, || text(&log).contains("started"));
+    fs::rename(&log, &old).expect("a log");
+    daemon.signal(libc::SIGUSR1);
+    wait_until("there is a new file", PATIENCE, || log.exists());
+    let mapping = daemon.add_public(1);
+    wait_until("it goes on there", PATIENCE, || text(&log).contains(&mapping.id));
+    assert!(!text(&old).contains(&mapping.id));
+    assert_eq!(daemon.log(), "");
+}
+
+#[test]
+fn each_line_has_its_time_in_utc_and_stands_alone() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    wait_until("it is in the log", PATIENCE, || daemon.log().contains(&mapping.id));
+    for line in daemon.log().lines() {
+        let (time, rest) = line.split_once(' ').expect("a time and more");
+        assert!(time.len() >= 20 && time.ends_with('Z') && time.as_bytes()[10] == b'T', "{line}");
+        assert!(rest.starts_with('['), "{line}");
+    }
+}
+
+#[test]
+fn with_a_log_file_people_see_why_it_does_not_start_and_so_does_the_log() {
+    let daemon = Setup::new(Mode::Plain).prepare();
+    fs::write(daemon.path("connector.conf"), "{}").expect("a file");
+    let file = daemon.path("connector.log");
+    let said = daemon.command(&["start", "--log-file", file.to_str().expect("UTF-8")]);
+    assert_eq!(said.status, EX_CONFIG, "{said:?}");
+    assert!(said.err.contains("ports"), "{said:?}");
+    assert!(fs::read_to_string(file).expect("a log").contains("ports"));
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_named() {
+    let daemon = Setup::new(Mode::Plain).prepare();
+    let said = daemon.command(&["start", "--log-file", "/nonexistent/connector.log"]);
+    assert_eq!(said.status, EX_CANTCREAT, "{said:?}");
+    assert!(said.err.contains("/nonexistent/connector.log"), "{said:?}");
+}

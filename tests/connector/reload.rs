@@ -1,0 +1,99 @@
+//! SIGHUP: what is good is taken over, what is not leaves all as it was, and sessions go on.
+
+use crate::harness::{Certificate, Daemon, Mode, PATIENCE, Setup, wait_until};
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+use std::fs;
+
+/// Sends the signal and waits until the log has this, which it did not have before.
+#[track_caller]
+fn reload(daemon: &Daemon, expected: &str) {
+    let before = daemon.log().len();
+    daemon.signal(libc::SIGHUP);
+    wait_until(&format!("the log has {expected:?}"), PATIENCE, || daemon.log()[before..].contains(expected));
+}
+
+fn write_settings(daemon: &Daemon, change: impl Fn(&mut Value)) {
+    let file = daemon.path("connector.conf");
+    let mut settings = serde_json::from_slice(&fs::read(&file).expect("a file")).expect("JSON");
+    change(&mut settings);
+    fs::write(file, settings.to_string()).expect("a file");
+}
+
+fn certificate() -> Certificate {
+    let key = KeyPair::generate().expect("a key");
+    let parameters = CertificateParams::new(["renewed.example".to_owned()]).expect("a name");
+    Certificate { chain: parameters.self_signed(&key).expect("a certificate").pem(), key: key.serialize_pem() }
+}
+
+#[test]
+fn a_renewed_certificate_is_for_new_connections_and_old_ones_go_on() {
+    let daemon = Setup::new(Mode::Tls).start();
+    let mapping = daemon.add_public(1);
+    let (agent, user) = daemon.pair(&mapping);
+    let renewed = certificate();
+    fs::write(daemon.path("server-cert.pem"), &renewed.chain).expect("a file");
+    fs::write(daemon.path("server-key.pem"), &renewed.key).expect("a file");
+    assert_eq!(daemon.command(&["status"]).status, 1, "the old certificate is still in use");
+    reload(&daemon, "Reloaded");
+    wait_until("the new one is in use", PATIENCE, || daemon.command(&["status"]).status == 0);
+    user.send(b"still there?");
+    agent.expect(b"still there?");
+    agent.send(b"still here");
+    user.expect(b"still here");
+}
+
+#[test]
+fn what_is_invalid_is_refused_and_the_old_stays() {
+    let daemon = Setup::new(Mode::Tls).start();
+    fs::write(daemon.path("server-key.pem"), certificate().key).expect("a file");
+    write_settings(&daemon, |settings| settings["ports"] = json!(["1-2"]));
+    reload(&daemon, "Nothing is reloaded, all stays as it was");
+    assert!(daemon.log().contains("server-key.pem: this key does not belong"), "{}", daemon.log());
+    assert_eq!(daemon.command(&["status"]).status, 0);
+    let mapping = daemon.add_public(1);
+    assert!(mapping.ports[0] > 2);
+    fs::write(daemon.path("connector.conf"), "{\"ports\": 5}").expect("a file");
+    reload(&daemon, "connector.conf, line 1");
+    daemon.add_public(1);
+}
+
+#[test]
+fn changed_ports_are_for_new_mappings() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    let (first, last) = daemon.ports.mappings();
+    write_settings(&daemon, |settings| settings["ports"] = json!([format!("{}-{last}", last - 1)]));
+    reload(&daemon, "Reloaded");
+    wait_until("only two are left", PATIENCE, || daemon.controller().status("all")["availablePorts"] == 2);
+    assert!(mapping.ports[0] < first + 4);
+    daemon.pair(&mapping);
+    assert_eq!(daemon.add_public(1).ports, [last - 1, last]);
+}
+
+#[test]
+fn a_token_comes_and_changes_without_a_restart() {
+    let daemon = Setup::new(Mode::Plain).start();
+    fs::write(daemon.path("token"), "first").expect("a file");
+    let status = || daemon.controller().post("/api/v2/status", "mappingid=all").status;
+    assert_eq!(status(), 200);
+    write_settings(&daemon, |settings| settings["apitoken"] = json!("token"));
+    reload(&daemon, "Reloaded");
+    wait_until("the token is demanded", PATIENCE, || status() == 401);
+    assert_eq!(daemon.command(&["status"]).err, "");
+    fs::write(daemon.path("token"), "").expect("a file");
+    reload(&daemon, "apitoken");
+    assert_eq!(status(), 401);
+}
+
+#[test]
+fn what_only_a_restart_changes_is_said_every_time() {
+    let daemon = Setup::new(Mode::Plain).start();
+    write_settings(&daemon, |settings| settings["buffers"] = json!(7));
+    for _ in 0..2 {
+        reload(&daemon, "only a restart changes buffers");
+    }
+    write_settings(&daemon, |settings| settings["dev"] = json!(false));
+    reload(&daemon, "server-cert.pem: no such file");
+    assert_eq!(daemon.controller().post("/api/v2/status", "mappingid=all").status, 200);
+}
