@@ -11,7 +11,7 @@ use simplelog::{ConfigBuilder, WriteLogger};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -69,14 +69,14 @@ impl Logging {
 /// The writing thread, and the two ends that feed it.
 fn pipe(destination: Destination) -> io::Result<(Logging, Sink)> {
     let (orders, inbox) = sync_channel(WAITING);
-    let lost = Arc::new(AtomicU64::new(0));
+    let lost = Arc::new(AtomicUsize::new(0));
     let writer = Writer::new(destination);
     let counter = lost.clone();
     thread::Builder::new().name("log".to_owned()).spawn(move || obey(&inbox, writer, &counter))?;
     Ok((Logging { orders: orders.clone() }, Sink { line: Vec::new(), orders, lost }))
 }
 
-fn obey(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicU64) {
+fn obey(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize) {
     while let Ok(order) = inbox.recv() {
         match order {
             Order::Write(line) => {
@@ -99,7 +99,8 @@ fn obey(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicU64) {
 struct Sink {
     line: Vec<u8>,
     orders: SyncSender<Order>,
-    lost: Arc<AtomicU64>,
+    /// Not 64 bits: 32-bit MIPS, many a router, has no such atomics.
+    lost: Arc<AtomicUsize>,
 }
 
 impl Write for Sink {

@@ -18,11 +18,13 @@ use crate::net::stream::Stream;
 use crate::throttle::and_more;
 use log::warn;
 use mio::net::{TcpStream, UnixStream};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -93,7 +95,8 @@ impl Front {
         DirBuilder::new().mode(0o700).create(folder)?;
         let name = folder.join("http");
         let made = UnixListener::bind(&name).and_then(|listener| {
-            let door = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&name)?;
+            // Not by OpenOptions: musl counts O_PATH among the access modes, and those it does not pass on.
+            let door = open(&name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?.into();
             Ok((Self { door, seal: Seal::random() }, listener))
         });
         let removed = fs::remove_dir_all(folder);

@@ -49,6 +49,7 @@ pub(super) enum LeadsTo {
     Agents(Place),
     Users(PipeKey),
     Controllers,
+    Broker,
 }
 
 impl Listeners {
@@ -155,6 +156,7 @@ impl Relay {
             LeadsTo::Agents(place) => self.take_in_stranger(stream, peer, place),
             LeadsTo::Users(pipe) => self.take_in_user(stream, peer, pipe),
             LeadsTo::Controllers => self.take_in_controller(stream, peer),
+            LeadsTo::Broker => self.take_in_peer(stream, peer),
         }
     }
 

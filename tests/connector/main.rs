@@ -6,6 +6,7 @@
 mod agent;
 mod agents;
 mod api;
+mod broker;
 mod bulk;
 mod cli_cert;
 mod cli_check;
@@ -17,6 +18,7 @@ mod cli_words;
 mod golden;
 mod harness;
 mod hostile;
+mod http;
 mod lifecycle;
 mod logs;
 mod monitoring;

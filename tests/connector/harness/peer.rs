@@ -157,6 +157,11 @@ impl Peer {
         self.flush_by(&mut outgoing, Instant::now() + patience)
     }
 
+    /// The address that it calls from.
+    pub fn local(&self) -> SocketAddr {
+        self.socket.local_addr().expect("a connected socket")
+    }
+
     /// Writes past TLS, which is how a stranger in the middle would.
     pub fn send_raw(&self, bytes: &[u8]) -> io::Result<()> {
         (&self.socket).write_all(bytes)
