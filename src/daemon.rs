@@ -207,7 +207,7 @@ mod tests {
     fn run_until_control_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> bool {
         let (front, _listener) = Front::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());
-        let setup = relay::Setup { listen, api_port: 0, tls: None, connections: 16, buffers: 4, front, broker: None };
+        let setup = relay::Setup { listen, api_port: 0, broker: None, tls: None, connections: 16, buffers: 4, front };
         let (mut relay, handle) = Relay::new(setup).unwrap();
         let failed = run_control(work, handle).unwrap();
         relay.run(|_| {}).unwrap();

@@ -10,6 +10,7 @@
 //! | `stream` | TCP or Unix: read, peek, write |
 //! | `tls` | rustls behind "take this record", "seal this record" |
 //! | `link` | a stream, its TLS and its outbox together |
+//! | `link::reading` | how bytes and records come out of a link |
 //! | `closing` | the end of a link: deliver, say goodbye, wait for the peer's |
 //! | `pump` | moves bytes from one link to another |
 //! | `wire` | the agents' words |
