@@ -15,7 +15,12 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// `Some(n)`: say it now, n more of the kind went unsaid before. `None`: not now.
     pub(crate) fn may_say(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now < last + PAUSE) {
+        self.may_say_after(PAUSE, now)
+    }
+
+    /// The same with a pause of one's own.
+    pub(crate) fn may_say_after(&mut self, pause: Duration, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now < last + pause) {
             self.unsaid += 1;
             return None;
         }

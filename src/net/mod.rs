@@ -16,7 +16,7 @@
 //! | `wire` | the agents' words |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
-//! | `pinned` | a TLS client that trusts one certificate |
+//! | `trust` | whether the other end of a dialled connection is the Connector |
 //! | `expiry` | until when a certificate is valid |
 //! | `reactor` | poll, readiness, deadlines |
 
@@ -27,10 +27,10 @@ pub mod expiry;
 mod inbox;
 pub mod link;
 pub mod outbox;
-pub mod pinned;
 pub mod pump;
 pub mod reactor;
 pub mod stream;
 pub mod tcp;
 pub mod tls;
+pub mod trust;
 pub mod wire;
