@@ -20,10 +20,11 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// `Some(n)`: say it now, n more of the kind went unsaid before. `None`: not now.
     pub(crate) fn may_say(&mut self, now: Instant) -> Option<u64> {
-        self.may_say_every(PAUSE, now)
+        self.may_say_after(PAUSE, now)
     }
 
-    fn may_say_every(&mut self, pause: Duration, now: Instant) -> Option<u64> {
+    /// The same with a pause of one's own.
+    pub(crate) fn may_say_after(&mut self, pause: Duration, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now < last + pause) {
             self.unsaid += 1;
             return None;
@@ -50,7 +51,7 @@ impl AddressThrottle {
                 return None;
             }
         }
-        self.addresses.entry(ip).or_default().may_say_every(ADDRESS_PAUSE, now)
+        self.addresses.entry(ip).or_default().may_say_after(ADDRESS_PAUSE, now)
     }
 }
 

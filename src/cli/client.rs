@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::control::read_token;
 use crate::exit;
 use crate::net::certificate::{self, CertificateError};
-use crate::net::pinned;
+use crate::net::trust::{self, Trust};
 use crate::secret::Secret;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -99,7 +99,7 @@ impl Client {
     pub fn of(config: &Config) -> Result<Self, ClientError> {
         let token = config.api_token.as_deref().map(read_token).transpose();
         let token = token.map_err(|e| ClientError::File(e.to_string()))?;
-        let tls = if config.dev { None } else { Some(Arc::new(trusting(config)?)) };
+        let tls = if config.dev { None } else { Some(trusting(config)?) };
         Ok(Self { address: config.address.clone(), port: config.api_port, tls, token })
     }
 
@@ -185,7 +185,7 @@ impl Client {
     fn failed(&self, cause: io::Error) -> ClientError {
         let tls = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {
-            Some(e) if pinned::is_another_certificate(e) => ClientError::AnotherCertificate { url: self.url() },
+            Some(e) if trust::is_unknown_certificate(e) => ClientError::AnotherCertificate { url: self.url() },
             _ if cause.kind() == io::ErrorKind::WouldBlock => {
                 let cause = io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()));
                 ClientError::Unreachable { url: self.url(), cause }
@@ -196,7 +196,7 @@ impl Client {
 }
 
 /// TLS that trusts the daemon's certificate, and shows one of its own if there is one.
-fn trusting(config: &Config) -> Result<ClientConfig, ClientError> {
+fn trusting(config: &Config) -> Result<Arc<ClientConfig>, ClientError> {
     let (file, chain) = certificate::chain(&config.beside("")).map_err(ClientError::Certificate)?;
     let [certificate, ..] = &chain[..] else {
         return Err(ClientError::Certificate(CertificateError::Empty { file }));
@@ -206,7 +206,7 @@ fn trusting(config: &Config) -> Result<ClientConfig, ClientError> {
         Some(_) => Some((chain.clone(), certificate::key(&config.beside("")).map_err(ClientError::Certificate)?)),
         None => None,
     };
-    pinned::client_config(certificate.clone(), identity)
+    trust::client_config(&Trust::Only(certificate.clone()), identity)
         .map_err(|e| ClientError::File(format!("{} and its key: {e}", file.display())))
 }
 

@@ -10,13 +10,14 @@
 //! | `stream` | TCP or Unix: read, peek, write |
 //! | `tls` | rustls behind "take this record", "seal this record" |
 //! | `link` | a stream, its TLS and its outbox together |
+//! | `link::reading` | how bytes and records come out of a link |
 //! | `closing` | the end of a link: deliver, say goodbye, wait for the peer's |
 //! | `pump` | moves bytes from one link to another |
 //! | `wire` | the agents' words |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
+//! | `trust` | whether the other end of a dialled connection is the Connector |
 //! | `authority` | whom the API port takes for a Controller |
-//! | `pinned` | a TLS client that trusts one certificate |
 //! | `expiry` | until when a certificate is valid |
 //! | `reactor` | poll, readiness, deadlines |
 
@@ -28,10 +29,10 @@ pub mod expiry;
 mod inbox;
 pub mod link;
 pub mod outbox;
-pub mod pinned;
 pub mod pump;
 pub mod reactor;
 pub mod stream;
 pub mod tcp;
 pub mod tls;
+pub mod trust;
 pub mod wire;

@@ -4,7 +4,8 @@
 //! kernel's queue, and is remembered here (the events are edge-triggered) until there is room again.
 
 use super::brake::Admission;
-use super::pipe::{PipeKey, Place};
+use super::crowd::surplus;
+use super::pipe::{Pipe, PipeKey, Place};
 use super::state::State;
 use super::{FIRST_LISTENER, Relay};
 use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, SILENT_USERS, STRANGERS};
@@ -137,7 +138,7 @@ impl Relay {
 
     /// Controllers have connections of their own: a crowd of users cannot lock them out.
     fn has_room(&mut self, leads_to: LeadsTo) -> bool {
-        let full = self.reactor.len() - self.controllers - self.backends >= self.setup.connections;
+        let full = self.reactor.len() - self.controllers.len() - self.backends >= self.setup.connections;
         if full && !matches!(leads_to, LeadsTo::Controllers) {
             self.out_of_room(&format!("the limit of {} connections is reached", self.setup.connections));
             return false;
@@ -190,15 +191,14 @@ impl Relay {
 
     fn take_in_stranger(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let now = self.reactor.now;
-        let Some(agents) = self.agents(place) else { return };
+        let Self { pipes, reactor, .. } = self;
+        let Some(agents) = pipes.get_mut(place.pipe).and_then(|pipe| pipe.agents(place.side)) else { return };
         let admission = agents.brake.admit(peer.ip(), now);
         if admission == Admission::Never {
             return;
         }
-        if agents.strangers.len() >= STRANGERS {
-            if let Some(oldest) = agents.strangers.first() {
-                self.turn_away(oldest);
-            }
+        if let Some(other) = surplus(&agents.strangers, STRANGERS, reactor) {
+            self.turn_away(other);
         }
         let Some(link) = self.link(stream, peer) else { return };
         self.enter(link, |relay, key| {
@@ -214,11 +214,10 @@ impl Relay {
     }
 
     fn take_in_user(&mut self, stream: TcpStream, peer: SocketAddr, pipe: PipeKey) {
-        let Some(users) = self.users(pipe) else { return };
-        if users.silent.len() >= SILENT_USERS {
-            if let Some(oldest) = users.silent.first() {
-                self.dismiss_user(oldest);
-            }
+        let Self { pipes, reactor, .. } = self;
+        let Some(users) = pipes.get_mut(pipe).and_then(Pipe::users) else { return };
+        if let Some(other) = surplus(&users.silent, SILENT_USERS, reactor) {
+            self.dismiss_user(other);
         }
         let Some(link) = self.link(stream, peer) else { return };
         self.enter(link, |relay, key| {

@@ -18,6 +18,7 @@ mod agents;
 mod brake;
 mod broker;
 mod closing;
+mod crowd;
 mod front;
 mod listeners;
 mod meter;
@@ -42,6 +43,7 @@ use listeners::Listeners;
 use log::{info, warn};
 use meter::Meter;
 use pipe::{Pipe, PipeKey};
+use queue::Queue;
 use slab::Slab;
 use state::State;
 use std::collections::HashMap;
@@ -88,8 +90,9 @@ pub struct Relay {
     commands: Receiver<Command>,
     past: Past,
     meter: Meter,
-    /// How many of the reactor's sockets belong to the API: Controllers' connections, and ours on their behalf.
-    controllers: usize,
+    /// Controllers' connections; first the one that has gone longest without a complete request.
+    controllers: Queue,
+    /// How many connections to the HTTP parser there are on their behalf.
     backends: usize,
     /// The daemon is ending, and must have ended by then.
     ending: Option<Instant>,
@@ -123,7 +126,7 @@ impl Relay {
             commands,
             past: Past::default(),
             meter: Meter::default(),
-            controllers: 0,
+            controllers: Queue::default(),
             backends: 0,
             ending: None,
         };
