@@ -80,8 +80,9 @@ pub const WELCOME: Duration = Duration::from_millis(50);
 pub const LAST_WORDS: Duration = Duration::from_secs(2);
 /// When all relay buffers are in use, a session whose reader has taken nothing for so long is ended.
 pub const STALLED: Duration = Duration::from_secs(10);
-/// Connections that are accepted at one port before the others have their turn.
-pub const ACCEPTS: usize = 64;
+/// Connections that are accepted at one port before the others have their turn, and before one more may push out
+/// a connection that has not had its own yet.
+pub const ACCEPTS: usize = 8;
 /// Relay buffers by default: as many as connections, but no more than these.
 pub const BUFFERS: usize = 1024;
 

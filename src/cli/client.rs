@@ -1,8 +1,7 @@
 //! A small HTTP client for the daemon's own API: one request a connection, over TCP or TLS.
 //!
-//! Over TLS it trusts the certificate beside the settings file and nothing else, whatever name stands in it. It
-//! sends the token of the settings, and `client-cert.pem` with `client-key.pem` if they stand beside the settings
-//! file and the daemon demands a certificate.
+//! Over TLS it trusts the certificate beside the settings file and nothing else, whatever name stands in it, and where
+//! Controllers have to show a certificate it shows the same one. It sends the token of the settings.
 
 use crate::config::Config;
 use crate::control::read_token;
@@ -202,15 +201,13 @@ fn trusting(config: &Config) -> Result<Arc<ClientConfig>, ClientError> {
     let [certificate, ..] = &chain[..] else {
         return Err(ClientError::Certificate(CertificateError::Empty { file }));
     };
-    let (own, key) = (config.beside("client-cert.pem"), config.beside("client-key.pem"));
-    let identity = if own.exists() {
-        let chain = certificate::read_chain(&own).map_err(ClientError::Certificate)?;
-        Some((chain, certificate::read_key(&key).map_err(ClientError::Certificate)?))
-    } else {
-        None
+    // The daemon takes its own certificate for a Controller's.
+    let identity = match config.controller_ca {
+        Some(_) => Some((chain.clone(), certificate::key(&config.beside("")).map_err(ClientError::Certificate)?)),
+        None => None,
     };
     trust::client_config(&Trust::Only(certificate.clone()), identity)
-        .map_err(|e| ClientError::File(format!("{} and {}: {e}", own.display(), key.display())))
+        .map_err(|e| ClientError::File(format!("{} and its key: {e}", file.display())))
 }
 
 /// Sends the request and reads the whole answer.

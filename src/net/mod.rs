@@ -17,9 +17,11 @@
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
 //! | `trust` | whether the other end of a dialled connection is the Connector |
+//! | `authority` | whom the API port takes for a Controller |
 //! | `expiry` | until when a certificate is valid |
 //! | `reactor` | poll, readiness, deadlines |
 
+pub mod authority;
 pub mod buffers;
 pub mod certificate;
 pub mod closing;

@@ -19,6 +19,7 @@ mod words;
 
 use super::Relay;
 use super::brake::{Admission, Brake};
+use super::crowd::surplus;
 use super::listeners::LeadsTo;
 use super::queue::{Queue, Ticket};
 use super::state::State;
@@ -88,11 +89,6 @@ impl Peer {
     }
 }
 
-/// Who must go before one more may join `queue`.
-fn surplus(queue: &Queue, most: usize) -> Option<Key> {
-    if queue.len() >= most { queue.first() } else { None }
-}
-
 impl Relay {
     /// Opens the broker's port if the settings name one and it is not open yet.
     pub(super) fn listen_for_peers(&mut self) {
@@ -132,8 +128,8 @@ impl Relay {
         if admission == Admission::Never {
             return;
         }
-        if let Some(oldest) = surplus(&self.broker.strangers, BROKER_STRANGERS) {
-            self.dismiss_peer(oldest);
+        if let Some(other) = surplus(&self.broker.strangers, BROKER_STRANGERS, &self.reactor) {
+            self.dismiss_peer(other);
         }
         self.enter(Link::plain(Stream::Tcp(stream), address, now), |relay, key| {
             let ticket = relay.broker.strangers.join(key);
@@ -219,12 +215,12 @@ impl Relay {
 
     fn keep_waiting(&mut self, key: Key, id: String, caller: Caller) {
         self.leave_broker(key);
-        if let Some(oldest) = surplus(&self.broker.waiting, BROKER_WAITING) {
+        if let Some(other) = surplus(&self.broker.waiting, BROKER_WAITING, &self.reactor) {
             if let Some(unsaid) = self.broker.crowds.may_say(self.reactor.now) {
                 let more = and_more(unsaid);
-                warn!("Broker: {BROKER_WAITING} peers wait, the one that came first is closed for a new one{more}");
+                warn!("Broker: {BROKER_WAITING} peers wait, an old one is closed for a new one{more}");
             }
-            self.dismiss_peer(oldest);
+            self.dismiss_peer(other);
         }
         self.broker.entries.wait(&id, key, caller);
         let ticket = self.broker.waiting.join(key);
@@ -243,8 +239,8 @@ impl Relay {
         }
         for ((key, to), other, delay) in [(first, second.1, false), (second, first.1, true)] {
             self.leave_broker(key);
-            if let Some(oldest) = surplus(&self.broker.introduced, BROKER_INTRODUCED) {
-                self.dismiss_peer(oldest);
+            if let Some(other) = surplus(&self.broker.introduced, BROKER_INTRODUCED, &self.reactor) {
+                self.dismiss_peer(other);
             }
             let ticket = self.broker.introduced.join(key);
             self.set_state(key, State::Peer(Peer::Introduced { ticket, until: now + BROKER_PUNCHING }));

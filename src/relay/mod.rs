@@ -18,6 +18,7 @@ mod agents;
 mod brake;
 mod broker;
 mod closing;
+mod crowd;
 mod front;
 mod listeners;
 mod meter;
@@ -33,6 +34,7 @@ mod strangers;
 mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
+use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use broker::Broker;
 use command::{Command, Handle, Traffic};
@@ -41,7 +43,7 @@ use listeners::Listeners;
 use log::{info, warn};
 use meter::Meter;
 use pipe::{Pipe, PipeKey};
-use rustls::ServerConfig;
+use queue::Queue;
 use slab::Slab;
 use state::State;
 use std::collections::HashMap;
@@ -59,7 +61,7 @@ pub struct Setup {
     /// `None`: no broker.
     pub broker: Option<u16>,
     /// `None`: dev mode.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
     /// Relay buffers to preallocate.
@@ -88,8 +90,9 @@ pub struct Relay {
     commands: Receiver<Command>,
     past: Past,
     meter: Meter,
-    /// How many of the reactor's sockets belong to the API: Controllers' connections, and ours on their behalf.
-    controllers: usize,
+    /// Controllers' connections; first the one that has gone longest without a complete request.
+    controllers: Queue,
+    /// How many connections to the HTTP parser there are on their behalf.
     backends: usize,
     /// The daemon is ending, and must have ended by then.
     ending: Option<Instant>,
@@ -123,7 +126,7 @@ impl Relay {
             commands,
             past: Past::default(),
             meter: Meter::default(),
-            controllers: 0,
+            controllers: Queue::default(),
             backends: 0,
             ending: None,
         };

@@ -56,9 +56,9 @@ impl Relay {
     pub(super) fn totals(&self) -> Totals {
         let rejected = self.past.rejected;
         let mut totals = Totals {
-            connections: self.reactor.len() - self.controllers - self.backends,
+            connections: self.reactor.len() - self.controllers.len() - self.backends,
             most_connections: self.setup.connections,
-            controllers: self.controllers,
+            controllers: self.controllers.len(),
             buffers: self.setup.buffers - self.reactor.desk.pool.available(),
             most_buffers: self.setup.buffers,
             pauses: self.listeners.paused_times(),
@@ -67,6 +67,7 @@ impl Relay {
             users: UserCounts::default(),
             traffic: self.traffic(),
             rates: self.meter.rates(),
+            expiry: self.setup.tls.as_ref().and_then(|tls| tls.expiry),
         };
         for PipeStatus { bound, agents, users, .. } in self.pipes.iter().map(|(_, pipe)| pipe.status()) {
             totals.inactive += usize::from(bound != [true, true]);

@@ -95,7 +95,7 @@ impl State {
             Self::Served { .. } => None,
             Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
             Self::Closing(closing) => Some(closing.deadline(link)),
-            Self::Api(api) => Some(api.deadline(link.is_open())),
+            Self::Api(api) => Some(api.deadline(link)),
             // Lives and dies with its Controller's connection.
             Self::Backend(_) => None,
             Self::Peer(peer) => Some(peer.deadline()),
