@@ -66,9 +66,18 @@ impl Failure {
 pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
     let words: Result<Vec<String>, OsString> = words.map(OsString::into_string).collect();
     match words {
-        Ok(words) => obey(&words.iter().map(String::as_str).collect::<Vec<_>>()),
+        Ok(words) => obey(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>()),
         Err(word) => misused(&format!("{}: not valid UTF-8", word.to_string_lossy())),
     }
+}
+
+/// The parser wants an option and its value as two words; people and packages write `--option=value`, too.
+fn split_value(word: &str) -> impl Iterator<Item = &str> {
+    let (option, value) = match word.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => (option, Some(value)),
+        _ => (word, None),
+    };
+    std::iter::once(option).chain(value)
 }
 
 fn obey(words: &[&str]) -> u8 {

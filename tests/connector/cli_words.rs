@@ -49,3 +49,12 @@ fn a_command_line_that_is_wrong_is_said_so_on_standard_error() {
         assert!(said.err.contains("iofog-connector help"), "{words:?} gave {}", said.err);
     }
 }
+
+#[test]
+fn an_option_and_its_value_are_two_words_or_one() {
+    for words in [&["check", "--config", "/nowhere/a=b.conf"][..], &["check", "--config=/nowhere/a=b.conf"]] {
+        let said = command(words);
+        assert_eq!(said.status, 78, "{words:?} gave {}", said.err);
+        assert!(said.err.contains("/nowhere/a=b.conf"), "{words:?} gave {}", said.err);
+    }
+}
