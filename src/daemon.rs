@@ -111,9 +111,9 @@ impl Daemon {
             let folder = config.beside("");
             warn!("{}: cannot be written to, so no mapping can be added or removed", folder.display());
         }
-        let setup = relay::Setup { listen: config.listen, api_port: config.api_port, tls, connections, buffers, front };
-        let (mut relay, handle) =
-            Relay::new(setup).map_err(|cause| StartError::Api { port: config.api_port, cause })?;
+        let Config { listen, api_port, broker, .. } = config;
+        let setup = relay::Setup { listen, api_port, broker, tls, connections, buffers, front };
+        let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: api_port, cause })?;
         info!("{}", summary(&config, connections, buffers));
         if let Some(warning) = ephemeral::warning(&config.ports) {
             warn!("{warning}");
@@ -207,7 +207,7 @@ mod tests {
     fn run_until_control_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> bool {
         let (front, _listener) = Front::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());
-        let setup = relay::Setup { listen, api_port: 0, tls: None, connections: 16, buffers: 4, front };
+        let setup = relay::Setup { listen, api_port: 0, broker: None, tls: None, connections: 16, buffers: 4, front };
         let (mut relay, handle) = Relay::new(setup).unwrap();
         let failed = run_control(work, handle).unwrap();
         relay.run(|_| {}).unwrap();

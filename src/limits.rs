@@ -34,6 +34,20 @@ pub const DIRECT_CALLERS: usize = 256;
 pub const DIRECT_CALLER: usize = 16 * 1024;
 /// How long such a caller waits for its peer.
 pub const DIRECT_WAIT: Duration = Duration::from_secs(600);
+/// What a peer may say to the broker, bytes.
+pub const BROKER_REQUEST: usize = 16 * 1024;
+/// A peer has so long to say it.
+pub const BROKER_REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Connections at the broker that have not said it yet; one more pushes out the oldest.
+pub const BROKER_STRANGERS: usize = 64;
+/// Peers that wait for another one; one more pushes out the oldest.
+pub const BROKER_WAITING: usize = 256;
+/// How long a peer waits for the other one.
+pub const BROKER_WAIT: Duration = Duration::from_secs(600);
+/// Introduced peers that have not closed yet; one more pushes out the oldest.
+pub const BROKER_INTRODUCED: usize = 256;
+/// An introduced peer has so long to punch its hole while the connection keeps its port open at the NAT.
+pub const BROKER_PUNCHING: Duration = Duration::from_secs(60);
 /// Refused addresses that the API remembers, so that each has a line a second in the log and no more.
 pub const REFUSED_ADDRESSES: usize = 256;
 /// Time from a request's first byte to its last.
@@ -66,8 +80,9 @@ pub const WELCOME: Duration = Duration::from_millis(50);
 pub const LAST_WORDS: Duration = Duration::from_secs(2);
 /// When all relay buffers are in use, a session whose reader has taken nothing for so long is ended.
 pub const STALLED: Duration = Duration::from_secs(10);
-/// Connections that are accepted at one port before the others have their turn.
-pub const ACCEPTS: usize = 64;
+/// Connections that are accepted at one port before the others have their turn, and before one more may push out
+/// a connection that has not had its own yet.
+pub const ACCEPTS: usize = 8;
 /// Relay buffers by default: as many as connections, but no more than these.
 pub const BUFFERS: usize = 1024;
 

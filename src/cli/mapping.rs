@@ -123,7 +123,7 @@ impl List {
             say(&answer.to_string());
             return Ok(exit::OK);
         }
-        let columns = ["id", "type", "port1", "state1", "port2", "state2"];
+        let columns = ["id", "type", "port1", "state1", "port2", "state2", "agents", "users"];
         let mut rows = vec![columns.map(str::to_owned).to_vec()];
         let mappings = answer["mappings"].as_array().map(Vec::as_slice).unwrap_or_default();
         rows.extend(mappings.iter().map(|mapping| columns.map(|column| plain(&mapping[column])).to_vec()));

@@ -5,9 +5,10 @@ use super::answer::Answer;
 use super::registry::Registry;
 use super::status::state;
 use crate::failure::timestamp;
-use crate::mapping::Kind;
-use crate::relay::command::Gone;
+use crate::mapping::{Kind, Mapping};
+use crate::relay::command::{Gone, PipeStatus};
 use serde::Serialize;
+use std::collections::HashMap;
 
 /// The answer.
 #[derive(Serialize)]
@@ -26,32 +27,43 @@ struct Entry<'a> {
     ports: Option<Ports>,
 }
 
-/// The ports, and whether each is bound.
+/// The ports, whether each is bound, and who is connected.
 #[derive(Serialize)]
 struct Ports {
     port1: u16,
     state1: &'static str,
     port2: u16,
     state2: &'static str,
+    /// Authorized, at both ports.
+    agents: usize,
+    users: usize,
 }
 
 /// All mappings, by id.
 pub(super) fn list(registry: &Registry) -> Result<Answer, Gone> {
-    let mut mappings = Vec::with_capacity(registry.len());
-    for mapping in registry.mappings() {
-        let ports = match mapping.ports() {
-            None => None,
-            Some([port1, port2]) => {
-                let [state1, state2] = registry.pipe_status(&mapping.id)?.bound.map(state);
-                Some(Ports { port1, state1, port2, state2 })
-            }
-        };
-        let r#type = match mapping.kind {
-            Kind::Public { .. } => "public",
-            Kind::Private { .. } => "private",
-            Kind::Direct { .. } => "direct",
-        };
-        mappings.push(Entry { id: &mapping.id, r#type, ports });
+    let statuses: HashMap<String, PipeStatus> = registry.pipe_statuses()?.into_iter().collect();
+    let closed = PipeStatus::default();
+    let ports = |mapping: &Mapping| {
+        let status = statuses.get(&mapping.id).unwrap_or(&closed);
+        mapping.ports().map(|ports| Ports::new(ports, status))
+    };
+    let mappings =
+        registry.mappings().map(|mapping| Entry { id: &mapping.id, r#type: type_of(mapping), ports: ports(mapping) });
+    Ok(Answer::ok(&List { status: "ok", mappings: mappings.collect(), timestamp: timestamp() }))
+}
+
+impl Ports {
+    fn new([port1, port2]: [u16; 2], PipeStatus { bound, agents, users, .. }: &PipeStatus) -> Self {
+        let [state1, state2] = bound.map(state);
+        let agents = agents.iter().map(|agents| agents.authorized).sum();
+        Self { port1, state1, port2, state2, agents, users: users.all() }
     }
-    Ok(Answer::ok(&List { status: "ok", mappings, timestamp: timestamp() }))
+}
+
+fn type_of(mapping: &Mapping) -> &'static str {
+    match mapping.kind {
+        Kind::Public { .. } => "public",
+        Kind::Private { .. } => "private",
+        Kind::Direct { .. } => "direct",
+    }
 }

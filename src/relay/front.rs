@@ -6,14 +6,18 @@
 //! address under a seal that only this process can make; the control thread refuses what lacks it.
 
 use super::Relay;
+use super::crowd::first_to_go;
+use super::queue::Ticket;
 use super::refusal::Refusal;
 use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
 use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
+use crate::net::authority;
+use crate::net::closing::Closing;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Then, pump};
-use crate::net::reactor::Key;
+use crate::net::reactor::{Key, Socket};
 use crate::net::stream::Stream;
 use crate::throttle::and_more;
 use log::warn;
@@ -51,8 +55,9 @@ pub(super) struct Api {
     phase: Phase,
     /// When the first byte of a request that is not complete came.
     partial: Option<Instant>,
-    /// When the last request was complete, or the connection was made.
-    asked: Instant,
+    /// Its place among all of them, in the order in which their last request was complete or they were made.
+    ticket: Ticket,
+    made: Instant,
     /// When something last went through.
     active: Instant,
 }
@@ -66,6 +71,8 @@ enum Phase {
         rest: Vec<u8>,
         last: bool,
     },
+    /// Counted until it is gone: who never closes takes no other connection's place.
+    Closing(Closing),
 }
 
 /// Our connection to the HTTP parser, for one request of one Controller's connection.
@@ -116,17 +123,26 @@ impl Front {
 }
 
 impl Api {
-    fn new(peer: Peer, now: Instant) -> Self {
+    fn new(peer: Peer, ticket: Ticket, now: Instant) -> Self {
         let collector = Collector::default();
-        Self { peer, collector, phase: Phase::Reading, partial: None, asked: now, active: now }
+        Self { peer, collector, phase: Phase::Reading, partial: None, ticket, made: now, active: now }
     }
 
-    /// `open`: the TLS handshake is done.
-    pub(super) fn deadline(&self, open: bool) -> Instant {
-        match self.partial {
-            _ if !open => self.asked + GREETING,
-            Some(since) => since + REQUEST_TIME,
-            None => self.active + KEEP_ALIVE,
+    pub(super) fn deadline(&self, link: &Link) -> Instant {
+        match (&self.phase, self.partial) {
+            (Phase::Closing(closing), _) => closing.deadline(link),
+            _ if !link.is_open() => self.made + GREETING,
+            (_, Some(since)) => since + REQUEST_TIME,
+            (_, None) => self.active + KEEP_ALIVE,
+        }
+    }
+
+    /// The lower, the sooner it goes when there are too many: who is being answered stays longest.
+    fn rank(&self) -> u8 {
+        match self.phase {
+            Phase::Closing(_) => 0,
+            Phase::Reading => 1,
+            Phase::Asking { .. } => 2,
         }
     }
 
@@ -148,25 +164,28 @@ enum Next {
 
 impl Relay {
     pub(super) fn take_in_controller(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.controllers >= API_CONNECTIONS {
+        if self.controllers.len() >= API_CONNECTIONS {
             self.push_out_controller();
         }
         let Ok(local) = stream.local_addr() else { return };
-        let Some(mut link) = self.link(stream, peer) else { return };
+        let Some(mut link) = self.controller_link(stream, peer) else { return };
         link.trust();
-        self.enter(link, |relay, _| {
-            relay.controllers += 1;
-            Some(State::Api(Box::new(Api::new(Peer::of(peer, local), relay.reactor.now))))
+        self.enter(link, |relay, key| {
+            let ticket = relay.controllers.join(key);
+            Some(State::Api(Box::new(Api::new(Peer::of(peer, local), ticket, relay.reactor.now))))
         });
     }
 
     /// Makes room: the one that has gone longest without a complete request goes.
     fn push_out_controller(&mut self) {
-        let asked = self.reactor.iter().filter_map(|(key, socket)| match &socket.state {
-            State::Api(api) => Some((key, socket.link.peer, api.asked)),
+        let member = |key| match self.reactor.get(key) {
+            Some(Socket { link, state: State::Api(api), .. }) => Some((key, link.peer, api.rank())),
             _ => None,
-        });
-        let Some((key, peer, _)) = asked.min_by_key(|&(_, _, asked)| asked) else { return };
+        };
+        let mut crowd: Vec<_> = self.controllers.iter().filter_map(member).collect();
+        crowd.sort_by_key(|&(_, _, rank)| rank);
+        let Some(key) = first_to_go(crowd.iter().map(|(key, peer, _)| (*key, peer.ip()))) else { return };
+        let Some(peer) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
         if let Some(unsaid) = self.listeners.pushed_out.may_say(self.reactor.now) {
             let more = and_more(unsaid);
             warn!("{API_CONNECTIONS} API connections: the idlest one, from {peer}, is closed for a new one{more}");
@@ -174,17 +193,19 @@ impl Relay {
         self.drop_controller(key);
     }
 
-    /// Its request did not come in time, or no request came for long.
+    /// Its request did not come in time, nor another one for long, or it takes nothing of its answer.
     pub(super) fn controller_is_late(&mut self, key: Key) {
         let now = self.reactor.now;
-        if let Some((socket, desk)) = self.reactor.get_mut(key) {
-            if matches!(&socket.state, State::Api(api) if api.partial.is_some()) && socket.link.is_open() {
-                // It is closed in any case.
-                let _ = socket.link.send(&Refusal::timed_out().to_bytes(), desk, now);
-            }
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let State::Api(api) = &socket.state else { return };
+        if !api.is_idle() {
+            return self.drop_controller(key);
         }
-        self.part_with_controller(key);
-        self.close(key);
+        if api.partial.is_some() && socket.link.is_open() {
+            // It is closed in any case.
+            let _ = socket.link.send(&Refusal::timed_out().to_bytes(), desk, now);
+        }
+        self.close_controller(key);
     }
 
     /// Reads requests, hands on those that are complete.
@@ -192,11 +213,21 @@ impl Relay {
         match self.read_requests(key) {
             Ok(Next::Wait) => {}
             Ok(Next::Again) => self.reactor.again(key),
-            Ok(Next::Close) => {
-                self.part_with_controller(key);
-                self.close(key);
+            Ok(Next::Close) => self.close_controller(key),
+            Ok(Next::Drop) => self.drop_controller(key),
+            Err(fault) => {
+                self.log_refused_certificate(key, &fault);
+                self.drop_controller(key);
             }
-            Ok(Next::Drop) | Err(_) => self.drop_controller(key),
+        }
+    }
+
+    /// A client without the right certificate has been told so by TLS; people are told here.
+    fn log_refused_certificate(&mut self, key: Key, fault: &Fault) {
+        let Some(reason) = authority::refusal(fault) else { return };
+        let Some(ip) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
+        if let Some(unsaid) = self.listeners.refused.may_say(ip, self.reactor.now) {
+            warn!("API connection from {ip} refused: {reason}{}", and_more(unsaid));
         }
     }
 
@@ -205,6 +236,9 @@ impl Relay {
         for _ in 0..READS {
             let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Next::Wait) };
             let State::Api(api) = &mut socket.state else { return Ok(Next::Wait) };
+            if let Phase::Closing(_) = api.phase {
+                return Ok(Next::Close);
+            }
             let flushed = socket.link.flush(&mut desk.pool, now)?;
             if let Phase::Asking { backend, .. } = api.phase {
                 self.ask_further(key)?;
@@ -266,8 +300,9 @@ impl Relay {
             if let State::Api(api) = &mut socket.state {
                 api.phase = Phase::Asking { backend, rest, last };
                 api.partial = None;
-                api.asked = now;
                 api.active = now;
+                let ticket = std::mem::replace(&mut api.ticket, self.controllers.join(key));
+                self.controllers.leave(ticket);
             }
         }
         self.ask_further(key)
@@ -320,10 +355,27 @@ impl Relay {
         }
         self.remove(backend);
         if last {
-            self.part_with_controller(client);
-            self.close(client);
+            self.close_controller(client);
         } else {
             self.reactor.again(client);
+        }
+    }
+
+    /// Ends a Controller's connection that is not being answered: it gets what is on its way.
+    fn close_controller(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let State::Api(api) = &mut socket.state else { return };
+        if let Phase::Reading = api.phase {
+            api.phase = Phase::Closing(Closing::begin(now));
+        }
+        let Phase::Closing(closing) = &mut api.phase else { return };
+        match closing.proceed(&mut socket.link, desk, now) {
+            Ok(false) => {}
+            Ok(true) | Err(_) => {
+                self.part_with_controller(key);
+                self.remove(key);
+            }
         }
     }
 
@@ -336,7 +388,7 @@ impl Relay {
     /// Takes a Controller's connection, and ours on its behalf, out of the counts.
     fn part_with_controller(&mut self, key: Key) {
         if let Some(State::Api(api)) = self.take_state_if(key, |state| matches!(state, State::Api(_))) {
-            self.controllers -= 1;
+            self.controllers.leave(api.ticket);
             if let Phase::Asking { backend, .. } = api.phase {
                 self.remove(backend);
             }

@@ -4,7 +4,8 @@
 //! kernel's queue, and is remembered here (the events are edge-triggered) until there is room again.
 
 use super::brake::Admission;
-use super::pipe::{PipeKey, Place};
+use super::crowd::surplus;
+use super::pipe::{Pipe, PipeKey, Place};
 use super::state::State;
 use super::{FIRST_LISTENER, Relay};
 use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, SILENT_USERS, STRANGERS};
@@ -14,10 +15,11 @@ use crate::net::reactor::{Key, Reactor};
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::net::tls::Tls;
-use crate::throttle::{Throttle, and_more};
+use crate::throttle::{AddressThrottle, Throttle, and_more};
 use log::{info, warn};
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use slab::Slab;
 use std::io::{self, ErrorKind};
@@ -33,9 +35,10 @@ pub(super) struct Listeners {
     knocked: Vec<usize>,
     paused: bool,
     paused_times: u64,
-    /// What the log has said of pauses, and of Controllers that were pushed out.
+    /// What the log has said of pauses, and of Controllers that were pushed out, or not let in.
     pauses: Throttle,
     pub(super) pushed_out: Throttle,
+    pub(super) refused: AddressThrottle,
 }
 
 struct Listener {
@@ -49,6 +52,7 @@ pub(super) enum LeadsTo {
     Agents(Place),
     Users(PipeKey),
     Controllers,
+    Broker,
 }
 
 impl Listeners {
@@ -134,7 +138,7 @@ impl Relay {
 
     /// Controllers have connections of their own: a crowd of users cannot lock them out.
     fn has_room(&mut self, leads_to: LeadsTo) -> bool {
-        let full = self.reactor.len() - self.controllers - self.backends >= self.setup.connections;
+        let full = self.reactor.len() - self.controllers.len() - self.backends >= self.setup.connections;
         if full && !matches!(leads_to, LeadsTo::Controllers) {
             self.out_of_room(&format!("the limit of {} connections is reached", self.setup.connections));
             return false;
@@ -155,15 +159,25 @@ impl Relay {
             LeadsTo::Agents(place) => self.take_in_stranger(stream, peer, place),
             LeadsTo::Users(pipe) => self.take_in_user(stream, peer, pipe),
             LeadsTo::Controllers => self.take_in_controller(stream, peer),
+            LeadsTo::Broker => self.take_in_peer(stream, peer),
         }
     }
 
-    /// A link of the daemon's kind: TLS, or plain in dev mode.
+    /// A link to an agent or user: TLS, or plain in dev mode.
     pub(super) fn link(&self, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
-        let now = self.reactor.now;
-        let Some(config) = &self.setup.tls else { return Some(Link::plain(Stream::Tcp(stream), peer, now)) };
+        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.public), stream, peer)
+    }
+
+    /// The same to a Controller, which may have to show a certificate.
+    pub(super) fn controller_link(&self, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
+        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.api), stream, peer)
+    }
+
+    fn link_with(&self, tls: Option<&Arc<ServerConfig>>, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
+        let (now, stream) = (self.reactor.now, Stream::Tcp(stream));
+        let Some(config) = tls else { return Some(Link::plain(stream, peer, now)) };
         let connection = UnbufferedServerConnection::new(Arc::clone(config)).ok()?;
-        Some(Link::tls(Stream::Tcp(stream), Tls::server(connection), peer, now))
+        Some(Link::tls(stream, Tls::server(connection), peer, now))
     }
 
     /// Adds a connection to the reactor, in the state that `state` makes for its key.
@@ -177,15 +191,14 @@ impl Relay {
 
     fn take_in_stranger(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let now = self.reactor.now;
-        let Some(agents) = self.agents(place) else { return };
+        let Self { pipes, reactor, .. } = self;
+        let Some(agents) = pipes.get_mut(place.pipe).and_then(|pipe| pipe.agents(place.side)) else { return };
         let admission = agents.brake.admit(peer.ip(), now);
         if admission == Admission::Never {
             return;
         }
-        if agents.strangers.len() >= STRANGERS {
-            if let Some(oldest) = agents.strangers.first() {
-                self.turn_away(oldest);
-            }
+        if let Some(other) = surplus(&agents.strangers, STRANGERS, reactor) {
+            self.turn_away(other);
         }
         let Some(link) = self.link(stream, peer) else { return };
         self.enter(link, |relay, key| {
@@ -201,11 +214,10 @@ impl Relay {
     }
 
     fn take_in_user(&mut self, stream: TcpStream, peer: SocketAddr, pipe: PipeKey) {
-        let Some(users) = self.users(pipe) else { return };
-        if users.silent.len() >= SILENT_USERS {
-            if let Some(oldest) = users.silent.first() {
-                self.dismiss_user(oldest);
-            }
+        let Self { pipes, reactor, .. } = self;
+        let Some(users) = pipes.get_mut(pipe).and_then(Pipe::users) else { return };
+        if let Some(other) = surplus(&users.silent, SILENT_USERS, reactor) {
+            self.dismiss_user(other);
         }
         let Some(link) = self.link(stream, peer) else { return };
         self.enter(link, |relay, key| {

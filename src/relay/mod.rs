@@ -8,6 +8,7 @@
 //! ```text
 //! agent:  accepted -> Braked? -> Greeting -> Free -> Joined -> closing   (strangers, agents, session)
 //! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing (users, session)
+//! peer:   accepted -> Peer -> closing                                     (broker)
 //! closing: Delivering -> Parting -> Lingering -> gone                       (net::closing)
 //! ```
 
@@ -15,7 +16,9 @@ pub mod command;
 
 mod agents;
 mod brake;
+mod broker;
 mod closing;
+mod crowd;
 mod front;
 mod listeners;
 mod meter;
@@ -31,14 +34,16 @@ mod strangers;
 mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
+use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
+use broker::Broker;
 use command::{Command, Handle, Traffic};
 pub use front::Front;
 use listeners::Listeners;
 use log::{info, warn};
 use meter::Meter;
 use pipe::{Pipe, PipeKey};
-use rustls::ServerConfig;
+use queue::Queue;
 use slab::Slab;
 use state::State;
 use std::collections::HashMap;
@@ -53,8 +58,10 @@ pub struct Setup {
     /// The address that all ports bind to; `None`: every IPv6 and IPv4 address.
     pub listen: Option<IpAddr>,
     pub api_port: u16,
+    /// `None`: no broker.
+    pub broker: Option<u16>,
     /// `None`: dev mode.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
     /// Relay buffers to preallocate.
@@ -79,11 +86,13 @@ pub struct Relay {
     listeners: Listeners,
     pipes: Slab<Pipe>,
     ids: HashMap<String, PipeKey>,
+    broker: Broker,
     commands: Receiver<Command>,
     past: Past,
     meter: Meter,
-    /// How many of the reactor's sockets belong to the API: Controllers' connections, and ours on their behalf.
-    controllers: usize,
+    /// Controllers' connections; first the one that has gone longest without a complete request.
+    controllers: Queue,
+    /// How many connections to the HTTP parser there are on their behalf.
     backends: usize,
     /// The daemon is ending, and must have ended by then.
     ending: Option<Instant>,
@@ -102,7 +111,7 @@ const WAKE: usize = 0;
 const FIRST_LISTENER: usize = 1;
 
 impl Relay {
-    /// Binds the API port. Errors are the system's.
+    /// Binds the API port, and the broker's if that can be had. Errors are the system's.
     pub fn new(setup: Setup) -> io::Result<(Self, Handle)> {
         let reactor = Reactor::new(setup.buffers)?;
         let waker = mio::Waker::new(reactor.registry(), Reactor::<State>::own_token(WAKE))?;
@@ -113,14 +122,16 @@ impl Relay {
             listeners: Listeners::default(),
             pipes: Slab::new(),
             ids: HashMap::new(),
+            broker: Broker::default(),
             commands,
             past: Past::default(),
             meter: Meter::default(),
-            controllers: 0,
+            controllers: Queue::default(),
             backends: 0,
             ending: None,
         };
         relay.listen_for_controllers()?;
+        relay.listen_for_peers();
         Ok((relay, handle))
     }
 
@@ -181,6 +192,7 @@ impl Relay {
             State::Closing(_) => self.close_further(key),
             State::Api(_) => self.serve_controller(key),
             State::Backend(_) => self.serve_backend(key),
+            State::Peer(_) => self.serve_peer(key),
         }
     }
 
@@ -207,6 +219,7 @@ impl Relay {
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
                 State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
                 State::Api(_) => self.controller_is_late(key),
+                State::Peer(_) => self.peer_is_due(key),
                 _ => self.remove(key),
             }
         }
@@ -295,6 +308,7 @@ impl Relay {
                 State::Closing(_) => {}
                 State::Braked { .. } | State::Greeting { .. } => self.turn_away(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
+                State::Peer(_) => self.dismiss_peer(key),
             }
         }
     }

@@ -5,7 +5,7 @@ use super::command::{AgentCounts, OpenError, PipeStatus, Totals, Traffic, UserCo
 use super::listeners::LeadsTo;
 use super::pipe::{Ends, Pipe, PipeKey, Place};
 use super::state::State;
-use crate::mapping::Mapping;
+use crate::mapping::{Kind, Mapping};
 use crate::net::reactor::Key;
 use log::info;
 
@@ -29,6 +29,7 @@ impl Relay {
 
     /// Closes the ports and every connection of the mapping.
     pub(super) fn close_pipe(&mut self, id: &str) {
+        self.close_direct(id);
         if let Some(&pipe) = self.ids.get(id) {
             let members: Vec<Key> =
                 self.reactor.iter().filter(|(_, s)| s.state.pipe() == Some(pipe)).map(|(key, _)| key).collect();
@@ -55,9 +56,9 @@ impl Relay {
     pub(super) fn totals(&self) -> Totals {
         let rejected = self.past.rejected;
         let mut totals = Totals {
-            connections: self.reactor.len() - self.controllers - self.backends,
+            connections: self.reactor.len() - self.controllers.len() - self.backends,
             most_connections: self.setup.connections,
-            controllers: self.controllers,
+            controllers: self.controllers.len(),
             buffers: self.setup.buffers - self.reactor.desk.pool.available(),
             most_buffers: self.setup.buffers,
             pauses: self.listeners.paused_times(),
@@ -66,6 +67,7 @@ impl Relay {
             users: UserCounts::default(),
             traffic: self.traffic(),
             rates: self.meter.rates(),
+            expiry: self.setup.tls.as_ref().and_then(|tls| tls.expiry),
         };
         for PipeStatus { bound, agents, users, .. } in self.pipes.iter().map(|(_, pipe)| pipe.status()) {
             totals.inactive += usize::from(bound != [true, true]);
@@ -85,6 +87,7 @@ impl Relay {
         if self.ending.is_some() {
             return;
         }
+        self.listen_for_peers();
         let lacking = |pipe: &mut Pipe| pipe.doors().iter().any(|door| door.listener.is_none());
         let keys: Vec<PipeKey> = self.pipes.iter_mut().filter_map(|(key, p)| lacking(p).then_some(key)).collect();
         for key in keys {
@@ -96,7 +99,12 @@ impl Relay {
         }
     }
 
+    /// `None`: a direct entry, which belongs to the broker.
     fn enlist(&mut self, mapping: Mapping) -> Option<PipeKey> {
+        if let Mapping { id, kind: Kind::Direct { passkey } } = mapping {
+            self.open_direct(id, passkey);
+            return None;
+        }
         let pipe = Pipe::new(mapping)?;
         let id = pipe.id.clone();
         let key = self.pipes.insert(pipe);

@@ -160,9 +160,12 @@ impl Relay {
                 self.part_with_agent(key);
                 self.remove(key);
             }
+            Some(State::Braked { .. } | State::Greeting { .. }) => self.turn_away(key),
+            Some(State::Silent { .. } | State::Waiting { .. }) => self.dismiss_user(key),
+            Some(State::Peer(_)) => self.dismiss_peer(key),
             Some(State::Api(_)) => self.drop_controller(key),
             Some(State::Backend(backend)) => self.drop_controller(backend.client),
-            _ => self.remove(key),
+            Some(State::Closing(_)) | None => self.remove(key),
         }
     }
 

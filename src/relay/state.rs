@@ -3,6 +3,7 @@
 //! Each connection is in exactly one state, and a state carries what belongs to it and nothing else: who leaves
 //! a state gives its ticket back. Each state has a deadline, or a reason to have none.
 
+use super::broker::Peer;
 use super::front::{Api, Backend};
 use super::pipe::{PipeKey, Place};
 use super::queue::Ticket;
@@ -37,6 +38,8 @@ pub(super) enum State {
     Api(Box<Api>),
     /// Its other half: our own connection to the HTTP parser.
     Backend(Backend),
+    /// At the broker's port.
+    Peer(Peer),
 }
 
 /// An authorized agent.
@@ -92,9 +95,10 @@ impl State {
             Self::Served { .. } => None,
             Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
             Self::Closing(closing) => Some(closing.deadline(link)),
-            Self::Api(api) => Some(api.deadline(link.is_open())),
+            Self::Api(api) => Some(api.deadline(link)),
             // Lives and dies with its Controller's connection.
             Self::Backend(_) => None,
+            Self::Peer(peer) => Some(peer.deadline()),
         }
     }
 }

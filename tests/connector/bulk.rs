@@ -21,8 +21,8 @@ fn full_duplex(left: &Peer, right: &Peer, total: u64) {
 
 fn bulk(daemon: &Daemon) -> u64 {
     match daemon.mode {
-        Mode::Plain => 48 * MIB,
-        Mode::Tls => 12 * MIB,
+        Mode::Plain => 24 * MIB,
+        Mode::Tls => 6 * MIB,
     }
 }
 
@@ -86,7 +86,8 @@ fn echo_twice(mut agent: Peer, daemon: &Daemon, mapping: &Mapping, running: &Ato
 fn five_hundred_users_share_fifty_agents() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(50);
-        let users = if daemon.mode == Mode::Plain { 500 } else { 250 };
+        // Over TLS fewer at once: handshakes of a debug build must not make anybody wait for 5 s on a busy machine.
+        let (users, at_once) = if daemon.mode == Mode::Plain { (500, 50) } else { (250, 10) };
         let running = AtomicBool::new(true);
         let next = AtomicUsize::new(0);
         let first: Vec<Peer> = (0..50).map(|_| daemon.agent(&mapping)).collect();
@@ -94,7 +95,7 @@ fn five_hundred_users_share_fifty_agents() {
             for agent in first {
                 scope.spawn(|| echo_twice(agent, daemon, &mapping, &running));
             }
-            let crowd: Vec<_> = (0..50)
+            let crowd: Vec<_> = (0..at_once)
                 .map(|_| {
                     scope.spawn(|| {
                         while next.fetch_add(1, Ordering::Relaxed) < users {
@@ -134,7 +135,7 @@ fn stalled_downloads(daemon: &Daemon, mapping: &Mapping, count: usize) -> Vec<(P
     let pairs: Vec<_> = agents.into_iter().map(pair).collect();
     thread::scope(|scope| {
         for (agent, _) in &pairs {
-            scope.spawn(|| Payload::new(9).send_until_stalled(agent, 32 * MIB));
+            scope.spawn(|| Payload::new(9).send_until_stalled(agent));
         }
     });
     pairs

@@ -23,8 +23,10 @@ fn a_mapping_is_added_listed_shown_and_removed() {
         daemon.keep_secret(added.fact("passcode 1").expect("a passcode"));
 
         let list = daemon.command(&["mapping", "list"]);
-        let expected =
-            format!("id\ttype\tport1\tstate1\tport2\tstate2\n{id}\tpublic\t{agents}\tActive\t{users}\tActive\n");
+        let expected = format!(
+            "id\ttype\tport1\tstate1\tport2\tstate2\tagents\tusers\n\
+             {id}\tpublic\t{agents}\tActive\t{users}\tActive\t0\t0\n"
+        );
         assert_eq!((list.status, list.out), (0, expected));
 
         let shown = daemon.command(&["mapping", "show", id]);

@@ -3,10 +3,10 @@
 use super::listening_port;
 use crate::harness::{
     AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup, for_both_modes, in_both_modes,
-    wait_until,
+    test_certificate, wait_until,
 };
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -172,4 +172,18 @@ fn told_to_stop_it_finishes_what_is_in_flight() {
         assert!(start.elapsed() < Duration::from_secs(5));
         assert_eq!(user.everything(), Payload::new(1).take(100_000));
     });
+}
+
+#[test]
+fn an_ipv6_address_is_as_good() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    let daemon = Setup::new(Mode::Tls).without("listen").start();
+    let (service, mapping) = (Service::echo(), daemon.add_public(2));
+    let connector = format!("[::1]:{}", mapping.ports[0]);
+    let agent = AgentProgram::bare(&mapping.passcodes[0]).with(&["--connector", &connector]);
+    let _agent = agent.trusting(&test_certificate().chain).exposing(service.port, 2).start();
+    wait_until("traffic flows", PATIENCE, || user_gets_through(&daemon, &mapping));
 }

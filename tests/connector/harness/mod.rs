@@ -23,7 +23,7 @@ pub use controller::{Answer, Controller, form, post, request};
 pub use daemon::{Daemon, Mode, Setup, for_both_modes, in_both_modes};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use payload::Payload;
-pub use peer::{Dial, Heard, Peer};
+pub use peer::{Dial, End, Heard, Peer};
 pub use ports::PortBlock;
 pub use service::Service;
 
