@@ -164,6 +164,9 @@ impl Agent {
         socket.link.trust();
         socket.state = State::Free(Line::new(place, now));
         self.pool.authorize(place);
+        if let Some(interval) = self.settings.heartbeat {
+            self.reactor.wake_by(now + interval);
+        }
         if !std::mem::replace(&mut self.log.connected, true) {
             info!("Authorized by the Connector {} ({address})", self.settings.connector);
         }

@@ -138,10 +138,10 @@ fn a_plain_connector_and_a_tls_agent_tell_each_other_apart() {
 fn a_connector_that_answers_no_heartbeats_is_given_up() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let connector = listener.local_addr().expect("it is bound").to_string();
-    let agent = AgentProgram::bare("passcode").with(&["--dev", "--connector", &connector]);
+    let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector]);
     let _agent = agent.with(&["--heartbeat", "200", "--threshold", "600"]).exposing(1, 1).spawn();
     let (mut first, _) = listener.accept().expect("a connection");
-    first.read_exact(&mut [0; 8]).expect("the passcode");
+    first.read_exact(&mut [0; 4]).expect("the passcode");
     first.write_all(b"AUTHORIZED").expect("a connection");
     let start = Instant::now();
     let _second = listener.accept().expect("a second connection, for the first was given up");
