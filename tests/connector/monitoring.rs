@@ -2,6 +2,7 @@
 
 use crate::harness::{Daemon, Mode, PATIENCE, Payload, Setup, in_both_modes, request, wait_until};
 use serde_json::Value;
+use std::thread;
 
 /// Waits until a status field has this value: the loop may not have worked off yet what a test has just done.
 #[track_caller]
@@ -71,6 +72,25 @@ fn the_status_of_a_private_mapping_tells_its_sides_apart() {
         ];
         expect_soon(daemon, &mapping.id, &expected);
     });
+}
+
+/// The words of a 32-bit processor end at 4 GiB, an afternoon of video.
+#[test]
+#[ignore = "carries more than 4 GiB; packaging/test/under-qemu ARM-TARGET --ignored"]
+fn counters_go_past_4_gib() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    let (agent, user) = daemon.pair(&mapping);
+    let chunk = vec![0; 64 << 10];
+    let total = (1 << 32) + chunk.len() as u64;
+    thread::scope(|scope| {
+        scope.spawn(|| (0..total / chunk.len() as u64).for_each(|_| agent.send(&chunk)));
+        let mut missing = total;
+        while missing > 0 {
+            missing -= user.expect_some().len() as u64;
+        }
+    });
+    expect_soon(&daemon, &mapping.id, &[("bytesport1", total)]);
 }
 
 #[test]
