@@ -106,3 +106,18 @@ pub const CALL_AGAIN: Duration = Duration::from_millis(200);
 pub const CALL: Duration = Duration::from_secs(10);
 /// A tunnel's clients wait so long for a free connection.
 pub const WAIT_FOR_LINE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    /// Every constant of this file has its line in docs/limits.md.
+    #[test]
+    fn every_limit_is_documented() {
+        let documentation = include_str!("../docs/limits.md");
+        let constants = include_str!("limits.rs").lines().filter_map(|line| line.strip_prefix("pub const "));
+        let names: Vec<&str> = constants.filter_map(|rest| rest.split(':').next()).collect();
+        assert!(names.len() > 40);
+        let missing: Vec<&&str> =
+            names.iter().filter(|name| !documentation.contains(&format!("| `{name}` |"))).collect();
+        assert!(missing.is_empty(), "{missing:?} have no line in docs/limits.md");
+    }
+}

@@ -51,11 +51,11 @@ impl Store {
     /// Replaces the content by `mappings`. When this returns `Ok`, the file is durable.
     ///
     /// # Errors
-    /// The operating system's, with what was being done. The old content stands.
+    /// The operating system's, with what was being done. The old content stands, unless [`SaveError::is_in_place`].
     pub fn save<'a>(&self, mappings: impl Iterator<Item = &'a Mapping> + Clone) -> Result<(), SaveError> {
         let failed = |step: &'static str| {
             let file = self.file.clone();
-            move |cause| SaveError { file, step, cause }
+            move |cause| SaveError { file, step, is_in_place: false, cause }
         };
         // Opened first: a folder that is gone or locked shall show before anything is replaced.
         let folder = File::open(&self.folder).map_err(failed("open its folder"))?;
@@ -67,7 +67,8 @@ impl Store {
             let _ = fs::remove_file(&self.temporary);
             failed("put its next version in place")(cause)
         })?;
-        folder.sync_all().map_err(failed("make its folder durable"))
+        let synced = folder.sync_all().map_err(failed("make its folder durable"));
+        synced.map_err(|error| SaveError { is_in_place: true, ..error })
     }
 
     fn write<'a>(&self, mappings: impl Iterator<Item = &'a Mapping> + Clone) -> io::Result<()> {
@@ -163,7 +164,15 @@ pub struct SaveError {
     file: PathBuf,
     /// What was being done, as in "could not …".
     step: &'static str,
+    is_in_place: bool,
     cause: io::Error,
+}
+
+impl SaveError {
+    /// The new content can be read already; it is only not sure that it would survive a power cut.
+    pub fn is_in_place(&self) -> bool {
+        self.is_in_place
+    }
 }
 
 impl fmt::Display for SaveError {

@@ -3,7 +3,7 @@
 use super::file;
 use super::settings::{Draft, PASSCODE_VARIABLE, Settings, SettingsError};
 use super::target::Target;
-use super::trust::Trust;
+use crate::net::trust::Trust;
 use crate::secret::Secret;
 use argh::FromArgs;
 use log::LevelFilter;

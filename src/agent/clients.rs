@@ -99,6 +99,9 @@ impl Agent {
     /// Gives clients that wait the lines that are free, those that have been here longest first: the Connector joins
     /// them to the other end in that order, too.
     pub(super) fn offer_line(&mut self) {
+        if let Near::Service(_) = self.near {
+            return;
+        }
         while let (Some(client), Some(line)) = (self.next_client(), self.longest_free()) {
             self.call(line, client);
         }

@@ -21,6 +21,10 @@ use rustls::client::UnbufferedClientConnection;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The same failure over and over is said this often: it may last for days.
+const REMINDER: Duration = Duration::from_secs(300);
 
 impl Agent {
     /// Tries the places that are due.
@@ -160,6 +164,9 @@ impl Agent {
         socket.link.trust();
         socket.state = State::Free(Line::new(place, now));
         self.pool.authorize(place);
+        if let Some(interval) = self.settings.heartbeat {
+            self.reactor.wake_by(now + interval);
+        }
         if !std::mem::replace(&mut self.log.connected, true) {
             info!("Authorized by the Connector {} ({address})", self.settings.connector);
         }
@@ -194,7 +201,7 @@ impl Agent {
         if self.log.last_failure.replace(kind) != Some(kind) {
             self.log.failures = Throttle::default();
         }
-        if let Some(unsaid) = self.log.failures.may_say(now) {
+        if let Some(unsaid) = self.log.failures.may_say_after(REMINDER, now) {
             let pause = (until - now).as_secs_f32();
             let connector = &self.settings.connector;
             warn!("Connector {connector}: {failure}. Next try in {pause:.1} s{}", and_more(unsaid));

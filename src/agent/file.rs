@@ -6,7 +6,7 @@
 //! Times are milliseconds. A key that nobody knows is reported and left alone: existing files must work.
 
 use super::settings::{Draft, Mode, SettingsError};
-use super::trust::Trust;
+use crate::net::trust::Trust;
 use crate::secret::Secret;
 use log::warn;
 use rustls::pki_types::CertificateDer;

@@ -2,8 +2,9 @@
 //!
 //! Over TLS each message is a record, and nothing can be mistaken. Over plain TCP what two writes sent may come out
 //! of one read, so on a connection that serves somebody heartbeats are sent only after both directions have been
-//! quiet for the whole interval, what the local side says next waits for the answer (at most
-//! [`BEAT_HOLD`]), and an answer that ran together with payload is cut off. docs/protocol.md, section 4.
+//! quiet for the whole interval, what the local side says next waits for the answer (at most [`BEAT_HOLD`]), and an
+//! answer that ran together with payload before or behind it is cut off. That is the best that can be done without
+//! boundaries (docs/protocol.md, section 4): an answer between two messages that ran together looks like payload.
 
 use crate::limits::BEAT_HOLD;
 use crate::net::wire::{BEAT, beats};

@@ -64,36 +64,36 @@ impl Agent {
     /// Sends the heartbeats that are due, and has the loop wake up for the next ones.
     pub(super) fn send_heartbeats(&mut self) {
         let Some(interval) = self.settings.heartbeat else { return };
-        let now = self.reactor.now;
-        let lines = self.reactor.iter().filter(|(_, socket)| socket.state.line().is_some());
-        let mut next = now + interval;
-        for key in lines.map(|(key, _)| key).collect::<Vec<Key>>() {
-            let Some((socket, desk)) = self.reactor.get_mut(key) else { continue };
-            let link = &mut socket.link;
-            let delicate = link.is_plain() && !matches!(socket.state, State::Free(_));
-            let quiet_since = delicate.then(|| link.heard.max(link.told));
-            let Some(line) = socket.state.line_mut() else { continue };
-            let overdue = line.pulse.awaited() > 0 && line.pulse.hold(now).is_none();
-            let due = line.pulse.due(interval, quiet_since);
-            if due > now {
-                next = next.min(due);
-                if delicate && overdue {
-                    // What was held back for an answer that does not come goes out at last.
-                    self.reactor.again(key);
-                }
-                continue;
-            }
-            // Behind something that is not taken it would have to wait. What waits unread at the other end is life.
-            if link.is_flushed() && desk.pool.available() > 0 {
-                if link.send(BEAT, desk, now).is_err() {
-                    self.end(key, Some(key));
-                    continue;
-                }
-                line.pulse.sent(now);
-            }
+        let lines = self.reactor.iter().filter(|(_, socket)| socket.state.line().is_some()).map(|(key, _)| key);
+        let lines: Vec<Key> = lines.collect();
+        if let Some(next) = lines.into_iter().filter_map(|key| self.beat(key, interval)).min() {
+            self.reactor.wake_by(next.max(self.reactor.now + GRAIN));
         }
-        self.reactor.wake_by(next.max(now + GRAIN));
         self.watch_for_death();
+    }
+
+    /// Sends the heartbeat of one line if it is due. Returns when the next one is.
+    fn beat(&mut self, key: Key, interval: Duration) -> Option<Instant> {
+        let now = self.reactor.now;
+        let (socket, desk) = self.reactor.get_mut(key)?;
+        let link = &mut socket.link;
+        let delicate = link.is_plain() && !matches!(socket.state, State::Free(_));
+        let quiet_since = delicate.then(|| link.heard.max(link.told));
+        let pulse = &mut socket.state.line_mut()?.pulse;
+        let due = pulse.due(interval, quiet_since);
+        // Behind something that is not taken it would have to wait. What waits unread at the other end is life.
+        if due <= now && link.is_flushed() && desk.pool.available() > 0 {
+            pulse.sent(now);
+            if link.send(BEAT, desk, now).is_err() {
+                self.end(key, Some(key));
+            }
+            return Some(now + interval);
+        }
+        if delicate && pulse.awaited() > 0 && pulse.hold(now).is_none() {
+            // What was held back for an answer that does not come goes out at last.
+            self.reactor.again(key);
+        }
+        Some(due)
     }
 
     /// Has the loop wake up when the first line is dead for want of an answer.

@@ -32,7 +32,6 @@ pub mod settings;
 mod start;
 mod state;
 pub mod target;
-pub mod trust;
 mod tunnel;
 
 use crate::limits::{LAST_WORDS, STALLED};

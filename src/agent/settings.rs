@@ -4,8 +4,8 @@
 //! other and completed to [`Settings`], in which nothing is missing or contradictory.
 
 use super::target::Target;
-use super::trust::Trust;
 use crate::exit;
+use crate::net::trust::Trust;
 use crate::secret::Secret;
 use rustls::pki_types::ServerName;
 use std::fmt;

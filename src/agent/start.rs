@@ -6,12 +6,12 @@ use super::pool::Pool;
 use super::resolver::Resolver;
 use super::settings::{Role, Security, Settings, SettingsError};
 use super::target::Target;
-use super::trust::{self, TrustError};
 use super::{Agent, CLIENTS, Log, Near, WAKE};
 use crate::descriptors;
 use crate::exit;
 use crate::limits::BUFFERS;
 use crate::net::reactor::Reactor;
+use crate::net::trust::{self, TrustError};
 use log::info;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -113,7 +113,7 @@ impl Agent {
         let system = |what| move |cause| StartError::System { what, cause };
         let tls = match &settings.security {
             Security::Dev => None,
-            Security::Tls { trust, .. } => Some(trust::client_config(trust).map_err(StartError::Trust)?),
+            Security::Tls { trust, .. } => Some(trust::client_config(trust, None).map_err(StartError::Trust)?),
         };
         let connections = usize::from(settings.connections);
         // Every line, and a local connection for each. What cannot be had shows when it is needed.

@@ -7,6 +7,7 @@ use crate::control::read_token;
 use crate::daemon::pidfile::{Holder, Sight};
 use crate::exit;
 use crate::mapping::Mapping;
+use crate::net::authority::Authority;
 use crate::net::expiry::Expiry;
 use crate::net::{certificate, tcp};
 use crate::ports::ephemeral;
@@ -14,6 +15,7 @@ use crate::store;
 use argh::FromArgs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Validate settings, certificate, mappings and ports without starting anything.
 #[derive(FromArgs)]
@@ -85,7 +87,7 @@ fn look_at_all(config: &Config, pid_file: &Path) -> Vec<Look> {
 
 fn look_at_certificate(config: &Config) -> Vec<Look> {
     let folder = config.beside("");
-    let found = certificate::server_config(&folder).and_then(|_| certificate::chain(&folder));
+    let found = certificate::server_tls(&folder, None).and_then(|_| certificate::chain(&folder));
     match found {
         Err(e) => vec![Look::Fault(e.to_string())],
         Ok((file, chain)) => {
@@ -109,7 +111,7 @@ fn look_at_token(file: &Path) -> Look {
 }
 
 fn look_at_authority(file: &Path) -> Look {
-    match certificate::read_chain(file) {
+    match Authority::read(file, Arc::new(certificate::provider(certificate::has_aes()))) {
         Ok(_) => Look::Good(format!("{}: good", file.display())),
         Err(e) => Look::Fault(format!("{e} (key \"controllerca\")")),
     }

@@ -1,14 +1,13 @@
 //! A small HTTP client for the daemon's own API: one request a connection, over TCP or TLS.
 //!
-//! Over TLS it trusts the certificate beside the settings file and nothing else, whatever name stands in it. It
-//! sends the token of the settings, and `client-cert.pem` with `client-key.pem` if they stand beside the settings
-//! file and the daemon demands a certificate.
+//! Over TLS it trusts the certificate beside the settings file and nothing else, whatever name stands in it, and where
+//! Controllers have to show a certificate it shows the same one. It sends the token of the settings.
 
 use crate::config::Config;
 use crate::control::read_token;
 use crate::exit;
 use crate::net::certificate::{self, CertificateError};
-use crate::net::pinned;
+use crate::net::trust::{self, Trust};
 use crate::secret::Secret;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -100,7 +99,7 @@ impl Client {
     pub fn of(config: &Config) -> Result<Self, ClientError> {
         let token = config.api_token.as_deref().map(read_token).transpose();
         let token = token.map_err(|e| ClientError::File(e.to_string()))?;
-        let tls = if config.dev { None } else { Some(Arc::new(trusting(config)?)) };
+        let tls = if config.dev { None } else { Some(trusting(config)?) };
         Ok(Self { address: config.address.clone(), port: config.api_port, tls, token })
     }
 
@@ -186,7 +185,7 @@ impl Client {
     fn failed(&self, cause: io::Error) -> ClientError {
         let tls = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {
-            Some(e) if pinned::is_another_certificate(e) => ClientError::AnotherCertificate { url: self.url() },
+            Some(e) if trust::is_unknown_certificate(e) => ClientError::AnotherCertificate { url: self.url() },
             _ if cause.kind() == io::ErrorKind::WouldBlock => {
                 let cause = io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()));
                 ClientError::Unreachable { url: self.url(), cause }
@@ -197,20 +196,18 @@ impl Client {
 }
 
 /// TLS that trusts the daemon's certificate, and shows one of its own if there is one.
-fn trusting(config: &Config) -> Result<ClientConfig, ClientError> {
+fn trusting(config: &Config) -> Result<Arc<ClientConfig>, ClientError> {
     let (file, chain) = certificate::chain(&config.beside("")).map_err(ClientError::Certificate)?;
     let [certificate, ..] = &chain[..] else {
         return Err(ClientError::Certificate(CertificateError::Empty { file }));
     };
-    let (own, key) = (config.beside("client-cert.pem"), config.beside("client-key.pem"));
-    let identity = if own.exists() {
-        let chain = certificate::read_chain(&own).map_err(ClientError::Certificate)?;
-        Some((chain, certificate::read_key(&key).map_err(ClientError::Certificate)?))
-    } else {
-        None
+    // The daemon takes its own certificate for a Controller's.
+    let identity = match config.controller_ca {
+        Some(_) => Some((chain.clone(), certificate::key(&config.beside("")).map_err(ClientError::Certificate)?)),
+        None => None,
     };
-    pinned::client_config(certificate.clone(), identity)
-        .map_err(|e| ClientError::File(format!("{} and {}: {e}", own.display(), key.display())))
+    trust::client_config(&Trust::Only(certificate.clone()), identity)
+        .map_err(|e| ClientError::File(format!("{} and its key: {e}", file.display())))
 }
 
 /// Sends the request and reads the whole answer.

@@ -192,6 +192,12 @@ impl Keys {
         if self.broker == Some(self.api_port()) {
             return Err(("broker", "the same port as the control API's; expected one of its own"));
         }
+        if self.dev == Some(true) && self.controllerca.is_some() {
+            return Err((
+                "controllerca",
+                "there are no client certificates with \"dev\": true; expected no more than one of the two keys",
+            ));
+        }
         if self.usable_ports().is_empty() {
             return Err(("ports", "no usable port is left after exclude, broker and apiport; expected at least one"));
         }

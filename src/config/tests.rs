@@ -22,6 +22,13 @@ fn valid_files_are_taken() {
     }
 }
 
+#[test]
+fn examples_are_valid() {
+    for example in ["dev.conf", "tls.conf"] {
+        Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example)).unwrap();
+    }
+}
+
 /// Beside each invalid file stands a text whose every line the error message must contain.
 #[test]
 fn invalid_files_are_refused_with_file_place_key_and_expectation() {

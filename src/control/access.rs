@@ -3,37 +3,28 @@
 
 use super::answer::Answer;
 use crate::cidr::Cidr;
-use crate::limits::REFUSED_ADDRESSES;
 use crate::relay::seal::Peer;
 use crate::secret::Secret;
+use crate::throttle::{AddressThrottle, and_more};
 use log::warn;
-use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// A refused address has one line in the log in this time.
-const PAUSE: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// The rules, and who has been refused lately.
 pub(super) struct Access {
     pub controllers: Option<Vec<Cidr>>,
     pub token: Option<Secret>,
-    refused: HashMap<IpAddr, Refused>,
-}
-
-/// What is remembered of an address.
-struct Refused {
-    said: Instant,
-    unsaid: u64,
+    /// What the log has said.
+    refused: AddressThrottle,
 }
 
 impl Access {
     pub fn new(controllers: Option<Vec<Cidr>>, token: Option<Secret>) -> Self {
-        Self { controllers, token, refused: HashMap::new() }
+        Self { controllers, token, refused: AddressThrottle::default() }
     }
 
     /// Whether `peer`, who sent this `Authorization` header, may call; the answer if not.
@@ -59,31 +50,9 @@ impl Access {
     }
 
     fn log(&mut self, ip: IpAddr, reason: &str, now: Instant) {
-        if let Some(unsaid) = self.may_say(ip, now) {
-            let more = if unsaid > 0 { format!(" ({unsaid} more since the last such line)") } else { String::new() };
-            warn!("API request from {ip} refused: {reason}{more}");
+        if let Some(unsaid) = self.refused.may_say(ip, now) {
+            warn!("API request from {ip} refused: {reason}{}", and_more(unsaid));
         }
-    }
-
-    /// `Some(n)`: it is time for a line about `ip`; n others went unsaid before.
-    fn may_say(&mut self, ip: IpAddr, now: Instant) -> Option<u64> {
-        if let Some(refused) = self.refused.get_mut(&ip) {
-            if now < refused.said + PAUSE {
-                refused.unsaid += 1;
-                return None;
-            }
-            refused.said = now;
-            return Some(std::mem::take(&mut refused.unsaid));
-        }
-        if self.refused.len() >= REFUSED_ADDRESSES {
-            self.refused.retain(|_, refused| now < refused.said + PAUSE);
-        }
-        // A crowd of addresses: more lines than are worth having.
-        if self.refused.len() >= REFUSED_ADDRESSES {
-            return None;
-        }
-        self.refused.insert(ip, Refused { said: now, unsaid: 0 });
-        Some(0)
     }
 }
 
@@ -156,20 +125,6 @@ mod tests {
             let answer = access.check(&peer("10.1.2.3"), authorization, Instant::now());
             assert_eq!(answer.map_err(|answer| answer.status), expected, "{authorization:?}");
         }
-    }
-
-    #[test]
-    fn a_stubborn_address_has_one_line_a_second_and_a_crowd_has_a_bounded_number() {
-        let (mut access, start) = (Access::new(None, None), Instant::now());
-        let ip = peer("10.1.2.3").ip;
-        assert_eq!(access.may_say(ip, start), Some(0));
-        assert!((0..1000).all(|_| access.may_say(ip, start).is_none()));
-        assert_eq!(access.may_say(ip, start + PAUSE), Some(1000));
-        let crowd = (0..10_000).map(|n| IpAddr::from([10, 0, (n / 256) as u8, n as u8]));
-        let lines = crowd.filter(|ip| access.may_say(*ip, start + PAUSE).is_some()).count();
-        assert_eq!(lines, REFUSED_ADDRESSES - 1);
-        assert_eq!(access.refused.len(), REFUSED_ADDRESSES);
-        assert_eq!(access.may_say(peer("192.0.2.1").ip, start + PAUSE * 2), Some(0));
     }
 
     #[test]

@@ -17,8 +17,6 @@ stop             end the daemon, wait until it is gone
 status           tell whether the daemon runs, and what it does
 check            look at settings, certificate, mappings and ports without starting
 mapping          list, add, remove or show mappings of the running daemon
-agent            dial out to a Connector and expose a local service through it
-demo             run a Connector and an agent on this machine, to look at
 cert             make a self-signed certificate and its key
 agent            make a local service reachable through a Connector
 demo             try it out: a Connector, an agent and a web page

@@ -1,6 +1,6 @@
 //! `GET /metrics`: the daemon in numbers, in Prometheus' text format (version 0.0.4).
 //!
-//! Every metric has its line in one of the two tables below. Those of a mapping carry its id as their only label, so
+//! Every metric that is always there has its line in one of the two tables below. Those of a mapping carry its id as their only label, so
 //! that a mapping is one set of series; ids are no secrets. With thousands of mappings the text is megabytes long:
 //! it is built in one pass, and sent by a thread of its own (see [`crate::control`]).
 
@@ -113,6 +113,15 @@ pub(super) fn text(snapshot: &Snapshot) -> String {
     for Metric { name, help, kind, value } in DAEMON {
         head(&mut text, name, help, *kind);
         line(&mut text, name, "", value(snapshot));
+    }
+    if let Some(expiry) = snapshot.totals.expiry {
+        head(
+            &mut text,
+            "certificate_end_time_seconds",
+            "When the certificate ends, in seconds since the epoch.",
+            Kind::Gauge,
+        );
+        line(&mut text, "certificate_end_time_seconds", "", expiry.timestamp());
     }
     for Metric { name, help, kind, value } in MAPPING {
         head(&mut text, name, help, *kind);

@@ -178,6 +178,12 @@ impl Registry {
             Err(error) => {
                 error!("{error}; {} change(s) taken back", pending.len());
                 pending.into_iter().rev().try_for_each(|change| self.take_back(change))?;
+                if error.is_in_place() {
+                    // What was refused must not come back with a restart.
+                    if let Err(error) = self.store.save(self.mappings.values()) {
+                        error!("{error}; a refused change may still stand in the file");
+                    }
+                }
             }
         }
         Ok(saved)

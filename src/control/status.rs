@@ -43,6 +43,9 @@ pub(super) struct OfAll {
     /// Bytes a second.
     rateport1: u64,
     rateport2: u64,
+    /// When the certificate ends, milliseconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificateend: Option<u64>,
 }
 
 impl OfAll {
@@ -77,6 +80,7 @@ impl OfAll {
             discarded: traffic.discarded,
             rateport1: rates.forth,
             rateport2: rates.back,
+            certificateend: totals.expiry.map(|expiry| expiry.timestamp() * 1000),
         }
     }
 }

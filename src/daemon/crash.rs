@@ -11,6 +11,7 @@ use std::thread;
 pub fn end_on_panic() {
     panic::set_hook(Box::new(|panic| {
         error!("{}", describe(panic));
+        log::logger().flush();
         process::exit(exit::SOFTWARE.into());
     }));
 }

@@ -7,17 +7,16 @@ use super::error::StartError;
 use super::supervisor::Supervisor;
 use crate::config::Config;
 use crate::control::read_token;
-use crate::net::certificate;
+use crate::net::certificate::{self, ServerTls};
 use crate::net::expiry::Expiry;
 use crate::relay::command::Handle;
 use log::{error, info, warn};
-use rustls::ServerConfig;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 /// TLS outside dev mode, and the API's token checked. Warns if the certificate ends soon.
-pub(super) fn load_tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, StartError> {
+pub(super) fn load_tls(config: &Config) -> Result<Option<ServerTls>, StartError> {
     if let Some(file) = &config.api_token {
         read_token(file).map_err(StartError::Token)?;
     }
@@ -25,7 +24,7 @@ pub(super) fn load_tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, Sta
         return Ok(None);
     }
     let folder = config.beside("");
-    let tls = certificate::server_config(&folder).map_err(StartError::Certificate)?;
+    let tls = certificate::server_tls(&folder, config.controller_ca.as_deref()).map_err(StartError::Certificate)?;
     let (file, chain) = certificate::chain(&folder).map_err(StartError::Certificate)?;
     if let Some(warning) = chain.first().and_then(Expiry::of).and_then(|expiry| expiry.warning()) {
         warn!("{}: the certificate {warning}", file.display());
@@ -53,7 +52,7 @@ impl Reloader {
         self.supervisor.ready();
     }
 
-    fn take_over(&self, config: Config, tls: Option<Arc<ServerConfig>>) {
+    fn take_over(&self, config: Config, tls: Option<ServerTls>) {
         let stays = self.started.needs_restart(&config);
         let file = config.file.display();
         info!("Reloaded {file} and the files that it names; sessions are not interrupted");
@@ -69,7 +68,7 @@ impl Reloader {
     }
 }
 
-fn load(file: &Path) -> Result<(Config, Option<Arc<ServerConfig>>), StartError> {
+fn load(file: &Path) -> Result<(Config, Option<ServerTls>), StartError> {
     let config = Config::load(file).map_err(StartError::Config)?;
     let tls = load_tls(&config)?;
     Ok((config, tls))

@@ -3,10 +3,13 @@
 //! TLS 1.2 and 1.3 with ring. Where the CPU has no AES instructions (Raspberry Pi 1 to 4), ChaCha20-Poly1305 is
 //! preferred: it is several times as fast there. Elsewhere the client's order stands.
 
+use super::authority::Authority;
+use super::expiry::Expiry;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{CipherSuite, SupportedCipherSuite};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -33,6 +36,11 @@ pub enum CertificateError {
         key: PathBuf,
         cause: rustls::Error,
     },
+    /// The file of the key `controllerca` has a certificate in it that cannot be an authority.
+    Authority {
+        file: PathBuf,
+        cause: String,
+    },
 }
 
 impl fmt::Display for CertificateError {
@@ -56,6 +64,9 @@ impl fmt::Display for CertificateError {
                 ),
                 _ => write!(f, "{} and {}: {cause}", certificate.display(), key.display()),
             },
+            Self::Authority { file, cause } => {
+                write!(f, "{}: cannot be used as an authority for client certificates: {cause}", file.display())
+            }
         }
     }
 }
@@ -82,6 +93,11 @@ pub fn chain(folder: &Path) -> Result<(PathBuf, Vec<CertificateDer<'static>>), C
     Ok((file, chain))
 }
 
+/// `server-key.pem` of `folder`.
+pub fn key(folder: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    read_key(&spelled(folder, "server-key")?)
+}
+
 /// All certificates of a PEM file; at least one.
 pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let chain = CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(unreadable(file))?;
@@ -89,7 +105,7 @@ pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Certifica
 }
 
 /// The key of a PEM file: PKCS#8, PKCS#1 or SEC1.
-pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
+fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     PrivateKeyDer::from_pem_file(file).map_err(unreadable(file))
 }
 
@@ -97,18 +113,43 @@ fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> CertificateError {
     move |cause| CertificateError::Unreadable { file: file.to_owned(), cause }
 }
 
-/// `server-cert.pem` and `server-key.pem` of `folder`, ready for use.
-pub fn server_config(folder: &Path) -> Result<Arc<ServerConfig>, CertificateError> {
+/// What the daemon's ports are set up to.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// For agents and users.
+    pub public: Arc<ServerConfig>,
+    /// For Controllers.
+    pub api: Arc<ServerConfig>,
+    /// Until when the certificate is valid, if that can be read.
+    pub expiry: Option<Expiry>,
+}
+
+/// `server-cert.pem` and `server-key.pem` of `folder`, ready for use. Controllers need a certificate of `authority`,
+/// a PEM file, if there is one.
+pub fn server_tls(folder: &Path, authority: Option<&Path>) -> Result<ServerTls, CertificateError> {
     let (certificate, chain) = chain(folder)?;
     let key = spelled(folder, "server-key")?;
     let private = read_key(&key)?;
-    let fast_aes = has_aes();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider(fast_aes)))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|cause| CertificateError::Unusable { certificate, key, cause })?;
-    config.ignore_client_order = !fast_aes;
-    Ok(Arc::new(config))
+    let (fast_aes, own) = (has_aes(), chain.first().cloned());
+    let expiry = own.as_ref().and_then(Expiry::of);
+    let provider = Arc::new(provider(fast_aes));
+    // Each with sessions of its own: one that began at a public port must not be resumed at the API's.
+    let build = |verifier: Option<Arc<dyn ClientCertVerifier>>| {
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain.clone(), private.clone_key())?;
+        config.ignore_client_order = !fast_aes;
+        Ok(Arc::new(config))
+    };
+    let verifier = match (authority, own) {
+        (Some(file), Some(own)) => Some(Authority::read(file, provider.clone())?.or(own)),
+        _ => None,
+    };
+    let unusable = |cause| CertificateError::Unusable { certificate: certificate.clone(), key: key.clone(), cause };
+    Ok(ServerTls { public: build(None).map_err(unusable)?, api: build(verifier).map_err(unusable)?, expiry })
 }
 
 /// ring, with ChaCha20-Poly1305 first where AES is slow.

@@ -18,6 +18,11 @@ impl Expiry {
         yasna::parse_der(certificate, not_after).ok().map(Self)
     }
 
+    /// Seconds since the epoch; 0 for what lies before it.
+    pub fn timestamp(&self) -> u64 {
+        self.0.unix_timestamp().try_into().unwrap_or(0)
+    }
+
     /// Whole days from now; negative once it is over.
     pub fn days_left(&self) -> i64 {
         (self.0 - OffsetDateTime::now_utc()).whole_days()
@@ -93,6 +98,7 @@ mod tests {
     fn dates_of_both_encodings_are_read() {
         assert_eq!(until(2049, 12, 31).to_string(), "2049-12-31");
         assert_eq!(until(2050, 1, 1).to_string(), "2050-01-01");
+        assert_eq!([until(2026, 1, 1), until(1960, 1, 1)].map(|expiry| expiry.timestamp()), [1_767_225_600, 0]);
     }
 
     #[test]

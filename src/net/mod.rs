@@ -10,15 +10,18 @@
 //! | `stream` | TCP or Unix: read, peek, write |
 //! | `tls` | rustls behind "take this record", "seal this record" |
 //! | `link` | a stream, its TLS and its outbox together |
+//! | `link::reading` | how bytes and records come out of a link |
 //! | `closing` | the end of a link: deliver, say goodbye, wait for the peer's |
 //! | `pump` | moves bytes from one link to another |
 //! | `wire` | the agents' words |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
-//! | `pinned` | a TLS client that trusts one certificate |
+//! | `trust` | whether the other end of a dialled connection is the Connector |
+//! | `authority` | whom the API port takes for a Controller |
 //! | `expiry` | until when a certificate is valid |
 //! | `reactor` | poll, readiness, deadlines |
 
+pub mod authority;
 pub mod buffers;
 pub mod certificate;
 pub mod closing;
@@ -26,10 +29,10 @@ pub mod expiry;
 mod inbox;
 pub mod link;
 pub mod outbox;
-pub mod pinned;
 pub mod pump;
 pub mod reactor;
 pub mod stream;
 pub mod tcp;
 pub mod tls;
+pub mod trust;
 pub mod wire;

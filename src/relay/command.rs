@@ -3,7 +3,8 @@
 //! The loop answers within one turn; it never waits for the control thread.
 
 use crate::mapping::Mapping;
-use rustls::ServerConfig;
+use crate::net::certificate::ServerTls;
+use crate::net::expiry::Expiry;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -39,7 +40,7 @@ pub(crate) enum Command {
     },
     /// New connections get this certificate; `None` in dev mode.
     Reload {
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<ServerTls>,
     },
     /// Close listeners, deliver what is in flight, end.
     Stop,
@@ -166,6 +167,8 @@ pub struct Totals {
     pub traffic: Traffic,
     /// The same, in bytes a second, on the average of the last seconds.
     pub rates: Traffic,
+    /// Until when the certificate is valid; `None` in dev mode.
+    pub expiry: Option<Expiry>,
 }
 
 /// The loop is gone; the daemon is ending.
@@ -206,7 +209,7 @@ impl Handle {
     }
 
     /// New connections get this certificate from now on; the others keep theirs. `None` in dev mode.
-    pub fn reload(&self, tls: Option<Arc<ServerConfig>>) -> Result<(), Gone> {
+    pub fn reload(&self, tls: Option<ServerTls>) -> Result<(), Gone> {
         self.send(Command::Reload { tls })
     }
 

@@ -13,6 +13,7 @@ use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
 use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
+use crate::net::authority;
 use crate::net::closing::Closing;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Then, pump};
@@ -167,7 +168,7 @@ impl Relay {
             self.push_out_controller();
         }
         let Ok(local) = stream.local_addr() else { return };
-        let Some(mut link) = self.link(stream, peer) else { return };
+        let Some(mut link) = self.controller_link(stream, peer) else { return };
         link.trust();
         self.enter(link, |relay, key| {
             let ticket = relay.controllers.join(key);
@@ -213,7 +214,20 @@ impl Relay {
             Ok(Next::Wait) => {}
             Ok(Next::Again) => self.reactor.again(key),
             Ok(Next::Close) => self.close_controller(key),
-            Ok(Next::Drop) | Err(_) => self.drop_controller(key),
+            Ok(Next::Drop) => self.drop_controller(key),
+            Err(fault) => {
+                self.log_refused_certificate(key, &fault);
+                self.drop_controller(key);
+            }
+        }
+    }
+
+    /// A client without the right certificate has been told so by TLS; people are told here.
+    fn log_refused_certificate(&mut self, key: Key, fault: &Fault) {
+        let Some(reason) = authority::refusal(fault) else { return };
+        let Some(ip) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
+        if let Some(unsaid) = self.listeners.refused.may_say(ip, self.reactor.now) {
+            warn!("API connection from {ip} refused: {reason}{}", and_more(unsaid));
         }
     }
 

@@ -15,10 +15,11 @@ use crate::net::reactor::{Key, Reactor};
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::net::tls::Tls;
-use crate::throttle::{Throttle, and_more};
+use crate::throttle::{AddressThrottle, Throttle, and_more};
 use log::{info, warn};
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use slab::Slab;
 use std::io::{self, ErrorKind};
@@ -34,9 +35,10 @@ pub(super) struct Listeners {
     knocked: Vec<usize>,
     paused: bool,
     paused_times: u64,
-    /// What the log has said of pauses, and of Controllers that were pushed out.
+    /// What the log has said of pauses, and of Controllers that were pushed out, or not let in.
     pauses: Throttle,
     pub(super) pushed_out: Throttle,
+    pub(super) refused: AddressThrottle,
 }
 
 struct Listener {
@@ -161,12 +163,21 @@ impl Relay {
         }
     }
 
-    /// A link of the daemon's kind: TLS, or plain in dev mode.
+    /// A link to an agent or user: TLS, or plain in dev mode.
     pub(super) fn link(&self, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
-        let now = self.reactor.now;
-        let Some(config) = &self.setup.tls else { return Some(Link::plain(Stream::Tcp(stream), peer, now)) };
+        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.public), stream, peer)
+    }
+
+    /// The same to a Controller, which may have to show a certificate.
+    pub(super) fn controller_link(&self, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
+        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.api), stream, peer)
+    }
+
+    fn link_with(&self, tls: Option<&Arc<ServerConfig>>, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
+        let (now, stream) = (self.reactor.now, Stream::Tcp(stream));
+        let Some(config) = tls else { return Some(Link::plain(stream, peer, now)) };
         let connection = UnbufferedServerConnection::new(Arc::clone(config)).ok()?;
-        Some(Link::tls(Stream::Tcp(stream), Tls::server(connection), peer, now))
+        Some(Link::tls(stream, Tls::server(connection), peer, now))
     }
 
     /// Adds a connection to the reactor, in the state that `state` makes for its key.

@@ -34,6 +34,7 @@ mod strangers;
 mod users;
 
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
+use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use broker::Broker;
 use command::{Command, Handle, Traffic};
@@ -43,7 +44,6 @@ use log::{info, warn};
 use meter::Meter;
 use pipe::{Pipe, PipeKey};
 use queue::Queue;
-use rustls::ServerConfig;
 use slab::Slab;
 use state::State;
 use std::collections::HashMap;
@@ -61,7 +61,7 @@ pub struct Setup {
     /// `None`: no broker.
     pub broker: Option<u16>,
     /// `None`: dev mode.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
     /// Relay buffers to preallocate.

@@ -67,6 +67,7 @@ impl Relay {
             users: UserCounts::default(),
             traffic: self.traffic(),
             rates: self.meter.rates(),
+            expiry: self.setup.tls.as_ref().and_then(|tls| tls.expiry),
         };
         for PipeStatus { bound, agents, users, .. } in self.pipes.iter().map(|(_, pipe)| pipe.status()) {
             totals.inactive += usize::from(bound != [true, true]);

@@ -90,6 +90,9 @@ impl State {
             | Self::Joined { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
             // Bytes that wait to be read count as life: it is we who do not read.
             Self::Free { .. } | Self::Joined { .. } if link.may_read() => None,
+            // Without records an agent that is busy taking payload cannot ask for an answer: it would run together with
+            // the payload. That it takes is its sign of life.
+            Self::Joined { .. } if link.is_plain() => absence.map(|threshold| link.heard.max(link.told) + threshold),
             Self::Free { .. } | Self::Joined { .. } => absence.map(|threshold| link.heard + threshold),
             // A user that is joined lives as long as its agent.
             Self::Served { .. } => None,

@@ -35,11 +35,22 @@ impl Relay {
         };
         match asks {
             Ok(Got::Some) => match self.agent_for(pipe) {
-                Some(agent) => self.try_join(key, agent, pipe),
-                None => self.wait_for_agent(key),
+                Some(agent) if self.is_next(key, pipe) => self.try_join(key, agent, pipe),
+                _ => self.wait_for_agent(key),
             },
             Ok(Got::Dry) => self.ask_no_more(key),
             Ok(Got::End) | Err(_) => self.dismiss_user(key),
+        }
+    }
+
+    /// Nobody has waited longer. Who has is called, so that an agent that is free now finds its user.
+    fn is_next(&mut self, key: Key, pipe: PipeKey) -> bool {
+        match self.users(pipe).and_then(|users| users.next_waiting()) {
+            Some(first) if first != key => {
+                self.reactor.again(first);
+                false
+            }
+            _ => true,
         }
     }
 
@@ -86,10 +97,6 @@ impl Relay {
             pipe.count(1, payload);
             if let Some(users) = pipe.users() {
                 users.joined += 1;
-                if let Some(next) = users.next_waiting() {
-                    // There may be another agent, for whom nobody was called.
-                    self.reactor.again(next);
-                }
             }
         }
     }
@@ -154,8 +161,11 @@ impl Relay {
                 }
             }
             Some(State::Waiting { pipe, ticket, .. }) => {
-                if let Some(users) = self.users(pipe) {
-                    users.waiting.leave(ticket);
+                let Some(users) = self.users(pipe) else { return };
+                users.waiting.leave(ticket);
+                // There may be an agent that was offered to this one, or a second agent, for whom nobody was called.
+                if let Some(next) = users.next_waiting() {
+                    self.reactor.again(next);
                 }
             }
             _ => {}

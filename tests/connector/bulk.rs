@@ -135,7 +135,7 @@ fn stalled_downloads(daemon: &Daemon, mapping: &Mapping, count: usize) -> Vec<(P
     let pairs: Vec<_> = agents.into_iter().map(pair).collect();
     thread::scope(|scope| {
         for (agent, _) in &pairs {
-            scope.spawn(|| Payload::new(9).send_until_stalled(agent, 32 * MIB));
+            scope.spawn(|| Payload::new(9).send_until_stalled(agent));
         }
     });
     pairs

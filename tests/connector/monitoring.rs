@@ -126,6 +126,11 @@ fn metrics_agree_with_what_happened() {
         }
         let metrics = daemon.controller().metrics();
         assert_eq!(metrics.of(env!("CARGO_PKG_VERSION"), "build_info"), 1.0);
+        let end = daemon.controller().status("all")["certificateend"].as_f64();
+        assert_eq!(end.is_some(), daemon.mode == Mode::Tls);
+        if let Some(end) = end {
+            assert_eq!(metrics.get("certificate_end_time_seconds") * 1000.0, end);
+        }
         for (name, value) in [("mappings", 2.0), ("mappings_inactive", 0.0), ("agents", 2.0), ("users", 1.0)] {
             assert_eq!(metrics.get(name), value, "{name}");
         }

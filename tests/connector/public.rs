@@ -60,7 +60,7 @@ fn what_a_waiting_user_sends_is_kept_in_order_and_in_bounds() {
         let mapping = daemon.add_public(1);
         let user = daemon.dial(mapping.ports[1]).small_buffers().connect().expect("a connection");
         let mut sent = Payload::new(7);
-        sent.send_until_stalled(&user, 32 << 20);
+        sent.send_until_stalled(&user);
         let agent = daemon.agent(&mapping);
         thread::scope(|scope| {
             scope.spawn(|| user.flush());
@@ -240,7 +240,7 @@ fn back_pressure_reaches_either_sender_and_nothing_is_lost() {
             let (agent, user) = daemon.narrow_pair(&mapping);
             let (from, to) = if user_sends { (&user, &agent) } else { (&agent, &user) };
             let mut sent = Payload::new(4);
-            sent.send_until_stalled(from, 32 << 20);
+            sent.send_until_stalled(from);
             thread::scope(|scope| {
                 scope.spawn(|| from.flush());
                 Payload::new(4).receive(to, sent.position());
@@ -255,7 +255,7 @@ fn a_stalled_agent_is_not_taken_for_dead() {
         let mapping = daemon.add(&public_mapping(1, 1000));
         let (agent, user) = daemon.narrow_pair(&mapping);
         let mut sent = Payload::new(5);
-        sent.send_until_stalled(&agent, 32 << 20);
+        sent.send_until_stalled(&agent);
         // Its heartbeats would stand behind its data: three thresholds long nobody can hear it.
         assert_eq!(agent.hear(3 * SECOND), Heard::Silence);
         thread::scope(|scope| {
@@ -283,7 +283,7 @@ fn an_agent_that_does_not_read_lives_by_its_heartbeats() {
             }
         });
         let mut sent = Payload::new(6);
-        sent.send_until_stalled(&user, 32 << 20);
+        sent.send_until_stalled(&user);
         assert_eq!(user.hear(5 * SECOND), Heard::Silence); // twice the threshold
         scope.spawn(|| user.flush());
         let mut received = Payload::new(6);

@@ -2,11 +2,11 @@
 
 use super::{CONNECTIONS, Mapping};
 use crate::agent::settings::{Draft, SettingsError};
-use crate::agent::trust::Trust;
 use crate::agent::{self, Agent};
 use crate::cli::Failure;
 use crate::daemon::{Daemon, Options, StartError};
 use crate::exit;
+use crate::net::trust::Trust;
 use crate::secret::Secret;
 use log::LevelFilter;
 use rustls::pki_types::CertificateDer;
@@ -60,7 +60,7 @@ impl RunningAgent {
             passcode: Some(Secret::new(mapping.passcode.as_str())),
             local_port: Some(page),
             dev: Some(trust.is_none()),
-            trust: trust.map(|certificate| Trust::Certificates(vec![certificate])),
+            trust: trust.map(Trust::Only),
             ..Draft::default()
         };
         let settings = draft.complete().map_err(|e: SettingsError| Failure::new(e.status(), e))?;

@@ -1,6 +1,6 @@
 //! What the agent says about settings that it cannot use, and its exit status.
 
-use crate::harness::AgentProgram;
+use crate::harness::{AgentProgram, Mode, Setup};
 
 #[track_caller]
 fn expect_refusal(mut agent: AgentProgram, status: i32, words: &[&str]) {
@@ -25,6 +25,15 @@ fn what_is_missing_is_named_with_the_option_for_it() {
     expect_refusal(with(&["--connector", "127.0.0.1:1"]), 64, &["--to"]);
     let no_passcode = AgentProgram::configured(r#"{"host":"a","port":1,"localport":1}"#, "secret");
     expect_refusal(no_passcode.spawn(), 64, &["IOFOG_PASSCODE", "--passcode-file"]);
+}
+
+#[test]
+fn the_passcode_may_be_in_the_environment() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    let configuration = format!(r#"{{"host":"127.0.0.1","port":{},"localport":1,"devmode":true}}"#, mapping.ports[0]);
+    let agent = AgentProgram::configured(&configuration, &mapping.passcodes[0]).with_passcode_in_environment();
+    agent.start();
 }
 
 #[test]

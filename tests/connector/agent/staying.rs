@@ -3,10 +3,10 @@
 use super::listening_port;
 use crate::harness::{
     AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup, for_both_modes, in_both_modes,
-    wait_until,
+    test_certificate, wait_until,
 };
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -138,10 +138,10 @@ fn a_plain_connector_and_a_tls_agent_tell_each_other_apart() {
 fn a_connector_that_answers_no_heartbeats_is_given_up() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let connector = listener.local_addr().expect("it is bound").to_string();
-    let agent = AgentProgram::bare("passcode").with(&["--dev", "--connector", &connector]);
+    let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector]);
     let _agent = agent.with(&["--heartbeat", "200", "--threshold", "600"]).exposing(1, 1).spawn();
     let (mut first, _) = listener.accept().expect("a connection");
-    first.read_exact(&mut [0; 8]).expect("the passcode");
+    first.read_exact(&mut [0; 4]).expect("the passcode");
     first.write_all(b"AUTHORIZED").expect("a connection");
     let start = Instant::now();
     let _second = listener.accept().expect("a second connection, for the first was given up");
@@ -172,4 +172,18 @@ fn told_to_stop_it_finishes_what_is_in_flight() {
         assert!(start.elapsed() < Duration::from_secs(5));
         assert_eq!(user.everything(), Payload::new(1).take(100_000));
     });
+}
+
+#[test]
+fn an_ipv6_address_is_as_good() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    let daemon = Setup::new(Mode::Tls).without("listen").start();
+    let (service, mapping) = (Service::echo(), daemon.add_public(2));
+    let connector = format!("[::1]:{}", mapping.ports[0]);
+    let agent = AgentProgram::bare(&mapping.passcodes[0]).with(&["--connector", &connector]);
+    let _agent = agent.trusting(&test_certificate().chain).exposing(service.port, 2).start();
+    wait_until("traffic flows", PATIENCE, || user_gets_through(&daemon, &mapping));
 }

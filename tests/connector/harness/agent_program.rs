@@ -60,6 +60,12 @@ impl AgentProgram {
         self.with(&["--ca", &file.display().to_string()])
     }
 
+    /// With the passcode in the environment.
+    pub fn with_passcode_in_environment(mut self) -> Self {
+        self.variables.push(("IOFOG_PASSCODE".to_owned(), self.passcode.clone()));
+        self
+    }
+
     /// With an environment variable that points to a file with this content.
     pub fn with_file_in(mut self, variable: &str, content: &str) -> Self {
         let file = self.folder.path().join(variable);

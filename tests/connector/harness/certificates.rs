@@ -1,10 +1,11 @@
 //! Certificates for daemons under test, and clients that take exactly those.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion};
 use std::sync::{Arc, OnceLock};
 
 /// What stands in server-cert.pem and server-key.pem.
@@ -72,16 +73,27 @@ fn parameters(name: &str) -> CertificateParams {
 
 impl Certificate {
     /// A client that takes this chain, byte for byte, and nothing else: as agents in the field do.
-    pub fn client(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
-        let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes()).map(|c| c.expect("PEM")).collect();
+    pub fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+        Arc::new(self.trusting(versions).with_no_client_auth())
+    }
+
+    /// The same, with a certificate of its own.
+    pub fn client_with(&self, own: &Certificate, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+        let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).expect("PEM");
+        Arc::new(self.trusting(versions).with_client_auth_cert(own.certificates(), key).expect("a key that fits"))
+    }
+
+    fn trusting(&self, versions: &[&'static SupportedProtocolVersion]) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let provider = Arc::new(ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider.clone())
+        ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)
             .expect("versions that the provider has")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned { chain, provider }))
-            .with_no_client_auth();
-        Arc::new(config)
+            .with_custom_certificate_verifier(Arc::new(Pinned { chain: self.certificates(), provider }))
+    }
+
+    fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(self.chain.as_bytes()).map(|c| c.expect("PEM")).collect()
     }
 }
 

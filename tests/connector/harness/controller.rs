@@ -123,7 +123,7 @@ impl ApiConnection {
     fn hear(&mut self, patience: Duration) -> io::Result<()> {
         match self.peer.hear(patience) {
             Heard::Message(bytes) => self.heard.extend(bytes),
-            Heard::Ended(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Heard::Ended(end) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{end:?}"))),
             Heard::Silence => return Err(io::ErrorKind::TimedOut.into()),
         }
         Ok(())

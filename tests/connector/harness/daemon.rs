@@ -41,7 +41,7 @@ pub struct Setup {
     mode: Mode,
     settings: Value,
     certificate: Certificate,
-    descriptors: Option<u32>,
+    wrapper: Option<String>,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
     ports: PortBlock,
@@ -61,7 +61,7 @@ impl Setup {
             "apiport": ports.api(),
         });
         let certificate = test_certificate().clone();
-        Self { mode, settings, certificate, descriptors: None, arguments: Vec::new(), environment: Vec::new(), ports }
+        Self { mode, settings, certificate, wrapper: None, arguments: Vec::new(), environment: Vec::new(), ports }
     }
 
     /// Sets a key of the settings file.
@@ -88,7 +88,13 @@ impl Setup {
 
     /// With so many descriptors at most.
     pub fn descriptors(self, most: u32) -> Self {
-        Self { descriptors: Some(most), ..self }
+        self.wrapped(format!("ulimit -n {most} && exec \"$0\" \"$@\""))
+    }
+
+    /// Started by this shell script, in which `"$0" "$@"` is the daemon with its arguments, and `$FOLDER` the folder of
+    /// its settings file. The shell's process must become the daemon.
+    pub fn wrapped(self, script: String) -> Self {
+        Self { wrapper: Some(script), ..self }
     }
 
     /// With a further word behind `start`.
@@ -112,9 +118,9 @@ impl Setup {
         }
         fs::write(folder.path().join("connector.conf"), self.settings.to_string()).expect("a file");
         let tls = (self.mode == Mode::Tls).then(|| self.certificate.client(rustls::ALL_VERSIONS));
-        let Self { mode, ports, descriptors, arguments, environment, .. } = self;
+        let Self { mode, ports, wrapper, arguments, environment, .. } = self;
         let (child, secrets) = (None, Mutex::default());
-        Daemon { mode, folder, ports, descriptors, arguments, environment, tls, child, secrets }
+        Daemon { mode, folder, ports, wrapper, arguments, environment, tls, child, secrets }
     }
 
     /// Starts the daemon and waits until its API answers.
@@ -131,7 +137,7 @@ pub struct Daemon {
     pub mode: Mode,
     pub ports: PortBlock,
     folder: TempDir,
-    descriptors: Option<u32>,
+    wrapper: Option<String>,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
     tls: Option<Arc<ClientConfig>>,
@@ -156,11 +162,11 @@ impl Daemon {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a file");
-        let mut command = match self.descriptors {
+        let mut command = match &self.wrapper {
             None => Command::new(BINARY),
-            Some(most) => {
+            Some(script) => {
                 let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit -n {most} && exec \"$0\" \"$@\"")).arg(BINARY);
+                shell.env("FOLDER", self.folder()).arg("-c").arg(script).arg(BINARY);
                 shell
             }
         };

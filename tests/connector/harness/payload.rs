@@ -3,6 +3,8 @@
 use super::Peer;
 
 const LARGEST_CHUNK: usize = 16 * 1024;
+/// More than the buffers of the kernel on the way hold (the third number of tcp_rmem and tcp_wmem, each twice).
+const KERNELS_HOLD_LESS: u64 = 256 << 20;
 
 /// One endless stream of bytes, the same for the same seed. Who sends and who checks each has its own.
 pub struct Payload {
@@ -58,9 +60,13 @@ impl Payload {
     /// Sends until nobody takes any more for a while, which is how a sender meets back-pressure.
     /// What was begun is finished by [`Peer::flush`].
     #[track_caller]
-    pub fn send_until_stalled(&mut self, peer: &Peer, most: u64) {
+    pub fn send_until_stalled(&mut self, peer: &Peer) {
         while peer.send_within(&self.take(LARGEST_CHUNK), super::SILENCE) {
-            assert!(self.position < most, "{} bytes were taken for a reader that reads nothing", self.position);
+            assert!(
+                self.position < KERNELS_HOLD_LESS,
+                "{} bytes were taken for a reader that reads nothing",
+                self.position
+            );
         }
     }
 

@@ -4,7 +4,7 @@
 //! All methods take `&self`, so that one thread may send while another receives.
 
 use super::{PATIENCE, SILENCE};
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{AlertDescription, ClientConfig, ClientConnection};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -110,6 +110,15 @@ pub enum End {
     /// FIN over TLS without close_notify.
     Cut,
     Reset,
+    /// The daemon told why, over TLS.
+    Alert(AlertDescription),
+}
+
+fn alert(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(description) => Some(*description),
+        _ => None,
+    }
 }
 
 /// A connection to the daemon.
@@ -224,7 +233,10 @@ impl Peer {
             match self.hear_record(deadline) {
                 Ok(Some(heard)) => return heard,
                 Ok(None) => {}
-                Err(error) => panic!("what came is not TLS: {error}"),
+                Err(error) => match alert(&error) {
+                    Some(description) => return Heard::Ended(End::Alert(description)),
+                    None => panic!("what came is not TLS: {error}"),
+                },
             }
         }
     }

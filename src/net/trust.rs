@@ -1,8 +1,8 @@
-//! Whether the other end of a TLS connection is the Connector.
+//! Whether the other end of a dialled TLS connection is the Connector.
 //!
 //! Three ways to know it, as an operator would configure them:
 //!
-//! | configured | accepted |
+//! | known | accepted |
 //! |---|---|
 //! | the Connector's own certificate | exactly that one, byte for byte, whatever its names and dates |
 //! | an authority's certificate | a chain that ends there, and a leaf that is valid now for the name that was dialled |
@@ -10,32 +10,37 @@
 //!
 //! Whichever it is, the peer proves in the handshake that it has the certificate's key.
 
-use crate::net::certificate::{has_aes, provider};
+use super::certificate::{has_aes, provider};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Which Connector an agent believes.
+/// Which Connector is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
+    /// The one that has this certificate.
+    Only(CertificateDer<'static>),
     /// One that has one of these certificates, or a certificate that one of these has signed.
     Certificates(Vec<CertificateDer<'static>>),
     /// One whose certificate the system's authorities vouch for.
     System,
 }
 
+/// What a client shows of itself when it is asked: chain, leaf first, and key.
+pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// Why nobody can be trusted.
 #[derive(Debug)]
 pub enum TrustError {
     /// The system has no list of authorities, or an empty one.
     NoAuthorities { looked_in: Option<PathBuf> },
-    /// rustls cannot be set up.
+    /// rustls cannot be set up, or the identity's certificate and key do not belong together.
     Tls(Error),
 }
 
@@ -57,19 +62,28 @@ impl fmt::Display for TrustError {
 impl std::error::Error for TrustError {}
 
 /// What a dialled TLS connection is set up with.
-pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
+pub fn client_config(trust: &Trust, identity: Option<Identity>) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(provider(has_aes()));
     let verifier = match trust {
+        Trust::Only(certificate) => Verifier::new(vec![certificate.clone()], RootCertStore::empty(), &provider)?,
         Trust::Certificates(configured) => Verifier::new(configured.clone(), roots(configured.iter()), &provider)?,
         Trust::System => Verifier::new(Vec::new(), system_roots()?, &provider)?,
     };
-    let config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TrustError::Tls)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(TrustError::Tls)?,
+    };
     Ok(Arc::new(config))
+}
+
+/// Whether a handshake failed because the peer has a certificate that nothing vouches for.
+pub fn is_unknown_certificate(error: &Error) -> bool {
+    matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer))
 }
 
 /// Those of `certificates` that can vouch for others.
