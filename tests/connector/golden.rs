@@ -1,24 +1,11 @@
 //! The original's recorded exchanges, replayed: the same keys and types, but for the differences listed here.
 
-use crate::harness::{Answer, Daemon, Mode, PATIENCE, Setup, request};
+use crate::harness::{Answer, Daemon, Exchange, Mode, PATIENCE, Setup, recorded, request};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt;
-
-/// One recorded exchange (tests/fixtures/golden/README.md).
-#[derive(Deserialize)]
-struct Exchange {
-    name: String,
-    line: String,
-    headers: Option<Vec<String>>,
-    #[serde(default)]
-    body: String,
-    status: u16,
-    #[serde(default)]
-    keys: String,
-}
 
 /// How we answer what the original answered otherwise.
 #[derive(Clone, Copy)]
@@ -99,30 +86,13 @@ impl<'de> Deserialize<'de> for Keys {
 }
 
 fn send(daemon: &Daemon, exchange: &Exchange, answers: &HashMap<String, Value>) -> Answer {
-    let [line, body] = [&exchange.line, &exchange.body].map(|text| fill_in(text, answers));
-    let (method, path) = line.split_once(' ').expect("a request line");
-    let (path, version) = path.rsplit_once(' ').expect("a request line");
-    let form = vec!["Content-Type: application/x-www-form-urlencoded".to_owned()];
-    let headers = exchange.headers.as_ref().unwrap_or(&form);
-    let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
-    let text = request(method, path, &headers, &body).replacen("HTTP/1.1", version, 1);
+    let [method, path, version] = exchange.request_line(answers);
+    let text = request(&method, &path, &exchange.headers(), &exchange.body(answers));
+    let text = text.replacen("HTTP/1.1", &version, 1);
     let mut connection = daemon.controller().connect().expect("a connection");
     connection.send(&text).expect("a connection that can be written to");
     let answer = if method == "HEAD" { connection.head_within(PATIENCE) } else { connection.answer_within(PATIENCE) };
     answer.unwrap_or_else(|error| panic!("{}: {error}", exchange.name))
-}
-
-/// Puts what was answered before in the place of `<name key>`.
-fn fill_in(text: &str, answers: &HashMap<String, Value>) -> String {
-    let mut filled = text.to_owned();
-    while let Some((before, (reference, after))) =
-        filled.split_once('<').and_then(|(before, rest)| Some((before, rest.split_once('>')?)))
-    {
-        let (name, key) = reference.split_once(' ').expect("a name and a key");
-        let value = answers.get(name).and_then(|answer| answer[key].as_str()).expect("an earlier answer");
-        filled = [before, value, after].concat();
-    }
-    filled
 }
 
 /// `recorded` must all be there, in that order, with those types; more may stand behind any of them.
@@ -165,8 +135,7 @@ fn check(exchange: &Exchange, all: &[Exchange], answer: &Answer) {
 
 #[test]
 fn recorded_exchanges_are_answered_alike() {
-    let exchanges: Vec<Exchange> =
-        serde_json::from_str(include_str!("../fixtures/golden/exchanges.json")).expect("valid fixtures");
+    let exchanges = recorded();
     for (name, ..) in DIFFERENCES {
         assert!(exchanges.iter().any(|exchange| exchange.name == *name), "{name} was never recorded");
     }

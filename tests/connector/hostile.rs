@@ -1,6 +1,6 @@
 //! Whoever can reach a port may send anything: the daemon stays up, bounded, and open to everybody else.
 
-use crate::harness::{Daemon, Heard, Mode, PATIENCE, Peer, Setup, in_both_modes, post};
+use crate::harness::{Daemon, Heard, Mode, PATIENCE, Peer, Setup, in_both_modes, post, request};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,6 +42,24 @@ fn half_sent_requests_lock_nobody_out() {
         let now = daemon.descriptors();
         assert!(now <= before + 32 * 4 + 8, "{before} descriptors became {now}");
         assert!(daemon.threads() <= 48, "{} threads", daemon.threads());
+    });
+}
+
+#[test]
+fn answered_clients_that_never_hang_up_take_nobodys_place() {
+    in_both_modes(|daemon| {
+        expect_served(daemon);
+        let before = daemon.descriptors();
+        let answered = || {
+            let mut connection = daemon.controller().connect().expect("a connection");
+            assert_eq!(connection.exchange(&request("POST", STATUS, &["Connection: close"], "")).status, 400);
+            connection
+        };
+        let clients: Vec<_> = (0..80).map(|_| answered()).collect();
+        // 32 connections, the way to the HTTP parser of one, and a few for what was just accepted.
+        let now = daemon.descriptors();
+        assert!(now <= before + 32 + 8, "{before} descriptors became {now}, with {} clients", clients.len());
+        expect_served(daemon);
     });
 }
 

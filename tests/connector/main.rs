@@ -3,6 +3,7 @@
 //! One test program, so that tests that wait for a deadline of the daemon do so beside the others. Nothing here
 //! uses the daemon's own code: the harness speaks HTTP, TLS and the agents' protocol by itself.
 
+mod abuse;
 mod agent;
 mod agents;
 mod api;
@@ -16,6 +17,7 @@ mod cli_start_stop;
 mod cli_status;
 mod cli_words;
 mod durability;
+mod fuzz;
 mod golden;
 mod harness;
 mod hostile;

@@ -68,6 +68,23 @@ fn the_sixty_fifth_stranger_pushes_out_the_oldest() {
 }
 
 #[test]
+fn a_crowd_pushes_out_its_own_and_not_who_comes_from_elsewhere() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    let [agents, users] = mapping.ports;
+    let ports = [(agents, 64), (users, 256), (daemon.ports.api(), 32), (daemon.ports.broker(), 64)];
+    let crowded = ports.map(|(port, most)| {
+        let first = daemon.dial(port).connect().expect("a connection");
+        let dial = daemon.dial(port).from([127, 0, 0, 2]);
+        let crowd: Vec<Peer> = (0..most + 20).map(|_| dial.connect().expect("a connection")).collect();
+        crowd[0].expect_end();
+        (first, crowd)
+    });
+    crowded.iter().for_each(|(first, _)| first.expect_silence());
+    crowded[0].0.authorize(&mapping, 0);
+}
+
+#[test]
 fn strangers_take_no_agents_place() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(1);

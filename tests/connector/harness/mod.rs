@@ -14,6 +14,7 @@ mod payload;
 mod peer;
 mod ports;
 mod process;
+mod recorded;
 mod service;
 
 pub use agent_program::AgentProgram;
@@ -25,6 +26,7 @@ pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use payload::Payload;
 pub use peer::{Dial, End, Heard, Peer};
 pub use ports::PortBlock;
+pub use recorded::{Exchange, recorded};
 pub use service::Service;
 
 use std::thread;
