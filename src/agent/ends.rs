@@ -40,6 +40,18 @@ impl Agent {
         self.reactor.remove(key);
     }
 
+    /// The deadline of a closing connection has come.
+    pub(super) fn close_at_last(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let over = self.reactor.get_mut(key).is_none_or(|(socket, _)| match &mut socket.state {
+            State::Closing(closing) => closing.is_over(&socket.link, now),
+            _ => true,
+        });
+        if over {
+            self.reactor.remove(key);
+        }
+    }
+
     /// Goes on with closing.
     pub(super) fn close_further(&mut self, key: Key) {
         let now = self.reactor.now;

@@ -172,7 +172,7 @@ impl Agent {
                 State::Waiting { .. } => self.dismiss_client(key),
                 State::HalfClosed { line, .. } => self.end_half_closed(key, line),
                 State::Local { .. } => {}
-                State::Closing(_) => drop(self.reactor.remove(key)),
+                State::Closing(_) => self.close_at_last(key),
             }
         }
     }

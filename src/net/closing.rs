@@ -18,7 +18,16 @@ pub enum Closing {
     /// close_notify is on its way out; FIN follows.
     Parting { since: Instant },
     /// FIN is out; waiting for the peer's. `patience`: bytes that are still thrown away for it.
-    Lingering { until: Instant, patience: usize },
+    Lingering { until: Instant, patience: usize, delivery: Delivery },
+}
+
+/// How what the kernel has of ours comes along.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Bytes that the peer has not acknowledged.
+    unsent: usize,
+    /// When they last became fewer.
+    since: Instant,
 }
 
 impl Closing {
@@ -29,15 +38,27 @@ impl Closing {
 
     /// Nothing left to wait for: due to be removed.
     pub fn overdue(now: Instant) -> Self {
-        Self::Lingering { until: now, patience: 0 }
+        Self::Lingering { until: now, patience: 0, delivery: Delivery { unsent: 0, since: now } }
     }
 
-    /// When the link is removed even if it is not done.
+    /// When to ask [`Closing::is_over`].
     pub fn deadline(&self, link: &Link) -> Instant {
         match self {
             Self::Delivering { since } | Self::Parting { since } => (*since).max(link.told) + DELIVERY,
             Self::Lingering { until, .. } => *until,
         }
+    }
+
+    /// The deadline has come: the link can be removed, unless a close would now take from a slow reader what is
+    /// still on its way to it. That happens if it has sent more than we throw away: the kernel resets the connection.
+    pub fn is_over(&mut self, link: &Link, now: Instant) -> bool {
+        let Self::Lingering { until, delivery, .. } = self else { return true };
+        let unsent = if link.may_read() { link.unsent() } else { 0 };
+        if unsent < delivery.unsent {
+            *delivery = Delivery { unsent, since: now };
+        }
+        *until = now + LINGER;
+        unsent == 0 || now >= delivery.since + DELIVERY
     }
 
     /// Goes on as far as the kernel lets it. True, and errors: the link can be removed.
@@ -54,7 +75,8 @@ impl Closing {
         }
         if let Self::Parting { .. } = self {
             link.stream().shutdown_write()?;
-            *self = Self::Lingering { until: now + LINGER, patience: LINGER_BYTES };
+            let delivery = Delivery { unsent: link.unsent(), since: now };
+            *self = Self::Lingering { until: now + LINGER, patience: LINGER_BYTES, delivery };
         }
         if let Self::Lingering { patience, .. } = self {
             while *patience > 0 {
@@ -64,7 +86,7 @@ impl Closing {
                 }
             }
         }
-        Ok(true)
+        Ok(link.is_reset() || link.unsent() == 0)
     }
 }
 

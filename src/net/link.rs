@@ -291,6 +291,14 @@ impl Link {
         self.send_reply(desk, now)
     }
 
+    /// Bytes that the kernel has of ours and the peer has not acknowledged. An unnamed local peer has none.
+    pub fn unsent(&self) -> usize {
+        match &self.stream {
+            Stream::Tcp(stream) => tcp::unsent(stream),
+            Stream::Unix(_) => 0,
+        }
+    }
+
     /// Sees to it that a dead peer is found and a slow one is not taken for dead. Cheap while all goes well.
     pub fn review_patience(&mut self, now: Instant) {
         let Stream::Tcp(stream) = &self.stream else { return };

@@ -79,6 +79,14 @@ pub fn is_slow_but_alive(stream: &impl AsFd) -> bool {
     tcp_info(stream).is_some_and(|info| info.tcpi_unacked == 0 && info.tcpi_probes <= PROBES)
 }
 
+/// Bytes that were written and not acknowledged yet.
+pub fn unsent(stream: &impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the duration of the call, and the kernel writes one int (tcp(7), SIOCOUTQ).
+    let result = unsafe { libc::ioctl(stream.as_fd().as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 fn tcp_info(stream: &impl AsFd) -> Option<libc::tcp_info> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;

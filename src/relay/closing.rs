@@ -53,6 +53,18 @@ impl Relay {
         self.listeners.resume();
     }
 
+    /// The deadline of a closing connection has come.
+    pub(super) fn close_at_last(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let over = self.reactor.get_mut(key).is_none_or(|(socket, _)| match &mut socket.state {
+            State::Closing(closing) => closing.is_over(&socket.link, now),
+            _ => true,
+        });
+        if over {
+            self.remove(key);
+        }
+    }
+
     /// Goes on with closing.
     pub(super) fn close_further(&mut self, key: Key) {
         let now = self.reactor.now;

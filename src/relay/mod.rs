@@ -220,7 +220,7 @@ impl Relay {
                 State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
                 State::Api(_) => self.controller_is_late(key),
                 State::Peer(_) => self.peer_is_due(key),
-                _ => self.remove(key),
+                _ => self.close_at_last(key),
             }
         }
     }

@@ -17,8 +17,10 @@ enum Direction {
     Open,
     /// The source has ended, everything it sent is on its way.
     Ended,
-    /// The connection with this key is broken.
-    Broken(Key),
+    /// The source is broken, everything that could be read of it is on its way.
+    Broken,
+    /// The destination takes nothing any more. What it has sent may still be there to be read.
+    Deaf,
 }
 
 impl Relay {
@@ -31,10 +33,22 @@ impl Relay {
         let half_closed = matches!(self.state(peer), Some(State::HalfClosed { .. }));
         let from_peer = if half_closed { Direction::Open } else { self.pass_on(peer, agent) };
         match (from_agent, from_peer) {
-            (Direction::Broken(key), _) | (_, Direction::Broken(key)) => self.part(agent, peer, Some(key)),
+            (Direction::Broken, _) => self.part(agent, peer, Some(agent)),
             (Direction::Ended, _) => self.part(agent, peer, None),
+            (Direction::Deaf, _) => self.part_when_read(peer, agent),
+            (_, Direction::Broken) => self.part(agent, peer, Some(peer)),
+            (_, Direction::Deaf) => self.part_when_read(agent, peer),
             (_, Direction::Ended) => self.peer_ended(agent, peer),
             _ => self.end_if_idle_at_stop(agent, peer),
+        }
+    }
+
+    /// `deaf` takes nothing any more. If it is an agent, what it has sent before is delivered first: an answer that
+    /// comes before the whole question was read, say. A user's last words are for nobody.
+    fn part_when_read(&mut self, deaf: Key, other: Key) {
+        let unread = self.reactor.get(deaf).is_some_and(|s| s.state.agent().is_some() && s.link.may_read());
+        if !unread {
+            self.part(deaf, other, Some(deaf));
         }
     }
 
@@ -53,15 +67,15 @@ impl Relay {
         }
         // Before more payload: with a busy pipe there is hardly ever another moment.
         if self.answer_owed(to).is_err() {
-            return Direction::Broken(to);
+            return Direction::Deaf;
         }
-        let Some((source, destination, desk)) = self.reactor.pair_mut(from, to) else { return Direction::Broken(from) };
+        let Some((source, destination, desk)) = self.reactor.pair_mut(from, to) else { return Direction::Broken };
         let ends = (source.state.end(), destination.state.end());
         let pumped = pump((&mut source.link, ends.0), (&mut destination.link, ends.1), desk, now);
         let Pumped { payload, beats, then } = match pumped {
             Ok(pumped) => pumped,
-            Err(Fail::Source(_)) => return Direction::Broken(from),
-            Err(Fail::Destination(_)) => return Direction::Broken(to),
+            Err(Fail::Source(_)) => return Direction::Broken,
+            Err(Fail::Destination(_)) => return Direction::Deaf,
         };
         if let State::Joined { agent, .. } = &mut source.state {
             agent.owe(beats);
@@ -69,8 +83,9 @@ impl Relay {
         if payload > 0 {
             self.count(from, to, payload);
         }
-        if beats > 0 && self.answer_owed(from).is_err() {
-            return Direction::Broken(from);
+        if beats > 0 {
+            // If it does not take the answers, the other direction will find out.
+            let _ = self.answer_owed(from);
         }
         match then {
             Then::Ended => return Direction::Ended,

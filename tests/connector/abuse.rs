@@ -4,7 +4,7 @@
 //! What is done to a port once, and what it is answered, stands in `hostile`; here crowds do it that never tire, and
 //! what everybody else gets meanwhile is measured. The crowds come from other addresses: who shares the abusers'
 //! shares their fate. The figures are printed (`--nocapture`). Those for people want `--release`, an idle machine,
-//! `ABUSE_SECONDS` (how long one measurement takes) and `ABUSE_RATE` (what is relayed, MB/s; 0 = what can be).
+//! `ABUSE_JUDGE_TIMES`, `ABUSE_SECONDS` (how long one measurement takes) and `ABUSE_RATE` (what is relayed, MB/s; 0 = what can be).
 
 use crate::harness::{Controller, Daemon, Dial, Heard, Mapping, PATIENCE, Peer, in_both_modes, post, request};
 use std::env;
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 const STATUS: &str = "/api/v2/status";
 
+/// With this in the environment the times are judged, too. Beside other tests on a busy machine that would be a
+/// matter of luck: there it must only go on, and everybody be answered.
+const JUDGE_TIMES: &str = "ABUSE_JUDGE_TIMES";
 /// How long of a hundred Controllers and agents all but one wait, at most.
 const P99: Duration = Duration::from_secs(1);
 /// What one session relays, MB/s. Much less than it could: the abusers, the other tests and the daemon share two
@@ -319,7 +322,8 @@ fn expect_no_harm(abuse: &Abuse, target: &Target, relayed: &AtomicU64) {
             outcome.count,
         );
         assert!(threads <= THREADS, "{threads} threads");
-        if kept >= KEPT && p99 < P99 {
+        let timed = env::var_os(JUDGE_TIMES).is_none() || (kept >= KEPT && p99 < P99);
+        if timed && outcome.abused > 0.0 && !outcome.waits.is_empty() {
             return;
         }
         assert!(tries < TRIES, "{}: {:.0} % relayed, p99 {p99:?}", abuse.name, kept * 100.0);

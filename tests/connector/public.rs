@@ -250,6 +250,24 @@ fn back_pressure_reaches_either_sender_and_nothing_is_lost() {
 }
 
 #[test]
+fn what_an_agent_sent_before_its_reset_is_delivered() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let (agent, user) = daemon.narrow_pair(&daemon.add_public(1));
+    // The agent answers and leaves before it has read the whole question: bytes stand in every buffer there is.
+    Payload::new(8).send_until_stalled(&user);
+    let mut answer = Payload::new(9);
+    answer.send_until_stalled(&agent);
+    agent.reset();
+    let mut received = Payload::new(9);
+    while let Heard::Message(bytes) = user.hear(PATIENCE) {
+        received.check(&bytes);
+    }
+    // What was still in the agent's own small buffer went with it.
+    let lost = answer.position() - received.position();
+    assert!(lost < 256 << 10, "{lost} of {} bytes are lost", answer.position());
+}
+
+#[test]
 fn a_stalled_agent_is_not_taken_for_dead() {
     in_both_modes(|daemon| {
         let mapping = daemon.add(&public_mapping(1, 1000));
