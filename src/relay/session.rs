@@ -9,7 +9,7 @@ use super::agents::answer_beats;
 use super::pipe::Place;
 use super::state::State;
 use crate::net::link::Fault;
-use crate::net::pump::{Fail, Pumped, Then, pump};
+use crate::net::pump::{Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
 
 /// How one direction stands after its turn.
@@ -60,8 +60,8 @@ impl Relay {
         let pumped = pump((&mut source.link, ends.0), (&mut destination.link, ends.1), desk, now);
         let Pumped { payload, beats, then } = match pumped {
             Ok(pumped) => pumped,
-            Err(Fail::Source(_)) => return Direction::Broken(from),
-            Err(Fail::Destination(_)) => return Direction::Broken(to),
+            Err(Failed { fail: Fail::Source(_), .. }) => return Direction::Broken(from),
+            Err(Failed { fail: Fail::Destination(_), .. }) => return Direction::Broken(to),
         };
         if let State::Joined { agent, .. } = &mut source.state {
             agent.owe(beats);
@@ -144,7 +144,7 @@ impl Relay {
     }
 
     /// The end of a session: both are closed, after what they still hold for their readers.
-    fn part(&mut self, one: Key, other: Key, broken: Option<Key>) {
+    pub(super) fn part(&mut self, one: Key, other: Key, broken: Option<Key>) {
         for key in [one, other] {
             self.leave_session(key);
             if broken == Some(key) { self.remove(key) } else { self.close(key) }
