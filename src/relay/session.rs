@@ -29,7 +29,12 @@ impl Relay {
         }
         let from_agent = self.pass_on(agent, peer);
         let half_closed = matches!(self.state(peer), Some(State::HalfClosed { .. }));
-        let from_peer = if half_closed { Direction::Open } else { self.pass_on(peer, agent) };
+        let from_peer = match half_closed {
+            // Nothing will come, but answers to heartbeats may still be on their way.
+            true if self.answer_owed(agent).is_err() => Direction::Broken(agent),
+            true => Direction::Open,
+            false => self.pass_on(peer, agent),
+        };
         match (from_agent, from_peer) {
             (Direction::Broken(key), _) | (_, Direction::Broken(key)) => self.part(agent, peer, Some(key)),
             (Direction::Ended, _) => self.part(agent, peer, None),
