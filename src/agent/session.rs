@@ -9,7 +9,7 @@ use super::state::State;
 use super::{Agent, Near};
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED};
 use crate::net::link::{Fault, Got};
-use crate::net::pump::{End, Fail, Pumped, Then, pump};
+use crate::net::pump::{End, Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
 use std::time::Duration;
 
@@ -75,8 +75,8 @@ impl Agent {
         let Pumped { payload, beats, then } =
             match pump((&mut source.link, from.1), (&mut destination.link, to.1), desk, now) {
                 Ok(pumped) => pumped,
-                Err(Fail::Source(_)) => return Direction::Broken(from.0),
-                Err(Fail::Destination(_)) => return Direction::Broken(to.0),
+                Err(Failed { fail: Fail::Source(_), .. }) => return Direction::Broken(from.0),
+                Err(Failed { fail: Fail::Destination(_), .. }) => return Direction::Broken(to.0),
             };
         if let Some(line) = source.state.line_mut() {
             line.pulse.answered(beats, now);

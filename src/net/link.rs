@@ -152,6 +152,12 @@ impl Link {
         self.ready.readable || self.inbox.is_ready()
     }
 
+    /// As [`Link::note`] of an event that says so.
+    #[cfg(test)]
+    pub fn note_writable(&mut self) {
+        self.ready.writable = true;
+    }
+
     /// The peer has reset the connection, or the network has given it up.
     pub fn is_reset(&self) -> bool {
         self.ready.reset
@@ -225,6 +231,11 @@ impl Link {
         }
     }
 
+    /// A small message finds room, in the kernel or in the outbox. To be asked when all is flushed.
+    pub fn can_send(&self, pool: &Pool) -> bool {
+        self.ready.writable || pool.available() > 0
+    }
+
     fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
         let full = |_| Fault::Io(io::Error::new(ErrorKind::OutOfMemory, "no relay buffer is free"));
         // A buffer is only wanted for what the kernel does not take: small answers go out even when all are in use.
@@ -260,6 +271,7 @@ impl Link {
         if self.is_open() {
             return Ok(true);
         }
+        self.flush(&mut desk.pool, now)?;
         match self.records(desk, now, |_, _| Flow::Stop)? {
             Got::End if !self.is_open() => Err(Fault::Io(ErrorKind::UnexpectedEof.into())),
             _ => Ok(self.is_open()),

@@ -67,17 +67,36 @@ pub enum Fail {
     Destination(Fault),
 }
 
+/// A call of [`pump`] that ended with a failure.
+#[derive(Debug)]
+pub struct Failed {
+    pub fail: Fail,
+    /// Bytes of payload that were taken from the source before: the destination may have them, the source has not.
+    pub payload: u64,
+}
+
 /// Moves what is there, a bounded amount. Both handshakes must be done.
-pub fn pump(from: (&mut Link, End), to: (&mut Link, End), desk: &mut Desk, now: Instant) -> Result<Pumped, Fail> {
-    let (source, source_end) = from;
-    let (destination, destination_end) = to;
+pub fn pump(from: (&mut Link, End), to: (&mut Link, End), desk: &mut Desk, now: Instant) -> Result<Pumped, Failed> {
     let mut done = Pumped { payload: 0, beats: 0, then: Then::Again };
+    match move_chunks(from, to, &mut done, desk, now) {
+        Ok(then) => Ok(Pumped { then, ..done }),
+        Err(fail) => Err(Failed { fail, payload: done.payload }),
+    }
+}
+
+fn move_chunks(
+    (source, source_end): (&mut Link, End),
+    (destination, destination_end): (&mut Link, End),
+    done: &mut Pumped,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Then, Fail> {
     for _ in 0..TURN {
         if !destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))? {
-            return Ok(Pumped { then: Then::Full, ..done });
+            return Ok(Then::Full);
         }
         if !source.may_read() && !source.has_ended() {
-            return Ok(Pumped { then: Then::Dry, ..done });
+            return Ok(Then::Dry);
         }
         let mut tally = Tally { end: source_end, shield: destination_end == End::Wire, payload: 0, beats: 0 };
         let chunk = match (&source.transport, &mut destination.transport) {
@@ -91,17 +110,16 @@ pub fn pump(from: (&mut Link, End), to: (&mut Link, End), desk: &mut Desk, now: 
         done.beats += tally.beats;
         match chunk? {
             Chunk::Read(Got::Some) => {}
-            Chunk::Starved => return Ok(Pumped { then: Then::Starved, ..done }),
-            Chunk::Blocked => return Ok(Pumped { then: Then::Full, ..done }),
+            Chunk::Starved => return Ok(Then::Starved),
+            Chunk::Blocked => return Ok(Then::Full),
             Chunk::Read(got) => {
                 destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
-                let then = if got == Got::End { Then::Ended } else { Then::Dry };
-                return Ok(Pumped { then, ..done });
+                return Ok(if got == Got::End { Then::Ended } else { Then::Dry });
             }
         }
     }
     let flushed = destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
-    Ok(Pumped { then: if flushed { Then::Again } else { Then::Full }, ..done })
+    Ok(if flushed { Then::Again } else { Then::Full })
 }
 
 enum Chunk {

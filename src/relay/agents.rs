@@ -53,9 +53,10 @@ impl Relay {
         self.state(key).and_then(State::agent).is_some_and(|agent| agent.welcome.is_some())
     }
 
-    /// The agent that has been free longest, and is not stuck.
+    /// The agent that has been free longest, and is neither stuck nor broken.
     pub(super) fn first_free(&self, agents: &Agents) -> Option<Key> {
-        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(|socket| socket.link.is_flushed()))
+        let fit = |link: &Link| link.is_flushed() && !link.is_reset();
+        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(|socket| fit(&socket.link)))
     }
 
     /// Finds somebody to join a free agent to.
@@ -100,14 +101,19 @@ impl Relay {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Free { agent, .. } = &mut socket.state else { return };
         let mut discarded = 0;
+        let was_stuck = !socket.link.is_flushed();
         let heard = listen_to(&mut socket.link, agent, &mut discarded, desk, now);
-        let place = agent.place;
+        let (place, is_fit_again) = (agent.place, was_stuck && socket.link.is_flushed());
         self.count_discarded(place, discarded);
         match heard {
             Ok(Got::Some) => self.reactor.again(key),
             Ok(Got::Dry) => {}
             Ok(Got::End) => self.part_with_agent(key),
             Err(_) => self.abort(key),
+        }
+        if is_fit_again {
+            // Nobody was given to it meanwhile.
+            self.offer(key);
         }
     }
 
@@ -168,11 +174,65 @@ fn listen_to(
     Ok(Got::Some)
 }
 
-/// Answers heartbeats, each by a write of its own, and only when nothing else is on its way out.
+/// Sends what is held, and then answers heartbeats, each by a write of its own.
+///
+/// What cannot be sent now (all relay buffers are in use, and the kernel takes nothing) is owed until it can.
 pub(super) fn answer_beats(link: &mut Link, agent: &mut Agent, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
-    while agent.owed > 0 && link.flush(&mut desk.pool, now)? {
+    while link.flush(&mut desk.pool, now)? && agent.owed > 0 && link.can_send(&desk.pool) {
         link.send(BEAT, desk, now)?;
         agent.owed -= 1;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::buffers::Pool;
+    use crate::net::stream::Stream;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    /// A link whose kernel buffer is full, and its other end.
+    fn full(desk: &mut Desk) -> (Link, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let stream = Stream::Unix(mio::net::UnixStream::from_std(ours));
+        let mut link = Link::plain(stream, ([0, 0, 0, 0], 0).into(), Instant::now());
+        while link.write_through(&[b'x'; 4096], Instant::now()).unwrap() > 0 {}
+        assert!(!link.can_send(&Pool::new(0)) && link.can_send(&desk.pool) == (desk.pool.available() > 0));
+        (link, theirs)
+    }
+
+    fn owing() -> Agent {
+        let mut agent = Agent::new(crate::relay::pipe::Place { pipe: 0, side: 0 });
+        agent.owe(1);
+        agent
+    }
+
+    #[test]
+    fn without_a_buffer_an_answer_is_owed_and_ends_nothing() {
+        let mut desk = Desk::new(0);
+        let (mut link, _theirs) = full(&mut desk);
+        let mut agent = owing();
+        answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();
+        assert_eq!(agent.owed, 1);
+    }
+
+    #[test]
+    fn an_answer_that_was_held_goes_out_by_itself() {
+        let mut desk = Desk::new(1);
+        let (mut link, mut theirs) = full(&mut desk);
+        let mut agent = owing();
+        answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();
+        assert!(agent.owed == 0 && !link.is_flushed());
+        let mut heard = Vec::new();
+        let _ = theirs.read_to_end(&mut heard);
+        link.note_writable();
+        answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();
+        assert!(link.is_flushed());
+        let _ = theirs.read_to_end(&mut heard);
+        assert!(heard.ends_with(BEAT));
+    }
 }

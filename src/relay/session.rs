@@ -9,7 +9,7 @@ use super::agents::answer_beats;
 use super::pipe::Place;
 use super::state::State;
 use crate::net::link::Fault;
-use crate::net::pump::{Fail, Pumped, Then, pump};
+use crate::net::pump::{Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
 
 /// How one direction stands after its turn.
@@ -31,7 +31,12 @@ impl Relay {
         }
         let from_agent = self.pass_on(agent, peer);
         let half_closed = matches!(self.state(peer), Some(State::HalfClosed { .. }));
-        let from_peer = if half_closed { Direction::Open } else { self.pass_on(peer, agent) };
+        let from_peer = match half_closed {
+            // Nothing will come, but answers to heartbeats may still be on their way.
+            true if self.answer_owed(agent).is_err() => Direction::Deaf,
+            true => Direction::Open,
+            false => self.pass_on(peer, agent),
+        };
         match (from_agent, from_peer) {
             (Direction::Broken, _) => self.part(agent, peer, Some(agent)),
             (Direction::Ended, _) => self.part(agent, peer, None),
@@ -74,8 +79,8 @@ impl Relay {
         let pumped = pump((&mut source.link, ends.0), (&mut destination.link, ends.1), desk, now);
         let Pumped { payload, beats, then } = match pumped {
             Ok(pumped) => pumped,
-            Err(Fail::Source(_)) => return Direction::Broken,
-            Err(Fail::Destination(_)) => return Direction::Deaf,
+            Err(Failed { fail: Fail::Source(_), .. }) => return Direction::Broken,
+            Err(Failed { fail: Fail::Destination(_), .. }) => return Direction::Deaf,
         };
         if let State::Joined { agent, .. } = &mut source.state {
             agent.owe(beats);
@@ -159,7 +164,7 @@ impl Relay {
     }
 
     /// The end of a session: both are closed, after what they still hold for their readers.
-    fn part(&mut self, one: Key, other: Key, broken: Option<Key>) {
+    pub(super) fn part(&mut self, one: Key, other: Key, broken: Option<Key>) {
         for key in [one, other] {
             self.leave_session(key);
             if broken == Some(key) { self.remove(key) } else { self.close(key) }

@@ -13,10 +13,15 @@ use crate::net::wire::{AUTHORIZED, beats};
 use crate::throttle::and_more;
 use log::{info, warn};
 
+/// Messages of one stranger that are looked at in one turn.
+const READS: usize = 8;
+
 /// What the bytes that a stranger has sent so far amount to.
 enum Verdict {
     /// More must come.
     Undecided,
+    /// There is more, but the others have their turn first.
+    Busy,
     /// The passcode, and what stood behind it in the same record.
     Right(Vec<u8>),
     Wrong,
@@ -37,6 +42,7 @@ impl Relay {
     pub(super) fn greet(&mut self, key: Key) {
         match self.examine(key) {
             Ok(Verdict::Undecided) => {}
+            Ok(Verdict::Busy) => self.reactor.again(key),
             Ok(Verdict::Right(behind)) => self.authorize(key, &behind),
             Ok(Verdict::Wrong) => self.reject(key),
             Ok(Verdict::Left) | Err(_) => self.turn_away(key),
@@ -55,7 +61,8 @@ impl Relay {
         if !socket.link.handshake(desk, now)? {
             return Ok(Verdict::Undecided);
         }
-        loop {
+        // Records may be empty: without a bound a stranger could keep the loop here for as long as it sends them.
+        for _ in 0..READS {
             let missing = expected.saturating_sub(offered.len());
             let mut behind = Vec::new();
             let got = socket.link.receive(missing.max(1), desk, now, |message| {
@@ -72,6 +79,7 @@ impl Relay {
                 Got::End => return Ok(Verdict::Left),
             }
         }
+        Ok(Verdict::Busy)
     }
 
     fn authorize(&mut self, key: Key, behind: &[u8]) {

@@ -8,7 +8,7 @@ use super::pipe::{Ends, PipeKey, Users};
 use super::state::State;
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT};
 use crate::net::link::Got;
-use crate::net::pump::{End, Fail, Pumped, Then, pump};
+use crate::net::pump::{End, Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
 use crate::throttle::and_more;
 use log::warn;
@@ -28,6 +28,10 @@ impl Relay {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let (State::Silent { pipe, .. } | State::Waiting { pipe, .. }) = socket.state else { return };
+        // A reset leaves what came before it to be read, but nobody who would wait for an answer.
+        if socket.link.is_reset() {
+            return self.dismiss_user(key);
+        }
         let asks = match socket.link.handshake(desk, now) {
             Ok(true) => socket.link.waiting(desk),
             Ok(false) => Ok(Got::Dry),
@@ -78,10 +82,16 @@ impl Relay {
                 self.marry(user, agent, pipe, payload);
                 self.relay(agent, user);
             }
-            Err(Fail::Source(_)) => self.dismiss_user(user),
-            Err(Fail::Destination(_)) => {
+            Err(Failed { fail: Fail::Source(_), payload: 0 }) => self.dismiss_user(user),
+            Err(Failed { fail: Fail::Destination(_), payload: 0 }) => {
                 self.abort(agent);
                 self.reactor.again(user);
+            }
+            // What was taken is gone: no other user may follow it to this agent, and no other agent can have it.
+            Err(Failed { fail, payload }) => {
+                self.marry(user, agent, pipe, payload);
+                let broken = if let Fail::Source(_) = fail { user } else { agent };
+                self.part(agent, user, Some(broken));
             }
         }
     }

@@ -83,6 +83,32 @@ fn a_user_waits_five_seconds_at_most() {
 }
 
 #[test]
+fn what_a_broken_user_said_reaches_no_agent_of_another() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(2);
+        let broken = daemon.user(&mapping);
+        broken.send(b"half a request");
+        match daemon.mode {
+            // A record that no key has sealed.
+            Mode::Tls => broken.send_raw(&[23, 3, 3, 0, 1, 0]).expect("a connection"),
+            Mode::Plain => broken.reset(),
+        }
+        let agent = daemon.agent(&mapping);
+        let next = daemon.user(&mapping);
+        match agent.hear(SECOND) {
+            Heard::Silence => next.send(b"next"),
+            Heard::Message(_) => {
+                agent.expect_end();
+                next.send(b"next");
+                return daemon.agent(&mapping).expect(b"next");
+            }
+            Heard::Ended(_) => panic!("the agent was closed for nothing"),
+        }
+        agent.expect_message(b"next");
+    });
+}
+
+#[test]
 fn no_more_users_wait_than_maxconnections() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(2);
