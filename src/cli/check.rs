@@ -13,6 +13,7 @@ use crate::net::{certificate, tcp};
 use crate::ports::ephemeral;
 use crate::store;
 use argh::FromArgs;
+use nix::unistd::{AccessFlags, access};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,6 +82,7 @@ fn look_at_all(config: &Config, pid_file: &Path) -> Vec<Look> {
             Vec::new()
         }
     };
+    looks.extend(config.log_file.as_deref().and_then(look_at_log));
     looks.extend(look_at_ports(config, &mappings, pid_file));
     looks
 }
@@ -117,6 +119,15 @@ fn look_at_authority(file: &Path) -> Look {
     }
 }
 
+/// Whether the log file could be opened, or made, by this user. `None`: it could.
+fn look_at_log(file: &Path) -> Option<Look> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let (needed, mode) =
+        if file.exists() { (file, AccessFlags::W_OK) } else { (folder, AccessFlags::W_OK | AccessFlags::X_OK) };
+    let errno = access(needed, mode).err()?;
+    Some(Look::Fault(format!("{} (key \"logfile\"): cannot be written: {}", file.display(), errno.desc())))
+}
+
 /// Whether the ports are to be had. If the daemon runs it has them, and there is nothing to find out.
 fn look_at_ports(config: &Config, mappings: &[Mapping], pid_file: &Path) -> Vec<Look> {
     let holder = Sight::of(pid_file).and_then(|sight| sight.map_or(Ok(Holder::Nobody), |sight| sight.holder()));
@@ -132,7 +143,7 @@ fn look_at_ports(config: &Config, mappings: &[Mapping], pid_file: &Path) -> Vec<
     let ports: Vec<_> = own.chain(of_mappings).collect();
     let mut looks: Vec<_> = ports.iter().filter_map(|(who, port)| look_at_port(config, who, *port)).collect();
     if looks.is_empty() {
-        looks.push(Look::Good(format!("{} ports: all to be had", ports.len())));
+        looks.push(Look::Good(format!("ports to be opened at the start: {}, all to be had", ports.len())));
     }
     looks
 }
@@ -141,6 +152,9 @@ fn look_at_ports(config: &Config, mappings: &[Mapping], pid_file: &Path) -> Vec<
 fn look_at_port(config: &Config, who: &str, port: u16) -> Option<Look> {
     let error = tcp::listen(config.listen, port).err()?;
     Some(match error.kind() {
+        ErrorKind::AddrNotAvailable => {
+            Look::Fault(format!("port {port} of {who} could not be bound: `listen` is no address of this machine"))
+        }
         ErrorKind::PermissionDenied => Look::Note(format!("port {port} of {who}: only root can tell ({error})")),
         _ => Look::Fault(format!("port {port} of {who} could not be bound: {error}")),
     })

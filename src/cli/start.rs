@@ -26,7 +26,7 @@ pub(super) struct Start {
     #[argh(option, arg_name = "file")]
     log_file: Option<PathBuf>,
     /// least severity to log: error, warn, info (default), debug or trace
-    #[argh(option, default = "LevelFilter::Info", arg_name = "level")]
+    #[argh(option, default = "LevelFilter::Info", arg_name = "level", from_str_fn(level))]
     log_level: LevelFilter,
 }
 
@@ -54,4 +54,8 @@ impl Start {
             Err(e) => Ok(e.status()),
         }
     }
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| "expected error, warn, info, debug or trace".to_owned())
 }

@@ -101,9 +101,7 @@ impl Control {
     /// The private socket is lost for good.
     pub fn run(mut self) -> io::Result<()> {
         loop {
-            while let Ok(config) = self.reloads.try_recv() {
-                self.reload(config);
-            }
+            self.follow_settings();
             match self.server.recv_timeout(LOOK) {
                 Ok(None) => {}
                 Ok(Some(request)) => {
@@ -145,6 +143,8 @@ impl Control {
     }
 
     fn answer(&mut self, request: &mut Request) -> Result<Answer, Gone> {
+        // Settings that came while this thread waited for a request are to be followed by that request already.
+        self.follow_settings();
         let Some(peer) = header(request, seal::HEADER).and_then(|value| self.seal.read(value)) else {
             warn!("a request that did not come through the event loop was refused");
             return Ok(Answer::failed(403, "Forbidden", "requests are taken on the API's port only"));
@@ -165,6 +165,12 @@ impl Control {
             peer,
             body: &body,
         })
+    }
+
+    fn follow_settings(&mut self) {
+        while let Ok(config) = self.reloads.try_recv() {
+            self.reload(config);
+        }
     }
 
     /// Follows new settings as far as this thread is concerned, or stays with the old ones.

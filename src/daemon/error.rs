@@ -75,6 +75,9 @@ impl fmt::Display for StartError {
                 if cause.kind() == ErrorKind::PermissionDenied {
                     f.write_str("Ports below 1024 need root or CAP_NET_BIND_SERVICE; ")?;
                 }
+                if cause.kind() == ErrorKind::AddrNotAvailable {
+                    return f.write_str("`listen` is no address of this machine");
+                }
                 f.write_str("`apiport` names another one")
             }
             Self::System { what, cause } => write!(f, "{what}: {cause}"),

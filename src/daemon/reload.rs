@@ -54,17 +54,19 @@ impl Reloader {
 
     fn take_over(&self, config: Config, tls: Option<ServerTls>) {
         let stays = self.started.needs_restart(&config);
-        let file = config.file.display();
-        info!("Reloaded {file} and the files that it names; sessions are not interrupted");
-        if !stays.is_empty() {
-            warn!("{file}: only a restart changes {}; the old values stay until then", stays.join(", "));
-        }
+        let file = config.file.display().to_string();
         // Between plain and TLS there is no change without a restart.
         if config.dev == self.started.dev && self.relay.reload(tls).is_err() {
             return; // The daemon is ending.
         }
-        // The same: nobody is there to take it any more.
-        let _ = self.control.send(config);
+        if self.control.send(config).is_err() {
+            return; // The same.
+        }
+        // Last, so that what the log calls reloaded is in force: a token or a Controller taken away lets nobody in.
+        info!("Reloaded {file} and the files that it names; sessions are not interrupted");
+        if !stays.is_empty() {
+            warn!("{file}: only a restart changes {}; the old values stay until then", stays.join(", "));
+        }
     }
 }
 

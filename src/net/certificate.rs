@@ -26,6 +26,11 @@ pub enum CertificateError {
         file: PathBuf,
         cause: pem::Error,
     },
+    /// The file has no key in it that can be used.
+    NoKey {
+        file: PathBuf,
+        cause: pem::Error,
+    },
     /// The file has no certificate in it.
     Empty {
         file: PathBuf,
@@ -54,6 +59,11 @@ impl fmt::Display for CertificateError {
             Self::Unreadable { file, cause } => {
                 write!(f, "{}: a PEM file was expected: {cause}", file.display())
             }
+            Self::NoKey { file, cause } => write!(
+                f,
+                "{}: a private key without a password was expected, in PEM format (BEGIN PRIVATE KEY): {cause}",
+                file.display()
+            ),
             Self::Empty { file } => write!(f, "{}: no certificate (BEGIN CERTIFICATE) in it", file.display()),
             Self::Unusable { certificate, key, cause } => match cause {
                 rustls::Error::InconsistentKeys(_) => write!(
@@ -106,7 +116,13 @@ pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Certifica
 
 /// The key of a PEM file: PKCS#8, PKCS#1 or SEC1.
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
-    PrivateKeyDer::from_pem_file(file).map_err(unreadable(file))
+    PrivateKeyDer::from_pem_file(file).map_err(|cause| match cause {
+        // Neither of the ways in which a key is encrypted is known to the parser.
+        pem::Error::NoItemsFound | pem::Error::Base64Decode(_) => {
+            CertificateError::NoKey { file: file.to_owned(), cause }
+        }
+        _ => unreadable(file)(cause),
+    })
 }
 
 fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> CertificateError {

@@ -54,3 +54,29 @@ fn ports_that_are_taken_are_named_unless_the_daemon_has_them() {
     let _taken = TcpListener::bind(("127.0.0.1", daemon.ports.api())).expect("a port");
     faulty(&daemon, &[&format!("port {} of the API", daemon.ports.api())]);
 }
+
+#[test]
+fn a_log_that_cannot_be_written_is_named_and_not_made() {
+    let daemon = Setup::new(Mode::Plain).set("logfile", "no-such-folder/log").prepare();
+    faulty(&daemon, &["logfile", "no-such-folder/log"]);
+    let daemon = Setup::new(Mode::Plain).set("logfile", "log").prepare();
+    assert_eq!(daemon.command(&["check"]).status, 0);
+    assert!(!daemon.path("log").exists());
+}
+
+#[test]
+fn a_key_with_a_password_is_named_as_such_however_it_is_written() {
+    let daemon = Setup::new(Mode::Tls).prepare();
+    let old = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    let new = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    for key in [old, new] {
+        fs::write(daemon.path("server-key.pem"), key).expect("a file");
+        faulty(&daemon, &["server-key.pem", "a private key without a password"]);
+    }
+}
+
+#[test]
+fn an_address_of_another_machine_is_named() {
+    let daemon = Setup::new(Mode::Plain).set("listen", "192.0.2.1").prepare();
+    faulty(&daemon, &["`listen` is no address of this machine"]);
+}
