@@ -163,6 +163,11 @@ impl Link {
         self.ready.reset
     }
 
+    /// FIN or a reset has come: perhaps behind bytes that nobody has read yet.
+    pub fn has_hung_up(&self) -> bool {
+        self.ready.fin || self.ready.reset
+    }
+
     /// From now on the peer may hold a buffer for the beginning of a record.
     pub fn trust(&mut self) {
         self.trusted = true;
