@@ -50,6 +50,8 @@ pub(super) enum Transport {
 struct Ready {
     readable: bool,
     writable: bool,
+    /// There is urgent data: the kernel ends one read in front of it.
+    urgent: bool,
     /// The peer has sent FIN; there may be bytes in front of it.
     fin: bool,
     /// The connection is broken; there may still be bytes to read.
@@ -112,7 +114,7 @@ impl Link {
             inbox: Inbox::Empty,
             trusted: false,
             // The kernel says no if it must; the first event only comes with the next poll.
-            ready: Ready { readable: false, writable: true, fin: false, reset: false },
+            ready: Ready { readable: false, writable: true, urgent: false, fin: false, reset: false },
             peer,
             heard: now,
             told: now,
@@ -143,6 +145,7 @@ impl Link {
     pub fn note(&mut self, event: &mio::event::Event) {
         self.ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.ready.writable |= event.is_writable() || event.is_error();
+        self.ready.urgent |= event.is_priority();
         self.ready.fin |= event.is_read_closed();
         self.ready.reset |= event.is_error();
     }

@@ -335,3 +335,16 @@ fn a_stalled_user_does_not_keep_the_place_of_an_agent_that_is_gone() {
         daemon.agent(&mapping);
     });
 }
+
+#[test]
+fn urgent_data_is_passed_on_like_any_other() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let (agent, user) = daemon.pair(&daemon.add_public(1));
+    // All of it is there before the daemon looks: one event tells of it.
+    daemon.signal(libc::SIGSTOP);
+    user.send(b"before");
+    user.send_urgent(b'!');
+    user.send(b"behind");
+    daemon.signal(libc::SIGCONT);
+    agent.expect(b"before!behind");
+}
