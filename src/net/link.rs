@@ -50,6 +50,8 @@ pub(super) enum Transport {
 struct Ready {
     readable: bool,
     writable: bool,
+    /// There is urgent data: the kernel ends one read in front of it.
+    urgent: bool,
     /// The peer has sent FIN; there may be bytes in front of it.
     fin: bool,
     /// The connection is broken; there may still be bytes to read.
@@ -112,7 +114,7 @@ impl Link {
             inbox: Inbox::Empty,
             trusted: false,
             // The kernel says no if it must; the first event only comes with the next poll.
-            ready: Ready { readable: false, writable: true, fin: false, reset: false },
+            ready: Ready { readable: false, writable: true, urgent: false, fin: false, reset: false },
             peer,
             heard: now,
             told: now,
@@ -143,6 +145,7 @@ impl Link {
     pub fn note(&mut self, event: &mio::event::Event) {
         self.ready.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.ready.writable |= event.is_writable() || event.is_error();
+        self.ready.urgent |= event.is_priority();
         self.ready.fin |= event.is_read_closed();
         self.ready.reset |= event.is_error();
     }
@@ -161,6 +164,11 @@ impl Link {
     /// The peer has reset the connection, or the network has given it up.
     pub fn is_reset(&self) -> bool {
         self.ready.reset
+    }
+
+    /// FIN or a reset has come: perhaps behind bytes that nobody has read yet.
+    pub fn has_hung_up(&self) -> bool {
+        self.ready.fin || self.ready.reset
     }
 
     /// From now on the peer may hold a buffer for the beginning of a record.

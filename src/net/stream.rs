@@ -75,8 +75,8 @@ impl Stream {
         }
     }
 
-    /// Asks to be told of both directions.
+    /// Asks to be told of both directions, and of urgent data.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.source().register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        self.source().register(registry, token, Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY)
     }
 }

@@ -33,7 +33,7 @@ mod state;
 mod strangers;
 mod users;
 
-use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
+use crate::limits::{DELIVERY, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
 use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use broker::Broker;
@@ -212,6 +212,7 @@ impl Relay {
         for key in overdue {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
+                _ if self.delivery_deadline(socket).is_some_and(|deadline| deadline <= now) => self.abort(key),
                 State::Braked { .. } => self.release_brake(key),
                 State::Greeting { .. } => self.turn_away(key),
                 State::Free { .. } | State::Joined { .. } if self.is_being_welcomed(key) => self.has_been_welcomed(key),
@@ -225,7 +226,8 @@ impl Relay {
         }
     }
 
-    fn deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
+    fn deadline(&self, socket: &Socket<State>) -> Option<Instant> {
+        let Socket { link, state, .. } = socket;
         let absence = state.agent().and_then(|agent| {
             let pipe = self.pipes.get(agent.place.pipe)?;
             pipe.absence(agent.place.side)
@@ -234,7 +236,20 @@ impl Relay {
             State::HalfClosed { pipe, .. } => self.patience(*pipe),
             _ => HALF_CLOSED,
         };
-        state.deadline(link, absence, patience)
+        let own = state.deadline(link, absence, patience);
+        [own, self.delivery_deadline(socket)].into_iter().flatten().min()
+    }
+
+    /// Until when the end of a session is kept for a reader that takes nothing, while who sent it is gone already.
+    fn delivery_deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
+        let (State::Joined { peer: sender, .. }
+        | State::Served { agent: sender, .. }
+        | State::HalfClosed { agent: sender, .. }) = state
+        else {
+            return None;
+        };
+        let is_gone = self.reactor.get(*sender)?.link.has_hung_up();
+        (is_gone && !link.is_flushed()).then(|| link.told + DELIVERY)
     }
 
     /// How long the agent of a half-closed session may be silent.

@@ -1,6 +1,6 @@
 //! Public pipes: whom a user is joined to, and how the two end (docs/protocol.md, "Public pipe").
 
-use crate::harness::{Heard, Mode, PATIENCE, Payload, Peer, Setup, in_both_modes, join, public_mapping};
+use crate::harness::{Heard, Mode, PATIENCE, Payload, Peer, Setup, in_both_modes, join, public_mapping, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -339,4 +339,30 @@ fn an_agent_that_does_not_read_lives_by_its_heartbeats() {
         }
         beating.store(false, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_stalled_user_does_not_keep_the_place_of_an_agent_that_is_gone() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        let (agent, _stalled) = daemon.narrow_pair(&mapping);
+        Payload::new(9).send_until_stalled(&agent);
+        agent.reset();
+        // The end is kept for the user as long as it takes something once a minute.
+        wait_until("the agent's place is free", 90 * SECOND, || daemon.controller().status(&mapping.id)["agents"] == 0);
+        daemon.agent(&mapping);
+    });
+}
+
+#[test]
+fn urgent_data_is_passed_on_like_any_other() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let (agent, user) = daemon.pair(&daemon.add_public(1));
+    // All of it is there before the daemon looks: one event tells of it.
+    daemon.signal(libc::SIGSTOP);
+    user.send(b"before");
+    user.send_urgent(b'!');
+    user.send(b"behind");
+    daemon.signal(libc::SIGCONT);
+    agent.expect(b"before!behind");
 }

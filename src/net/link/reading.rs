@@ -64,12 +64,13 @@ impl Link {
                 Ok(0) => return Ok((Got::End, 0)),
                 Ok(count) => {
                     self.heard = now;
-                    // Less than asked for: that was all, unless a FIN stands behind it.
-                    self.ready.readable = count == buf.len() || self.ready.fin;
+                    // Less than asked for: that was all, unless a FIN or urgent data stands behind it.
+                    self.ready.readable = count == buf.len() || self.ready.fin || self.ready.urgent;
                     return Ok((Got::Some, count));
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.ready.readable = false;
+                    self.ready.urgent = false;
                     return Ok((Got::Dry, 0));
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

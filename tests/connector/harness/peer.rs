@@ -5,7 +5,7 @@
 
 use super::{PATIENCE, SILENCE};
 use rustls::{AlertDescription, ClientConfig, ClientConnection};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -174,6 +174,11 @@ impl Peer {
     /// Writes past TLS, which is how a stranger in the middle would.
     pub fn send_raw(&self, bytes: &[u8]) -> io::Result<()> {
         (&self.socket).write_all(bytes)
+    }
+
+    /// Sends one byte as TCP's urgent data.
+    pub fn send_urgent(&self, byte: u8) {
+        SockRef::from(&self.socket).send_out_of_band(&[byte]).expect("a connection that can be written to");
     }
 
     /// Changes the keys it sends with and asks the daemon to do so, too (TLS 1.3).
