@@ -8,9 +8,9 @@ use std::thread;
 #[test]
 fn the_right_passcode_is_answered_authorized_and_nothing_else() {
     in_both_modes(|daemon| {
-        let mapping = daemon.add_private(1);
         for side in [0, 1] {
-            let agent = daemon.agent_on(&mapping, side);
+            // A mapping each: the two would be joined, and one would end with the other.
+            let agent = daemon.agent_on(&daemon.add_private(1), side);
             agent.expect_silence();
         }
     });
