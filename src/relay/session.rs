@@ -30,12 +30,16 @@ impl Relay {
         let from_agent = self.pass_on(agent, peer);
         let half_closed = matches!(self.state(peer), Some(State::HalfClosed { .. }));
         let from_peer = match half_closed {
-            // Nothing will come, but answers to heartbeats may still be on their way.
-            true if self.answer_owed(agent).is_err() => Direction::Broken(agent),
-            true => Direction::Open,
+            true => {
+                // Nothing will come, but answers to heartbeats may still be on their way. An agent that takes
+                // nothing any more may still have something to say, and reading from it tells when it has not.
+                let _ = self.answer_owed(agent);
+                Direction::Open
+            }
             false => self.pass_on(peer, agent),
         };
         match (from_agent, from_peer) {
+            (Direction::Open, Direction::Broken(key)) if key == agent && self.only_listen(agent, peer) => {}
             (Direction::Broken(key), _) | (_, Direction::Broken(key)) => self.part(agent, peer, Some(key)),
             (Direction::Ended, _) => self.part(agent, peer, None),
             (_, Direction::Ended) => self.peer_ended(agent, peer),
@@ -74,8 +78,9 @@ impl Relay {
         if payload > 0 {
             self.count(from, to, payload);
         }
-        if beats > 0 && self.answer_owed(from).is_err() {
-            return Direction::Broken(from);
+        if beats > 0 {
+            // Who cannot be answered is found out before the other direction: what it says still counts.
+            let _ = self.answer_owed(from);
         }
         match then {
             Then::Ended => return Direction::Ended,
@@ -129,6 +134,17 @@ impl Relay {
         let Some(pipe) = half else { return self.part(agent, peer, None) };
         self.set_state(peer, State::HalfClosed { pipe, agent, since: now });
         self.reactor.wake_by(now + self.patience(pipe));
+    }
+
+    /// The agent takes nothing any more. If it has said something before that nobody has read yet, its user still gets
+    /// that, but is not listened to. False: there is nothing of the kind.
+    fn only_listen(&mut self, agent: Key, user: Key) -> bool {
+        let Some(&State::Served { pipe, .. }) = self.state(user) else { return false };
+        if !self.reactor.get(agent).is_some_and(|socket| socket.link.may_read()) {
+            return false;
+        }
+        self.set_state(user, State::HalfClosed { pipe, agent, since: self.reactor.now });
+        true
     }
 
     /// A half-closed user's agent has been silent for long enough, unless it is the user who is slow.

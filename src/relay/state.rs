@@ -30,7 +30,7 @@ pub(super) enum State {
     Waiting { pipe: PipeKey, ticket: Ticket, until: Instant },
     /// A user that has an agent.
     Served { pipe: PipeKey, agent: Key },
-    /// A user that will send no more, and may still be answered. `since`: the agent's last payload.
+    /// A user that will send no more (or whose agent takes no more), and may still be answered. `since`: the agent's last payload.
     HalfClosed { pipe: PipeKey, agent: Key, since: Instant },
     /// Done for; what is held still goes out.
     Closing(Closing),
