@@ -366,3 +366,33 @@ fn urgent_data_is_passed_on_like_any_other() {
     daemon.signal(libc::SIGCONT);
     agent.expect(b"before!behind");
 }
+
+#[test]
+fn an_agent_that_takes_no_more_is_heard_to_the_end() {
+    in_both_modes(|daemon| {
+        // What the agent's own kernel has not sent yet is lost with it; its buffer is small.
+        const LOST_WITH_AGENT: u64 = 256 * 1024;
+        let (agent, user) = daemon.narrow_pair(&daemon.add_public(1));
+        let mut sent = Payload::new(4);
+        sent.send_until_stalled(&agent);
+        let mut heard = Payload::new(4);
+        thread::scope(|scope| {
+            scope.spawn(|| agent.flush());
+            // Most of what the agent has sent is with the daemon, which has not read all of it yet.
+            while heard.position() < 200_000 {
+                heard.check(&user.expect_some());
+            }
+        });
+        thread::sleep(SECOND);
+        agent.finish();
+        drop(agent);
+        for _ in 0..3 {
+            thread::sleep(SECOND / 10);
+            user.send(b"more");
+        }
+        while heard.position() + LOST_WITH_AGENT < sent.position() {
+            heard.check(&user.expect_some());
+        }
+        user.expect_end_at_last(PATIENCE);
+    });
+}
