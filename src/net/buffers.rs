@@ -1,13 +1,15 @@
 //! The fixed pool of relay buffers, and the desk on which one turn of the loop works.
 //!
-//! All of it is allocated once, at start. Pages are only touched when used, so that a pool that is
-//! never needed costs no memory. The loop owns the one desk; idle connections hold nothing of it.
+//! All of it is reserved once, at start. Pages are only touched when used, so that a pool that is never needed costs
+//! no memory: it is mapped, and not allocated, because not every C library leaves zeroed memory untouched. The loop owns the one desk; idle connections hold nothing of it.
 
 use crate::limits::BUFFER;
+use memmap2::MmapMut;
+use std::io;
 
 /// Buffers of [`BUFFER`] bytes each. Last given back is first taken, so that the warm one is used again.
 pub struct Pool {
-    memory: Box<[u8]>,
+    memory: MmapMut,
     free: Vec<u32>,
 }
 
@@ -16,10 +18,12 @@ pub struct Pool {
 pub struct Buffer(u32);
 
 impl Pool {
-    /// Reserves `count` buffers.
-    pub fn new(count: usize) -> Self {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        Self { memory: vec![0; count as usize * BUFFER].into(), free: (0..count).rev().collect() }
+    /// Reserves `count` buffers. Errors: there is no room for them in the address space.
+    pub fn new(count: usize) -> io::Result<Self> {
+        let too_many = || io::Error::new(io::ErrorKind::OutOfMemory, format!("no room for {count} relay buffers"));
+        let size = count.checked_mul(BUFFER).ok_or_else(too_many)?;
+        let numbers = u32::try_from(count).map_err(|_| too_many())?;
+        Ok(Self { memory: MmapMut::map_anon(size)?, free: (0..numbers).rev().collect() })
     }
 
     /// A buffer, or `None` when all are in use: wait one's turn.
@@ -63,14 +67,14 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk with `buffers` relay buffers.
-    pub fn new(buffers: usize) -> Self {
-        Self {
-            pool: Pool::new(buffers),
+    /// A desk with `buffers` relay buffers. Errors: see [`Pool::new`].
+    pub fn new(buffers: usize) -> io::Result<Self> {
+        Ok(Self {
+            pool: Pool::new(buffers)?,
             scratch: vec![0; BUFFER].into(),
             reply: Vec::new(),
             nowhere: Vec::with_capacity(BUFFER),
-        }
+        })
     }
 }
 
@@ -80,7 +84,7 @@ mod tests {
 
     #[test]
     fn every_buffer_is_lent_once_and_is_its_own() {
-        let mut pool = Pool::new(3);
+        let mut pool = Pool::new(3).unwrap();
         let lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
         assert_eq!(lent.len(), 3);
         for (i, buffer) in lent.iter().enumerate() {
@@ -95,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_warm_buffer_is_used_again() {
-        let mut pool = Pool::new(2);
+        let mut pool = Pool::new(2).unwrap();
         let first = pool.take().unwrap();
         let number = first.0;
         pool.give(first);
@@ -108,7 +112,7 @@ mod tests {
     #[should_panic(expected = "a relay buffer was lost")]
     #[cfg(debug_assertions)]
     fn a_lost_buffer_is_noticed() {
-        let mut pool = Pool::new(1);
+        let mut pool = Pool::new(1).unwrap();
         drop(pool.take());
     }
 }

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn what_goes_in_comes_out_in_order_and_the_buffer_goes_back() {
         let (mut ours, mut theirs) = pair();
-        let mut pool = Pool::new(1);
+        let mut pool = Pool::new(1).unwrap();
         let mut outbox = Outbox::default();
         outbox.append(b"one ", &mut pool).unwrap();
         outbox.append(b"two", &mut pool).unwrap();
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_empty_pool_and_a_full_buffer_are_told_apart_from_success() {
-        let mut pool = Pool::new(1);
+        let mut pool = Pool::new(1).unwrap();
         let (mut first, mut second) = (Outbox::default(), Outbox::default());
         first.append(&[1; BUFFER], &mut pool).unwrap();
         assert_eq!(first.append(b"x", &mut pool), Err(NoRoom));

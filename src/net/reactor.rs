@@ -60,7 +60,7 @@ impl<S> Reactor<S> {
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             wake_at: None,
-            desk: Desk::new(buffers),
+            desk: Desk::new(buffers)?,
             now: Instant::now(),
         })
     }

@@ -201,7 +201,7 @@ mod tests {
         let stream = Stream::Unix(mio::net::UnixStream::from_std(ours));
         let mut link = Link::plain(stream, ([0, 0, 0, 0], 0).into(), Instant::now());
         while link.write_through(&[b'x'; 4096], Instant::now()).unwrap() > 0 {}
-        assert!(!link.can_send(&Pool::new(0)) && link.can_send(&desk.pool) == (desk.pool.available() > 0));
+        assert!(!link.can_send(&Pool::new(0).unwrap()) && link.can_send(&desk.pool) == (desk.pool.available() > 0));
         (link, theirs)
     }
 
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn without_a_buffer_an_answer_is_owed_and_ends_nothing() {
-        let mut desk = Desk::new(0);
+        let mut desk = Desk::new(0).unwrap();
         let (mut link, _theirs) = full(&mut desk);
         let mut agent = owing();
         answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_was_held_goes_out_by_itself() {
-        let mut desk = Desk::new(1);
+        let mut desk = Desk::new(1).unwrap();
         let (mut link, mut theirs) = full(&mut desk);
         let mut agent = owing();
         answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();
