@@ -4,7 +4,8 @@
 //! |---|---|
 //! | main | the event loop ([`crate::relay`]) |
 //! | control | answers the API, owns mappings and files ([`crate::control`]) |
-//! | signals | stop, reload, rotate (`signals`) |
+//! | signals | stop, rotate (`signals`) |
+//! | reload | reads the files again (`reload`) |
 //! | log | writes what the others say ([`crate::logging`]) |
 //!
 //! tiny_http adds an acceptor and a few short-lived workers behind its private socket.
@@ -33,8 +34,8 @@ use log::{LevelFilter, error, info, warn};
 use nix::unistd::{AccessFlags, access};
 use pidfile::PidFile;
 use privileges::RunAs;
-use reload::Reloader;
-use signal_hook::iterator::Signals;
+use reload::{Files, Reloader};
+use signals::Caught;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ pub struct Daemon {
     /// `None`: it is standard error.
     log_file: Option<PathBuf>,
     logging: Logging,
-    signals: Signals,
+    signals: Caught,
     /// Dropped last, so that nobody takes the daemon for gone too early.
     _pid_file: PidFile,
 }
@@ -101,7 +102,7 @@ impl Daemon {
     /// Serves until told to stop.
     pub fn run(self) -> Result<(), StartError> {
         let config = self.config.map_err(StartError::Config)?;
-        let tls = reload::load_tls(&config)?;
+        let Files { tls, token } = Files::read(&config)?;
         let supervisor = Arc::new(Supervisor::from_environment());
         let (front, listener) = Front::new().map_err(system("no private socket in any temporary folder"))?;
         let seal = front.seal().clone();
@@ -122,8 +123,8 @@ impl Daemon {
         let (relay_handle, started, watch) = (handle.clone(), config.clone(), supervisor.clone());
         let reloader = Reloader { started, relay: relay_handle.clone(), control, supervisor: watch.clone() };
         signals::spawn(self.signals, reloader, self.logging).map_err(system("no thread for signals"))?;
-        let setup = control::Setup { config, store, mappings, relay: relay_handle, listener, seal, reloads };
-        let control = Control::new(setup).map_err(StartError::Control)?;
+        let setup = control::Setup { config, token, store, mappings, relay: relay_handle, listener, seal, reloads };
+        let control = Control::new(setup).map_err(system("the API's private socket cannot be served"))?;
         let work = move || {
             if let Err(Gone) = control.restore() {
                 return Ok(());

@@ -11,7 +11,7 @@ use simplelog::{ConfigBuilder, WriteLogger};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 enum Order {
     /// A line, with its line end.
     Write(Vec<u8>),
-    /// The file has been moved away: go on in a new one.
-    Reopen,
+    /// Look whether the file is to be opened anew. Any other order does as well.
+    Look,
     /// Everything before this shall be written; then the other end is dropped.
     Flush(SyncSender<()>),
 }
@@ -36,6 +36,8 @@ enum Order {
 #[derive(Clone)]
 pub struct Logging {
     orders: SyncSender<Order>,
+    /// The file has been moved away: go on in a new one.
+    reopen: Arc<AtomicBool>,
 }
 
 /// Sets up the log of this process: events up to `level`, to the end of `file` or, without one, to
@@ -59,10 +61,12 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<Logging> {
 }
 
 impl Logging {
-    /// Closes the log file and opens it anew, for log rotation. Nothing is lost.
+    /// Has the log file closed and opened anew, for log rotation. Nothing is lost, and nobody waits for it: who hears
+    /// signals must not depend on a disk or on the reader of a pipe.
     pub fn reopen(&self) {
-        // The thread lives as long as the process; there is nothing to reopen without it.
-        let _ = self.orders.send(Order::Reopen);
+        self.reopen.store(true, Ordering::Release);
+        // Where lines wait, the thread looks when it takes the next one.
+        let _ = self.orders.try_send(Order::Look);
     }
 }
 
@@ -71,13 +75,17 @@ fn pipe(destination: Destination) -> io::Result<(Logging, Sink)> {
     let (orders, inbox) = sync_channel(WAITING);
     let lost = Arc::new(AtomicUsize::new(0));
     let writer = Writer::new(destination);
-    let counter = lost.clone();
-    thread::Builder::new().name("log".to_owned()).spawn(move || obey(&inbox, writer, &counter))?;
-    Ok((Logging { orders: orders.clone() }, Sink { line: Vec::new(), orders, lost }))
+    let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
+    let (counter, reopen) = (lost.clone(), logging.reopen.clone());
+    thread::Builder::new().name("log".to_owned()).spawn(move || obey(&inbox, writer, &counter, &reopen))?;
+    Ok((logging, Sink { line: Vec::new(), orders, lost }))
 }
 
-fn obey(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize) {
+fn obey(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize, reopen: &AtomicBool) {
     while let Ok(order) = inbox.recv() {
+        if reopen.swap(false, Ordering::Acquire) {
+            writer.reopen();
+        }
         match order {
             Order::Write(line) => {
                 if !writer.write(&line) {
@@ -89,7 +97,7 @@ fn obey(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize) {
                     log::warn!("{count} log lines could not be written and are lost");
                 }
             }
-            Order::Reopen => writer.reopen(),
+            Order::Look => {}
             Order::Flush(done) => drop(done),
         }
     }
@@ -174,9 +182,12 @@ mod tests {
     #[test]
     fn a_writer_that_sleeps_stops_nobody() {
         let (orders, inbox) = sync_channel(WAITING);
+        let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
         let mut sink = Sink { line: Vec::new(), orders, lost: Arc::default() };
         (0..WAITING + 5).for_each(|_| writeln!(sink, "line").unwrap());
         assert_eq!(sink.lost.load(Ordering::Relaxed), 5);
+        logging.reopen();
+        assert!(logging.reopen.load(Ordering::Relaxed), "forgotten over the lines that wait");
         assert!(matches!(inbox.recv().unwrap(), Order::Write(line) if line == b"line\n"));
     }
 }

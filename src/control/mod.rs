@@ -23,6 +23,7 @@ use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS, REQUEST_BODY};
 use crate::mapping::Mapping;
 use crate::relay::command::{Gone, Handle};
 use crate::relay::seal::{self, Seal};
+use crate::secret::Secret;
 use crate::store::Store;
 use access::Access;
 use answer::Answer;
@@ -30,7 +31,6 @@ use api::{Api, Call};
 use direct::Callers;
 use log::{debug, error, warn};
 use registry::Registry;
-use std::fmt;
 use std::io::{self, Read};
 use std::mem::ManuallyDrop;
 use std::os::unix::net::UnixListener;
@@ -46,6 +46,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What the control thread is made of.
 pub struct Setup {
     pub config: Config,
+    /// What the key `apitoken` names.
+    pub token: Option<Secret>,
     pub store: Store,
     /// What was in the store.
     pub mappings: Vec<Mapping>,
@@ -55,8 +57,14 @@ pub struct Setup {
     pub listener: UnixListener,
     /// The loop's mark on these requests.
     pub seal: Seal,
-    /// Settings that shall be followed from now on; valid, and loaded from the same file.
-    pub reloads: Receiver<Config>,
+    pub reloads: Receiver<Reload>,
+}
+
+/// Settings that shall be followed from now on: valid, and loaded from the same file.
+pub struct Reload {
+    pub config: Config,
+    /// What the key `apitoken` names.
+    pub token: Option<Secret>,
 }
 
 /// The control thread's state.
@@ -65,7 +73,7 @@ pub struct Control {
     listener: UnixListener,
     server: PrivateServer,
     seal: Seal,
-    reloads: Receiver<Config>,
+    reloads: Receiver<Reload>,
     /// Each thread that writes a long answer holds a clone.
     writers: Arc<()>,
 }
@@ -75,11 +83,10 @@ pub struct Control {
 type PrivateServer = ManuallyDrop<Server>;
 
 impl Control {
-    /// Puts the thread's state together; reads the token file.
-    pub fn new(setup: Setup) -> Result<Self, StartError> {
-        let Setup { config, store, mappings, relay, listener, seal, reloads } = setup;
-        let token = config.api_token.as_deref().map(read_token).transpose().map_err(StartError::Token)?;
-        let server = serve(&listener).map_err(StartError::Socket)?;
+    /// Puts the thread's state together. Errors: the private socket cannot be served.
+    pub fn new(setup: Setup) -> io::Result<Self> {
+        let Setup { config, token, store, mappings, relay, listener, seal, reloads } = setup;
+        let server = serve(&listener)?;
         let api = Api {
             registry: Registry::new(store, mappings, config.ports, relay),
             access: Access::new(config.controllers, token),
@@ -168,19 +175,9 @@ impl Control {
     }
 
     fn follow_settings(&mut self) {
-        while let Ok(config) = self.reloads.try_recv() {
-            self.reload(config);
-        }
-    }
-
-    /// Follows new settings as far as this thread is concerned, or stays with the old ones.
-    fn reload(&mut self, config: Config) {
-        match config.api_token.as_deref().map(read_token).transpose() {
-            Ok(token) => {
-                self.api.access = Access::new(config.controllers, token);
-                self.api.registry.set_usable(config.ports);
-            }
-            Err(error) => error!("{error}; ports, controllers and apitoken stay as they were"),
+        while let Ok(Reload { config, token }) = self.reloads.try_recv() {
+            self.api.access = Access::new(config.controllers, token);
+            self.api.registry.set_usable(config.ports);
         }
     }
 }
@@ -225,26 +222,6 @@ fn write(request: Request, answer: Answer) {
         debug!("an API answer was not taken: {error}");
     }
 }
-
-/// Why the control thread cannot start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The settings' token file.
-    Token(TokenError),
-    /// The private socket.
-    Socket(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Token(error) => write!(f, "{error}"),
-            Self::Socket(error) => write!(f, "the API's private socket cannot be served: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 #[cfg(test)]
 mod fake;

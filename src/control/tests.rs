@@ -19,7 +19,7 @@ struct Daemon {
     socket: PathBuf,
     seal: Seal,
     fake: FakeLoop,
-    reloads: Sender<Config>,
+    reloads: Sender<Reload>,
 }
 
 fn config(folder: &Folder, more: &str) -> Config {
@@ -27,8 +27,16 @@ fn config(folder: &Folder, more: &str) -> Config {
     Config::parse(&folder.0.join("iofog-connector.conf"), text.as_bytes()).unwrap()
 }
 
+fn reload(folder: &Folder, more: &str, token: Option<&str>) -> Reload {
+    Reload { config: config(folder, more), token: token.map(Secret::new) }
+}
+
 impl Daemon {
     fn start(folder: Folder, more: &str) -> Self {
+        Self::start_with(folder, more, None)
+    }
+
+    fn start_with(folder: Folder, more: &str, token: Option<&str>) -> Self {
         let (fake, relay) = FakeLoop::start();
         let socket = folder.0.join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -36,7 +44,8 @@ impl Daemon {
         let config = config(&folder, more);
         let (store, mappings) = Store::open(&config.beside("configs.json")).unwrap();
         let seal = Seal::random();
-        let setup = Setup { config, store, mappings, relay, listener, seal: seal.clone(), reloads: inbox };
+        let token = token.map(Secret::new);
+        let setup = Setup { config, token, store, mappings, relay, listener, seal: seal.clone(), reloads: inbox };
         let control = Control::new(setup).unwrap();
         control.restore().unwrap();
         thread::spawn(move || control.run().unwrap());
@@ -138,9 +147,7 @@ fn only_what_came_through_the_loop_is_believed() {
 
 #[test]
 fn controllers_and_token_are_asked_for_on_every_path_and_follow_the_settings() {
-    let folder = Folder::new();
-    std::fs::write(folder.0.join("token"), "s3cret\n").unwrap();
-    let daemon = Daemon::start(folder, r#", "controllers": ["192.0.2.0/24"], "apitoken": "token""#);
+    let daemon = Daemon::start_with(Folder::new(), r#", "controllers": ["192.0.2.0/24"]"#, Some("s3cret"));
     let status = |peer, path, headers: &str| answer(daemon.send(peer, path, headers, "mappingid=all")).0;
     let token = "Authorization: Bearer s3cret\r\n";
     for path in ["/api/v2/status", "/nonsense"] {
@@ -148,12 +155,14 @@ fn controllers_and_token_are_asked_for_on_every_path_and_follow_the_settings() {
         assert_eq!(status(&AWAY, path, ""), 401);
     }
     assert_eq!(status(&AWAY, "/api/v2/status", token), 200);
-    daemon.reloads.send(config(&daemon.folder, r#", "apitoken": "no-such-file""#)).unwrap();
-    assert_eq!(status(&HERE, "/api/v2/status", ""), 403, "what cannot be read changes nothing");
-    daemon.reloads.send(config(&daemon.folder, "")).unwrap();
+    let follow = |more, token| daemon.reloads.send(reload(&daemon.folder, more, token)).unwrap();
+    follow("", None);
     assert_eq!(status(&HERE, "/api/v2/status", ""), 200, "the first request after that follows the new settings");
-    daemon.reloads.send(config(&daemon.folder, r#", "controllers": ["192.0.2.0/24"]"#)).unwrap();
+    follow(r#", "controllers": ["192.0.2.0/24"]"#, None);
     assert_eq!(status(&HERE, "/api/v2/status", ""), 403, "and nobody gets in by the old ones");
+    follow("", Some("an0ther"));
+    assert_eq!(status(&AWAY, "/api/v2/status", token), 401);
+    assert_eq!(status(&AWAY, "/api/v2/status", "Authorization: Bearer an0ther\r\n"), 200);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::pidfile::LockError;
 use super::privileges::PrivilegeError;
 use crate::config::ConfigError;
-use crate::control::{self, TokenError};
+use crate::control::TokenError;
 use crate::exit;
 use crate::net::certificate::CertificateError;
 use crate::store::LoadError;
@@ -26,7 +26,6 @@ pub enum StartError {
     Token(TokenError),
     /// The mappings could not be read.
     Store(LoadError),
-    Control(control::StartError),
     /// The API port could not be bound.
     Api {
         port: u16,
@@ -51,7 +50,7 @@ impl StartError {
             Self::User(PrivilegeError::NoSuchUser(_)) => exit::NO_USER,
             Self::User(PrivilegeError::NotRoot(_)) => exit::NOT_PERMITTED,
             Self::User(PrivilegeError::System { .. }) | Self::System { .. } => exit::SYSTEM,
-            Self::Config(_) | Self::Certificate(_) | Self::Token(_) | Self::Store(_) | Self::Control(_) => exit::CONFIG,
+            Self::Config(_) | Self::Certificate(_) | Self::Token(_) | Self::Store(_) => exit::CONFIG,
             Self::Api { cause, .. } if cause.kind() == ErrorKind::PermissionDenied => exit::NOT_PERMITTED,
             Self::Api { .. } => exit::UNAVAILABLE,
             Self::Died => exit::SOFTWARE,
@@ -69,7 +68,6 @@ impl fmt::Display for StartError {
             Self::Certificate(e) => e.fmt(f),
             Self::Token(e) => e.fmt(f),
             Self::Store(e) => e.fmt(f),
-            Self::Control(e) => e.fmt(f),
             Self::Api { port, cause } => {
                 write!(f, "the API port {port} could not be bound: {cause}. ")?;
                 if cause.kind() == ErrorKind::PermissionDenied {

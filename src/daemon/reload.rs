@@ -6,30 +6,38 @@
 use super::error::StartError;
 use super::supervisor::Supervisor;
 use crate::config::Config;
-use crate::control::read_token;
+use crate::control::{Reload, read_token};
 use crate::net::certificate::{self, ServerTls};
 use crate::net::expiry::Expiry;
 use crate::relay::command::Handle;
+use crate::secret::Secret;
 use log::{error, info, warn};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-/// TLS outside dev mode, and the API's token checked. Warns if the certificate ends soon.
-pub(super) fn load_tls(config: &Config) -> Result<Option<ServerTls>, StartError> {
-    if let Some(file) = &config.api_token {
-        read_token(file).map_err(StartError::Token)?;
+/// What the settings name, read once: what has been checked is what is taken over.
+pub(super) struct Files {
+    /// `None`: dev mode.
+    pub tls: Option<ServerTls>,
+    /// What API requests must carry.
+    pub token: Option<Secret>,
+}
+
+impl Files {
+    /// Reads them all. Warns if the certificate ends soon.
+    pub fn read(config: &Config) -> Result<Self, StartError> {
+        let token = config.api_token.as_deref().map(read_token).transpose().map_err(StartError::Token)?;
+        if config.dev {
+            return Ok(Self { tls: None, token });
+        }
+        let tls = certificate::server_tls(&config.beside(""), config.controller_ca.as_deref());
+        let tls = tls.map_err(StartError::Certificate)?;
+        if let Some(warning) = tls.expiry.as_ref().and_then(Expiry::warning) {
+            warn!("{}: the certificate {warning}", tls.file.display());
+        }
+        Ok(Self { tls: Some(tls), token })
     }
-    if config.dev {
-        return Ok(None);
-    }
-    let folder = config.beside("");
-    let tls = certificate::server_tls(&folder, config.controller_ca.as_deref()).map_err(StartError::Certificate)?;
-    let (file, chain) = certificate::chain(&folder).map_err(StartError::Certificate)?;
-    if let Some(warning) = chain.first().and_then(Expiry::of).and_then(|expiry| expiry.warning()) {
-        warn!("{}: the certificate {warning}", file.display());
-    }
-    Ok(Some(tls))
 }
 
 /// Reads the files again and hands them to those concerned.
@@ -37,7 +45,7 @@ pub(super) struct Reloader {
     /// What the daemon was started with: the measure of what needs a restart.
     pub started: Config,
     pub relay: Handle,
-    pub control: Sender<Config>,
+    pub control: Sender<Reload>,
     pub supervisor: Arc<Supervisor>,
 }
 
@@ -46,21 +54,22 @@ impl Reloader {
         self.supervisor.reloading();
         let file = &self.started.file;
         match load(file) {
-            Ok((config, tls)) => self.take_over(config, tls),
+            Ok((config, files)) => self.take_over(config, files),
             Err(e) => error!("Nothing is reloaded, all stays as it was: {e}"),
         }
         self.supervisor.ready();
     }
 
-    fn take_over(&self, config: Config, tls: Option<ServerTls>) {
+    /// From here on nothing can fail, unless the daemon is ending.
+    fn take_over(&self, config: Config, Files { tls, token }: Files) {
         let stays = self.started.needs_restart(&config);
         let file = config.file.display().to_string();
         // Between plain and TLS there is no change without a restart.
         if config.dev == self.started.dev && self.relay.reload(tls).is_err() {
-            return; // The daemon is ending.
+            return;
         }
-        if self.control.send(config).is_err() {
-            return; // The same.
+        if self.control.send(Reload { config, token }).is_err() {
+            return;
         }
         // Last, so that what the log calls reloaded is in force: a token or a Controller taken away lets nobody in.
         info!("Reloaded {file} and the files that it names; sessions are not interrupted");
@@ -70,8 +79,8 @@ impl Reloader {
     }
 }
 
-fn load(file: &Path) -> Result<(Config, Option<ServerTls>), StartError> {
+fn load(file: &Path) -> Result<(Config, Files), StartError> {
     let config = Config::load(file).map_err(StartError::Config)?;
-    let tls = load_tls(&config)?;
-    Ok((config, tls))
+    let files = Files::read(&config)?;
+    Ok((config, files))
 }

@@ -1,38 +1,51 @@
-//! The thread that signals come to.
+//! The threads that signals come to.
 //!
-//! | signal | what it does |
-//! |---|---|
-//! | SIGTERM, SIGINT | ends the daemon; what is in flight is delivered |
-//! | SIGHUP | reads settings, certificate, key and token again |
-//! | SIGUSR1 | opens the log file anew |
+//! | signal | what it does | thread |
+//! |---|---|---|
+//! | SIGTERM, SIGINT | ends the daemon; what is in flight is delivered | signals |
+//! | SIGUSR1 | opens the log file anew | signals |
+//! | SIGHUP | reads settings, certificate, key and token again | reload |
+//!
+//! The first of the two never waits for anything, so that the daemon can be ended whatever else hangs: a reload may,
+//! on a file system that is gone, or on a named pipe in a file's place.
 
 use super::reload::Reloader;
 use crate::logging::Logging;
+use crate::relay::command::Handle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::io;
 use std::thread;
 
+/// Signals that have been caught and are not attended to yet.
+pub(super) struct Caught {
+    signals: Signals,
+    reload: Signals,
+}
+
 /// From now on these signals do nothing until [`spawn`] attends to them.
-pub(super) fn catch() -> io::Result<Signals> {
-    Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
+pub(super) fn catch() -> io::Result<Caught> {
+    Ok(Caught { signals: Signals::new([SIGTERM, SIGINT, SIGUSR1])?, reload: Signals::new([SIGHUP])? })
 }
 
 /// Attends to signals until the event loop is gone.
-pub(super) fn spawn(mut signals: Signals, reloader: Reloader, logging: Logging) -> io::Result<()> {
-    let work = move || {
-        for signal in signals.forever() {
-            match signal {
-                SIGHUP => reloader.reload(),
-                SIGUSR1 => logging.reopen(),
-                _ => {
-                    if reloader.relay.stop().is_err() {
-                        return;
-                    }
+pub(super) fn spawn(caught: Caught, reloader: Reloader, logging: Logging) -> io::Result<()> {
+    let Caught { signals, mut reload } = caught;
+    let relay = reloader.relay.clone();
+    thread::Builder::new().name("signals".into()).spawn(move || attend(signals, &relay, &logging))?;
+    thread::Builder::new().name("reload".into()).spawn(move || reload.forever().for_each(|_| reloader.reload()))?;
+    Ok(())
+}
+
+fn attend(mut signals: Signals, relay: &Handle, logging: &Logging) {
+    for signal in signals.forever() {
+        match signal {
+            SIGUSR1 => logging.reopen(),
+            _ => {
+                if relay.stop().is_err() {
+                    return;
                 }
             }
         }
-    };
-    thread::Builder::new().name("signals".into()).spawn(work)?;
-    Ok(())
+    }
 }

@@ -136,7 +136,9 @@ pub struct ServerTls {
     pub public: Arc<ServerConfig>,
     /// For Controllers.
     pub api: Arc<ServerConfig>,
-    /// Until when the certificate is valid, if that can be read.
+    /// Where the certificate stood.
+    pub file: PathBuf,
+    /// Until when it is valid, if that can be read.
     pub expiry: Option<Expiry>,
 }
 
@@ -165,7 +167,8 @@ pub fn server_tls(folder: &Path, authority: Option<&Path>) -> Result<ServerTls, 
         _ => None,
     };
     let unusable = |cause| CertificateError::Unusable { certificate: certificate.clone(), key: key.clone(), cause };
-    Ok(ServerTls { public: build(None).map_err(unusable)?, api: build(verifier).map_err(unusable)?, expiry })
+    let (public, api) = (build(None).map_err(unusable)?, build(verifier).map_err(unusable)?);
+    Ok(ServerTls { public, api, file: certificate, expiry })
 }
 
 /// ring, with ChaCha20-Poly1305 first where AES is slow.

@@ -1,7 +1,11 @@
 //! The log: where it goes, and rotation.
 
-use crate::harness::{Mode, PATIENCE, Setup, wait_until};
-use std::fs;
+use crate::harness::{Mode, PATIENCE, Setup, form, wait_until};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::stat::Mode as Permissions;
+use nix::unistd::mkfifo;
+use std::fs::{self, File};
+use std::thread;
 
 const EX_CANTCREAT: i32 = 73;
 const EX_CONFIG: i32 = 78;
@@ -50,4 +54,30 @@ fn a_log_file_that_cannot_be_opened_is_named() {
     let said = daemon.command(&["start", "--log-file", "/nonexistent/connector.log"]);
     assert_eq!(said.status, EX_CANTCREAT, "{said:?}");
     assert!(said.err.contains("/nonexistent/connector.log"), "{said:?}");
+}
+
+/// More lines than wait for the writer, and than the smallest pipe holds.
+const MORE_THAN_WAIT: usize = 1024 + 100;
+
+#[test]
+fn a_reader_of_the_log_that_sleeps_keeps_no_signal_from_being_heard() {
+    // The daemon's own descriptor keeps the pipe open for writing, ours for reading; nobody reads.
+    let script = "exec \"$0\" \"$@\" 2<> \"$FOLDER/pipe\"".to_owned();
+    let mut daemon = Setup::new(Mode::Plain).wrapped(script).prepare();
+    mkfifo(&daemon.path("pipe"), Permissions::S_IRWXU).expect("a pipe");
+    let pipe = File::options().read(true).write(true).open(daemon.path("pipe")).expect("a pipe");
+    fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
+    daemon.start();
+    // Each of these is a line before it is answered.
+    let add_and_remove = || {
+        for _ in 0..MORE_THAN_WAIT / 16 {
+            let entry = daemon.controller().post("/api/v2/direct/add", "").json();
+            let id = form("mappingid", entry["id"].as_str().expect("an id"));
+            assert_eq!(daemon.controller().post("/api/v2/direct/remove", &id).status, 200);
+        }
+    };
+    thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(add_and_remove))));
+    daemon.signal(libc::SIGUSR1);
+    daemon.signal(libc::SIGUSR1);
+    assert!(daemon.terminate().success());
 }

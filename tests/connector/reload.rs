@@ -1,6 +1,8 @@
 //! SIGHUP: what is good is taken over, what is not leaves all as it was, and sessions go on.
 
-use crate::harness::{Certificate, Daemon, Mode, PATIENCE, Setup, wait_until};
+use crate::harness::{Certificate, Daemon, Mode, PATIENCE, Setup, request, wait_until};
+use nix::sys::stat::Mode as Permissions;
+use nix::unistd::mkfifo;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use std::fs;
@@ -96,4 +98,69 @@ fn what_only_a_restart_changes_is_said_every_time() {
     write_settings(&daemon, |settings| settings["dev"] = json!(false));
     reload(&daemon, "server-cert.pem: no such file");
     assert_eq!(daemon.controller().post("/api/v2/status", "mappingid=all").status, 200);
+}
+
+/// Puts a named pipe in the place of the token file: it can be read once, and only while somebody writes.
+fn token_from_a_pipe(daemon: &Daemon) -> std::path::PathBuf {
+    let file = daemon.path("token");
+    mkfifo(&file, Permissions::S_IRWXU).expect("a pipe");
+    write_settings(daemon, |settings| settings["apitoken"] = json!("token"));
+    file
+}
+
+#[test]
+fn the_token_that_was_checked_is_the_one_that_counts() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let file = token_from_a_pipe(&daemon);
+    daemon.signal(libc::SIGHUP);
+    fs::write(file, "the one").expect("somebody who reads");
+    wait_until("it is reloaded", PATIENCE, || daemon.log().contains("Reloaded"));
+    let status = |token: &str| {
+        let headers = ["Content-Type: application/x-www-form-urlencoded", &format!("Authorization: Bearer {token}")];
+        let mut connection = daemon.controller().connect().expect("a connection");
+        connection.exchange(&request("POST", "/api/v2/status", &headers, "mappingid=all")).status
+    };
+    assert_eq!((status("the one"), status("another")), (200, 401));
+}
+
+#[test]
+fn one_bad_file_leaves_all_the_others_as_they_were() {
+    let daemon = Setup::new(Mode::Tls).start();
+    let status = || daemon.controller().post("/api/v2/status", "mappingid=all");
+    let before = status().json()["availablePorts"].clone();
+    for (name, text, complaint) in [
+        ("token", "", "apitoken"),
+        ("authority.pem", "nothing", "authority.pem"),
+        ("server-key.pem", "nothing", "server-key.pem"),
+    ] {
+        let kept = fs::read(daemon.path("server-key.pem")).expect("a key");
+        fs::write(daemon.path("token"), "a token").expect("a file");
+        fs::write(daemon.path("authority.pem"), certificate().chain).expect("a file");
+        fs::write(daemon.path(name), text).expect("a file");
+        let (_, last) = daemon.ports.mappings();
+        write_settings(&daemon, |settings| {
+            settings["apitoken"] = json!("token");
+            settings["controllerca"] = json!("authority.pem");
+            settings["controllers"] = json!([]);
+            settings["ports"] = json!([format!("{}-{last}", last - 1)]);
+        });
+        reload(&daemon, "Nothing is reloaded, all stays as it was");
+        assert!(daemon.log().contains(complaint), "{}", daemon.log());
+        let answer = status();
+        assert_eq!((answer.status, &answer.json()["availablePorts"]), (200, &before), "{complaint}");
+        fs::write(daemon.path("server-key.pem"), kept).expect("a file");
+    }
+}
+
+#[test]
+fn a_reload_that_hangs_does_not_keep_the_daemon_from_ending() {
+    let mut daemon = Setup::new(Mode::Plain).set("logfile", "connector.log").start();
+    token_from_a_pipe(&daemon);
+    daemon.signal(libc::SIGHUP);
+    // Heard after SIGHUP, and attended to.
+    let (log, old) = (daemon.path("connector.log"), daemon.path("connector.log.1"));
+    fs::rename(&log, &old).expect("a log");
+    daemon.signal(libc::SIGUSR1);
+    wait_until("there is a new log", PATIENCE, || log.exists());
+    assert!(daemon.terminate().success());
 }
