@@ -28,6 +28,8 @@ pub const BIND_TRIES: usize = 64;
 pub const ANSWER_AT_ONCE: usize = 64 * 1024;
 /// So many longer answers may be on their way at once; who asks for one more is told to try again.
 pub const LONG_ANSWERS: usize = 4;
+/// Direct entries: each costs memory and a line of `configs.json`, and has no port that would bound their number.
+pub const DIRECT_ENTRIES: usize = 1024;
 /// Callers of a direct entry that wait for their peer; one more pushes out the oldest.
 pub const DIRECT_CALLERS: usize = 256;
 /// What such a caller may say of itself, bytes.

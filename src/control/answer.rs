@@ -4,6 +4,7 @@ use super::form::MappingError;
 use super::metrics;
 use super::registry::AddError;
 use crate::failure;
+use crate::limits::DIRECT_ENTRIES;
 use crate::mapping::FieldError;
 use crate::relay::command::Gone;
 use serde::Serialize;
@@ -84,6 +85,10 @@ impl From<AddError> for Stopped {
         Self::Answered(match error {
             AddError::Gone => return Self::Gone,
             AddError::NoPorts => Answer::failed(507, "No free ports", "no two usable ports are free"),
+            AddError::NoEntries => {
+                let reason = format!("there are {DIRECT_ENTRIES} direct entries; one must be removed first");
+                Answer::failed(507, "Too many direct entries", &reason)
+            }
             AddError::Refused(error) => {
                 let reason = format!("port {} could not be opened: {}", error.port, error.cause);
                 Answer::failed(500, "Could not open", &reason)

@@ -24,6 +24,8 @@ pub(super) struct Call<'a> {
     pub target: &'a str,
     pub content_type: Option<&'a str>,
     pub authorization: Option<&'a str>,
+    /// A browser sends it on behalf of a web page.
+    pub from_a_page: bool,
     pub peer: Peer,
     pub body: &'a [u8],
 }
@@ -54,6 +56,10 @@ const ENDPOINTS: [(&str, Endpoint); 8] = [
 /// For monitoring, where it is expected; everything else is a POST.
 const METRICS: &str = "/metrics";
 
+/// Why a request is refused that a browser sends on behalf of a web page: it comes from wherever the person at the
+/// browser sits, and may do what that person may.
+const FROM_A_PAGE: &str = "requests of web pages (an Origin header, or a Sec-Fetch-Site other than none) are not taken";
+
 /// The content type of every call.
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -67,7 +73,11 @@ impl Api {
     }
 
     fn route(&mut self, call: &Call) -> Result<Answer, Stopped> {
-        self.access.check(&call.peer, call.authorization, Instant::now())?;
+        let now = Instant::now();
+        if call.from_a_page {
+            return Ok(self.access.refuse(&call.peer, FROM_A_PAGE, now));
+        }
+        self.access.check(&call.peer, call.authorization, now)?;
         if call.target == METRICS {
             return self.metrics(call);
         }

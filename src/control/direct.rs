@@ -17,6 +17,13 @@ pub(super) struct Caller {
     pub certificate: String,
 }
 
+impl Caller {
+    /// Whether both are one peer. Its port may be another one each time.
+    fn is(&self, other: &Self) -> bool {
+        (&self.certificate, self.remote_ip, &self.ip) == (&other.certificate, other.remote_ip, &other.ip)
+    }
+}
+
 /// The first callers, by the id of their entry.
 #[derive(Default)]
 pub(super) struct Callers {
@@ -24,10 +31,12 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// The one who waits at entry `id`, and no longer does; if there is none, `caller` waits from now on.
+    /// The one who waits at entry `id`, and no longer does; if there is none, `caller` waits from now on. Who calls
+    /// again takes its own place: nobody is told of itself.
     pub fn meet(&mut self, id: &str, caller: Caller, now: Instant) -> Option<Caller> {
         self.waiting.retain(|_, (_, since)| now < *since + DIRECT_WAIT);
-        if let Some((first, _)) = self.waiting.remove(id) {
+        let first = self.waiting.remove(id).map(|(first, _)| first);
+        if let Some(first) = first.filter(|first| !first.is(&caller)) {
             return Some(first);
         }
         if self.waiting.len() >= DIRECT_CALLERS {
@@ -50,7 +59,8 @@ mod tests {
     use std::time::Duration;
 
     fn caller(port: u16) -> Caller {
-        Caller { ip: "10.0.0.1".into(), remote_ip: [192, 0, 2, 1].into(), port, certificate: "C".into() }
+        let certificate = format!("of the peer at {port}");
+        Caller { ip: "10.0.0.1".into(), remote_ip: [192, 0, 2, 1].into(), port, certificate }
     }
 
     #[test]
@@ -62,6 +72,23 @@ mod tests {
         assert_eq!(callers.meet("a", caller(3), now), None);
         callers.forget("a");
         assert_eq!(callers.meet("a", caller(4), now), None);
+    }
+
+    #[test]
+    fn who_calls_again_is_not_told_of_itself() {
+        let (mut callers, now) = (Callers::default(), Instant::now());
+        let again = Caller { port: 5, ..caller(1) };
+        assert_eq!(callers.meet("a", caller(1), now), None);
+        assert_eq!(callers.meet("a", again.clone(), now), None);
+        assert_eq!(callers.meet("a", caller(2), now), Some(again), "what it said last counts");
+        for other in [
+            Caller { ip: "10.0.0.2".into(), ..caller(1) },
+            Caller { remote_ip: [192, 0, 2, 2].into(), ..caller(1) },
+            Caller { certificate: "another".into(), ..caller(1) },
+        ] {
+            assert_eq!(callers.meet("a", caller(1), now), None);
+            assert_eq!(callers.meet("a", other, now), Some(caller(1)));
+        }
     }
 
     #[test]

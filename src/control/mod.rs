@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS, REQUEST_BODY};
 use crate::mapping::Mapping;
 use crate::relay::command::{Gone, Handle};
+use crate::relay::request::FROM_A_PAGE;
 use crate::relay::seal::{self, Seal};
 use crate::secret::Secret;
 use crate::store::Store;
@@ -169,6 +170,7 @@ impl Control {
             target: request.url(),
             content_type: header(request, "Content-Type"),
             authorization: header(request, "Authorization"),
+            from_a_page: header(request, FROM_A_PAGE).is_some(),
             peer,
             body: &body,
         })

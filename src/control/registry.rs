@@ -6,7 +6,7 @@
 //! one with a single save; only then they may be acknowledged, and only then a removed mapping is
 //! closed. If the save fails they are all taken back.
 
-use crate::limits::BIND_TRIES;
+use crate::limits::{BIND_TRIES, DIRECT_ENTRIES};
 use crate::mapping::{Kind, Mapping, Request};
 use crate::ports::{PortSet, Ports};
 use crate::relay::command::{Gone, Handle, OpenError, PipeStatus, Totals};
@@ -121,6 +121,11 @@ impl Registry {
 
     /// Makes a direct entry, which needs no ports.
     pub fn add_direct(&mut self, by: IpAddr) -> Result<&Mapping, AddError> {
+        let is_direct = |mapping: &&Mapping| matches!(mapping.kind, Kind::Direct { .. });
+        // Stored ones are never taken away: there may be more of them.
+        if self.mappings().filter(is_direct).count() >= DIRECT_ENTRIES {
+            return Err(AddError::NoEntries);
+        }
         let mapping = Mapping::new_direct();
         self.relay.open(&mapping)?.map_err(AddError::Refused)?;
         Ok(self.enter(mapping, by))
@@ -236,6 +241,8 @@ fn is_taken(kind: ErrorKind) -> bool {
 pub(super) enum AddError {
     /// No two usable ports are free, or not after [`BIND_TRIES`] tries.
     NoPorts,
+    /// There are [`DIRECT_ENTRIES`] direct entries.
+    NoEntries,
     /// Not this port's fault: no port would have opened.
     Refused(OpenError),
     /// The event loop is gone.

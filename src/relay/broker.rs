@@ -196,18 +196,19 @@ impl Relay {
         if !self.broker.entries.admit(&id, &passkey) {
             return self.refuse_stranger(key, caller.address);
         }
-        match self.take_waiting(&id) {
+        match self.take_waiting(&id, &caller) {
             Some((first, other)) => self.introduce(&id, (first, &other), (key, &caller)),
             None => self.keep_waiting(key, id, caller),
         }
     }
 
-    /// The first peer of the entry, if it is still there.
-    fn take_waiting(&mut self, id: &str) -> Option<(Key, Caller)> {
-        let (first, caller) = self.broker.entries.take(id)?;
+    /// The first peer of the entry, if it is still there and is not `caller` itself: a connection that has died at the
+    /// NAT is not noticed before the peer connects again.
+    fn take_waiting(&mut self, id: &str, caller: &Caller) -> Option<(Key, Caller)> {
+        let (first, other) = self.broker.entries.take(id)?;
         // Its end may have come in this very turn, and not have had its own.
-        if matches!(self.look_after(first), Ok(Got::Some | Got::Dry)) {
-            return Some((first, caller));
+        if !other.is(caller) && matches!(self.look_after(first), Ok(Got::Some | Got::Dry)) {
+            return Some((first, other));
         }
         self.dismiss_peer(first);
         None

@@ -14,6 +14,8 @@
 mod chunked;
 mod head;
 
+pub use head::FROM_A_PAGE;
+
 use super::refusal::{Refusal, Status};
 use super::seal::{Peer, Seal};
 use crate::limits::{REQUEST_BODY, REQUEST_HEAD};

@@ -225,6 +225,32 @@ fn a_waiting_peer_that_leaves_is_forgotten() {
     });
 }
 
+#[test]
+fn a_peer_that_connects_again_is_not_introduced_to_itself() {
+    in_both_modes(|daemon| {
+        let entry = Direct::add(daemon);
+        // The first connection is as good as dead: whoever held it has a new one.
+        let before = entry.wait(daemon, "peer");
+        let again = entry.wait(daemon, "peer");
+        before.expect_clean_end();
+        let other = connect(daemon);
+        other.send(entry.request("other").as_bytes());
+        expect_introduction(&other, &again, "peer", true);
+        expect_introduction(&again, &other, "other", false);
+    });
+}
+
+#[test]
+fn peers_of_one_certificate_at_two_addresses_are_two() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let entry = Direct::add(&daemon);
+    let first = entry.wait(&daemon, "shared");
+    let second = connect_from(&daemon, [127, 0, 0, 2]);
+    second.send(entry.request("shared").as_bytes());
+    expect_introduction(&second, &first, "shared", true);
+    expect_introduction(&first, &second, "shared", false);
+}
+
 /// Calls until told to wait: a reset may take a moment to arrive.
 fn wait_for_place(daemon: &Daemon, entry: &Direct) -> Peer {
     let start = Instant::now();

@@ -107,6 +107,78 @@ fn the_second_peer_is_told_of_the_first() {
 }
 
 #[test]
+fn a_peer_that_asks_twice_is_not_told_of_itself() {
+    in_both_modes(|daemon| {
+        let entry = daemon.controller().post("/api/v2/direct/add", "").json();
+        let [id, passkey] = ["id", "passkey"].map(|key| entry[key].as_str().expect("text").to_owned());
+        for _ in 0..3 {
+            assert_eq!(introduce(daemon, &id, &passkey, 1)["status"], "wait");
+        }
+        assert_eq!(introduce(daemon, &id, &passkey, 2)["certificate"], "CERT1");
+    });
+}
+
+/// What a browser adds to a form that a page of some other site sends.
+const PAGES: [&str; 5] = [
+    "Origin: https://evil.example",
+    "origin: null",
+    "Origin:",
+    "Sec-Fetch-Site: cross-site",
+    "sec-fetch-site: same-site",
+];
+
+#[test]
+fn forms_of_web_pages_are_refused_before_anything_is_done() {
+    in_both_modes(|daemon| {
+        let ask = |path: &str, header: &str, body: &str| {
+            let mut connection = daemon.controller().connect().expect("a connection");
+            connection.exchange(&request("POST", path, &[FORM, header], body))
+        };
+        let mapping = r#"mapping={"type":"public","maxconnections":1,"heartbeatabsencethreshold":0}"#;
+        for page in PAGES {
+            for (path, body) in [
+                ("/api/v2/commandline", "command=stop&params="),
+                ("/api/v2/mapping/add", mapping),
+                ("/api/v2/direct/add", ""),
+                ("/nothing", ""),
+            ] {
+                let answer = ask(path, page, body);
+                assert_eq!(answer.status, 403, "{page}: {answer:?}");
+                let json = answer.json();
+                assert_eq!(json["status"], "failed", "{answer:?}");
+                assert!(json["errormessage"].as_str().is_some_and(|text| text.contains("Origin")), "{answer:?}");
+            }
+        }
+        // A person at a browser, and programs that fetch with a browser's library.
+        let status = ask(STATUS, "Sec-Fetch-Site: none", "mappingid=all");
+        assert_eq!((status.status, &status.json()["mappings"]), (200, &json!(0)));
+        assert!(daemon.log().contains("refused: requests of web pages"), "{}", daemon.log());
+    });
+}
+
+#[test]
+fn a_page_is_refused_whatever_else_the_request_shows() {
+    let daemon = Setup::new(Mode::Plain).set("apitoken", "token").prepare();
+    std::fs::write(daemon.path("token"), "s3cret").expect("a file");
+    let mut daemon = daemon;
+    daemon.start();
+    let token = "Authorization: Bearer s3cret";
+    for (headers, status) in [
+        (&[FORM, token][..], 200),
+        (&[FORM], 401),
+        (&[FORM, token, "Origin: http://a.example", "Origin: http://b.example"], 403),
+        (&[FORM, "Origin: http://a.example"], 403),
+    ] {
+        let mut connection = daemon.controller().connect().expect("a connection");
+        assert_eq!(connection.exchange(&request("POST", STATUS, headers, "mappingid=all")).status, status);
+    }
+    let mut connection = daemon.controller().connect().expect("a connection");
+    let preflight = connection.exchange(&request("OPTIONS", STATUS, &["Origin: http://a.example"], ""));
+    assert_eq!(preflight.status, 403);
+    assert_eq!(preflight.header("access-control-allow-origin"), None);
+}
+
+#[test]
 fn stop_over_the_api_ends_the_daemon() {
     in_both_modes(|daemon| {
         let answer = daemon.controller().post("/api/v2/commandline", "command=stop&params=").json();

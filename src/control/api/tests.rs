@@ -1,5 +1,6 @@
 use super::*;
 use crate::control::fake::FakeLoop;
+use crate::limits::DIRECT_ENTRIES;
 use crate::ports::PortSet;
 use crate::store::Store;
 use crate::testing::{Folder, Random};
@@ -34,8 +35,21 @@ impl Bench {
         Self { api, fake, peer: Peer { ip: IpAddr::from([192, 0, 2, 1]), is_here: false }, folder }
     }
 
+    /// A well-formed call with nothing in it.
+    fn call_to<'a>(&self, target: &'a str) -> Call<'a> {
+        Call {
+            method: "POST",
+            target,
+            content_type: Some(FORM),
+            authorization: None,
+            from_a_page: false,
+            peer: self.peer,
+            body: b"",
+        }
+    }
+
     fn call(&mut self, method: &str, target: &str, content_type: Option<&str>, body: &[u8]) -> Answer {
-        let call = Call { method, target, content_type, authorization: None, peer: self.peer, body };
+        let call = Call { method, content_type, body, ..self.call_to(target) };
         let Ok(answer) = self.api.answer(&call) else { panic!("the loop is gone") };
         self.api.registry.commit().unwrap().unwrap();
         answer
@@ -235,6 +249,35 @@ fn two_callers_of_a_direct_entry_meet() {
 }
 
 #[test]
+fn direct_entries_have_a_limit_beyond_which_the_file_is_left_alone() {
+    let mut bench = Bench::new();
+    let add = |bench: &mut Bench| {
+        let call = Call { body: b"", ..bench.call_to("/api/v2/direct/add") };
+        let Ok(answer) = bench.api.answer(&call) else { panic!("the loop is gone") };
+        answer
+    };
+    let ids: Vec<String> = (0..DIRECT_ENTRIES)
+        .map(|_| {
+            let answer = add(&mut bench);
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            serde_json::from_str::<Value>(&answer.body).unwrap()["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    bench.api.registry.commit().unwrap().unwrap();
+    std::fs::remove_file(bench.folder.0.join("configs.json")).unwrap();
+    for _ in 0..10 {
+        assert!(bench.failure("/api/v2/direct/add", "", 507).contains("1024 direct entries"));
+    }
+    assert_eq!(bench.stored(), "", "the file was written again");
+    assert_eq!(bench.fake.world().open.len(), DIRECT_ENTRIES);
+    // A mapping is no direct entry, and one that goes makes room for another.
+    bench.add(PUBLIC);
+    assert_eq!(bench.post("/api/v2/direct/remove", &format!("id={}", ids[0])).0, 200);
+    assert_eq!(add(&mut bench).status, 200);
+    bench.failure("/api/v2/direct/add", "", 507);
+}
+
+#[test]
 fn without_a_broker_there_is_nothing_direct() {
     let mut bench = Bench::new();
     bench.api.broker = None;
@@ -286,8 +329,7 @@ fn a_change_that_cannot_be_saved_is_taken_back() {
     std::fs::rename(&bench.folder.0, &parked).unwrap();
     for body in [PUBLIC.to_owned(), format!("mappingid={kept}")] {
         let target = if body == PUBLIC { "/api/v2/mapping/add" } else { "/api/v2/mapping/remove" };
-        let (method, content_type, peer) = ("POST", Some(FORM), bench.peer);
-        let call = Call { method, target, content_type, authorization: None, peer, body: body.as_bytes() };
+        let call = Call { body: body.as_bytes(), ..bench.call_to(target) };
         assert!(matches!(bench.api.answer(&call), Ok(Answer { status: 200, .. })));
         assert!(bench.api.registry.commit().unwrap().is_err());
         assert_eq!((bench.api.registry.len(), bench.api.registry.available_ports()), (1, 4));

@@ -15,6 +15,14 @@ pub(super) struct Caller {
     pub(super) certificate: String,
 }
 
+impl Caller {
+    /// Whether both are one peer, which has connected again. Its port is another one then.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (&self.certificate, self.address.ip(), &self.local_ip)
+            == (&other.certificate, other.address.ip(), &other.local_ip)
+    }
+}
+
 /// All direct entries, by id.
 #[derive(Default)]
 pub(super) struct Entries(HashMap<String, Entry>);
@@ -89,6 +97,19 @@ mod tests {
         assert_eq!(entries.take("a"), None);
         entries.wait("a", 8, caller(2));
         assert_eq!(entries.take("a"), Some((8, caller(2))));
+    }
+
+    #[test]
+    fn a_peer_is_known_again_by_all_that_it_says_of_itself() {
+        assert!(caller(1).is(&caller(2)), "its port is another one");
+        let elsewhere = SocketAddr::from(([192, 0, 2, 2], 1));
+        for other in [
+            Caller { address: elsewhere, ..caller(1) },
+            Caller { local_ip: "10.0.0.2".into(), ..caller(1) },
+            Caller { certificate: "D".into(), ..caller(1) },
+        ] {
+            assert!(!caller(1).is(&other));
+        }
     }
 
     #[test]

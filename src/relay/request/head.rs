@@ -7,6 +7,8 @@ use crate::relay::seal::{self, Peer, Seal};
 
 /// More header lines than any client of the API sends.
 const HEADERS: usize = 100;
+/// In a rewritten request: a browser sent it on behalf of a web page.
+pub const FROM_A_PAGE: &str = "X-Connector-Page";
 
 /// What matters of a head.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub(super) struct Head {
     target: String,
     content_type: Option<String>,
     authorization: Option<String>,
+    /// A browser sends it on behalf of a web page.
+    from_a_page: bool,
     pub framing: Framing,
     /// The client waits for `100 Continue`.
     pub waits: bool,
@@ -91,6 +95,7 @@ struct Fields {
     authorization: Option<String>,
     expect: Option<String>,
     close: bool,
+    from_a_page: bool,
 }
 
 impl Fields {
@@ -106,6 +111,16 @@ impl Fields {
                 "connection" => {
                     let close = |word: &[u8]| word.trim_ascii().eq_ignore_ascii_case(b"close");
                     fields.close |= header.value.split(|byte| *byte == b',').any(close);
+                    continue;
+                }
+                // A browser tells which page a request comes from, in one way or the other: no page of ours exists.
+                // `none`: it is the person at the browser who has asked.
+                "origin" => {
+                    fields.from_a_page = true;
+                    continue;
+                }
+                "sec-fetch-site" => {
+                    fields.from_a_page |= !header.value.trim_ascii().eq_ignore_ascii_case(b"none");
                     continue;
                 }
                 _ => continue,
@@ -144,6 +159,7 @@ impl Fields {
             target: target.to_owned(),
             content_type: self.content_type,
             authorization: self.authorization,
+            from_a_page: self.from_a_page,
             framing,
             waits,
             last: self.close || is_http_1_0,
@@ -177,6 +193,9 @@ impl Head {
             if let Some(value) = value {
                 text.push_str(&format!("{name}: {value}\r\n"));
             }
+        }
+        if self.from_a_page {
+            text.push_str(&format!("{FROM_A_PAGE}: yes\r\n"));
         }
         text.push_str("\r\n");
         let mut bytes = text.into_bytes();
