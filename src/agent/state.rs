@@ -48,7 +48,7 @@ pub(super) struct Line {
     pub(super) place: Place,
     /// When it was authorized.
     pub(super) born: Instant,
-    /// Payload has gone through it.
+    /// Somebody has needed it: a client that leaves without a word is no failure of the line.
     pub(super) used: bool,
     pub(super) pulse: Pulse,
 }

@@ -49,7 +49,8 @@ impl Agent {
     /// The listening end has a client and a line for it.
     pub(super) fn call(&mut self, key: Key, client: Key) {
         let now = self.reactor.now;
-        let State::Free(line) = self.take_state(key) else { return };
+        let State::Free(mut line) = self.take_state(key) else { return };
+        line.used = true;
         self.set_state(client, State::Local { line: key });
         let until = now + CALL;
         self.set_state(key, State::Calling { line, client, heard: Vec::new(), again: now, until });

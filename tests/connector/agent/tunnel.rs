@@ -6,7 +6,9 @@ use crate::harness::{
 };
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 fn exposing(daemon: &Daemon, mapping: &Mapping, service: &Service) -> AgentProgram {
     AgentProgram::new(daemon, mapping, 1).exposing(service.port, 4)
@@ -143,6 +145,45 @@ fn a_client_of_a_service_that_refuses_sees_an_end() {
         let client = client(daemon);
         client.send(b"anybody there?");
         client.expect_end();
+    });
+}
+
+#[test]
+fn clients_that_say_nothing_take_no_connection_from_those_that_come_next() {
+    in_both_modes(|daemon| {
+        let (reached, service_is_reached) = channel();
+        // Says nothing, and hears nothing but the end.
+        let service = Service::start(move |mut stream| {
+            let _ = reached.send(());
+            let _ = stream.read(&mut [0; 100]);
+        });
+        let mapping = daemon.add_private(2);
+        let _ends = [
+            AgentProgram::new(daemon, &mapping, 1).exposing(service.port, 1).start(),
+            AgentProgram::new(daemon, &mapping, 0).listening(listening_port(daemon), 1).start(),
+        ];
+        for round in 0..10 {
+            let client = client(daemon);
+            // A client waits for 5 s, and the pause would be longer than that by now.
+            assert!(service_is_reached.recv_timeout(PATIENCE).is_ok(), "client {round} was turned away");
+            drop(client);
+        }
+    });
+}
+
+#[test]
+fn clients_that_leave_before_the_other_end_answers_take_no_connection_either() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_private(2);
+        let listening = AgentProgram::new(daemon, &mapping, 0).listening(listening_port(daemon), 1);
+        let _listening = listening.start();
+        for _ in 0..8 {
+            let is_there = || daemon.controller().status(&mapping.id)["freeport1"] == 1;
+            wait_until("the connection is there", Duration::from_secs(5), is_there);
+            let client = client(daemon);
+            client.finish();
+            client.expect_end();
+        }
     });
 }
 
