@@ -1,5 +1,6 @@
 //! Takes the chunks off a body.
 
+use super::head::find_line_end;
 use super::{body_too_large, malformed};
 use crate::limits::{REQUEST_BODY, REQUEST_HEAD};
 use crate::relay::refusal::{Refusal, Status};
@@ -24,8 +25,9 @@ enum Stage {
     Data(usize),
     /// The line end behind a chunk.
     DataEnd,
-    /// Header lines behind the last chunk, which are dropped; so many bytes of them have gone by.
-    Trailers(usize),
+    /// Header lines behind the last chunk, which are dropped. So many bytes of them have gone `before` this line, and so
+    /// many of this line have been `seen`.
+    Trailers { before: usize, seen: usize },
     Done,
 }
 
@@ -63,45 +65,44 @@ impl Decoder {
                 Ok(Some(2))
             }
             Stage::DataEnd => Err(malformed("a chunk is longer than it says")),
-            Stage::Trailers(before) => self.trailer(input, before),
+            Stage::Trailers { before, seen } => self.trailer(input, before, seen),
             Stage::Done => Ok(None),
         }
     }
 
     fn size(&mut self, input: &[u8]) -> Result<Option<usize>, Refusal> {
-        let line = &input[..input.len().min(SIZE_LINE)];
         let no_size = || malformed("a chunk's size is no hexadecimal number");
-        // httparse takes an empty line for a size of 0.
-        if line.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) {
-            return Err(no_size());
-        }
-        match httparse::parse_chunk_size(line) {
-            Ok(httparse::Status::Partial) if line.len() == SIZE_LINE => Err(no_size()),
-            Ok(httparse::Status::Partial) => Ok(None),
-            Ok(httparse::Status::Complete((used, 0))) => {
-                self.stage = Stage::Trailers(0);
-                Ok(Some(used))
-            }
-            Ok(httparse::Status::Complete((used, size))) if size <= (REQUEST_BODY - self.body.len()) as u64 => {
-                self.stage = Stage::Data(size as usize);
-                Ok(Some(used))
-            }
-            Ok(httparse::Status::Complete(_)) => Err(body_too_large()),
-            Err(_) => Err(no_size()),
-        }
+        let window = &input[..input.len().min(SIZE_LINE)];
+        let Some(end) = find_line_end(window, 0)? else {
+            return if window.len() == SIZE_LINE { Err(no_size()) } else { Ok(None) };
+        };
+        // Of extensions none is known, and all are ignored.
+        let line = &window[..end];
+        let digits = match line.iter().position(|byte| *byte == b';') {
+            Some(at) => line[..at].trim_ascii_end(),
+            None => line,
+        };
+        let size = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let size = size.and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or_else(no_size)?;
+        self.stage = match size {
+            0 => Stage::Trailers { before: 0, seen: 0 },
+            _ if size > (REQUEST_BODY - self.body.len()) as u64 => return Err(body_too_large()),
+            _ => Stage::Data(size as usize),
+        };
+        Ok(Some(end + 2))
     }
 
-    fn trailer(&mut self, input: &[u8], before: usize) -> Result<Option<usize>, Refusal> {
-        let end = input.windows(2).position(|pair| pair == b"\r\n");
+    fn trailer(&mut self, input: &[u8], before: usize, seen: usize) -> Result<Option<usize>, Refusal> {
+        let end = find_line_end(input, seen)?;
         let line = end.map_or(input.len(), |at| at + 2);
         if before + line > REQUEST_HEAD {
             return Err(Refusal::new(Status::HeadTooLarge, format!("trailers are longer than {REQUEST_HEAD} bytes")));
         }
         self.stage = match end {
-            None => return Ok(None),
+            None => Stage::Trailers { before, seen: input.len() },
             Some(0) => Stage::Done,
-            Some(_) => Stage::Trailers(before + line),
+            Some(_) => Stage::Trailers { before: before + line, seen: 0 },
         };
-        Ok(Some(line))
+        Ok(end.map(|_| line))
     }
 }

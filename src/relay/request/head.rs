@@ -40,12 +40,24 @@ pub(super) enum Framing {
 /// plain port, say. A line ends with CR LF and neither stands alone, for what one program takes as a
 /// line's end and another does not is how requests are smuggled.
 pub(super) fn find_end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
-    for at in seen..bytes.len() {
+    let mut from = seen;
+    while let Some(end) = find_line_end(bytes, from)? {
+        if bytes[..end].ends_with(b"\r\n") {
+            return Ok(Some(end + 2));
+        }
+        from = end + 2;
+    }
+    Ok(None)
+}
+
+/// Where the line ends that stands at `from`, or has begun before: its CR LF is at the answer. The same rules for every
+/// line of a request, those between chunks and behind them included.
+pub(super) fn find_line_end(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
+    for at in from..bytes.len() {
         let after_cr = at > 0 && bytes[at - 1] == b'\r';
         match bytes[at] {
-            b'\n' if !after_cr => return Err(malformed("a line ends with LF alone, expected CR LF")),
-            b'\n' if bytes[..at].ends_with(b"\r\n\r") => return Ok(Some(at + 1)),
-            b'\n' => {}
+            b'\n' if after_cr => return Ok(Some(at - 1)),
+            b'\n' => return Err(malformed("a line ends with LF alone, expected CR LF")),
             _ if after_cr => return Err(malformed("a CR stands alone, expected CR LF")),
             b'\r' | b'\t' => {}
             byte if byte.is_ascii_control() => return Err(malformed("this is no HTTP request")),

@@ -146,8 +146,22 @@ fn what_is_not_plain_is_refused() {
         (chunked("\r\n"), 400, "no hexadecimal number"),
         (chunked("0x3\r\nabc\r\n"), 400, "no hexadecimal number"),
         (chunked("-1\r\n"), 400, "no hexadecimal number"),
-        (chunked("3\nabc\r\n"), 400, "no hexadecimal number"),
+        (chunked("3\nabc\r\n"), 400, "LF alone"),
         (chunked(&format!("3;{}\r\n", "x".repeat(300))), 400, "no hexadecimal number"),
+        (chunked("3 \r\nabc\r\n"), 400, "no hexadecimal number"),
+        (chunked(" 3\r\nabc\r\n"), 400, "no hexadecimal number"),
+        (chunked("3 3\r\nabc\r\n"), 400, "no hexadecimal number"),
+        (chunked(";\r\nabc\r\n"), 400, "no hexadecimal number"),
+        (chunked("+3\r\nabc\r\n"), 400, "no hexadecimal number"),
+        (chunked("3;a\nb\r\nabc\r\n"), 400, "LF alone"),
+        (chunked("3;a\rb\r\nabc\r\n"), 400, "CR stands alone"),
+        (chunked("3;a\0b\r\nabc\r\n"), 400, "no HTTP request"),
+        (chunked("3\r\nabc\n0\r\n\r\n"), 400, "longer than it says"),
+        (chunked("0\r\nX: a\n\nGET / HTTP/1.1\r\n\r\n"), 400, "LF alone"),
+        (chunked("0\r\nX: a\rb\r\n\r\n"), 400, "CR stands alone"),
+        (chunked("0\r\nX: \0\r\n\r\n"), 400, "no HTTP request"),
+        (b"POST / HTTP/1.1\r\n Content-Length: 3\r\n\r\nabc".to_vec(), 400, "malformed"),
+        (b"POST / HTTP/1.1\r\n: 3\r\n\r\nabc".to_vec(), 400, "malformed"),
         (chunked("ffffffffffffffff\r\n"), 413, "longer than 65536"),
         (chunked("11111111111111111\r\n"), 400, "no hexadecimal number"),
         (chunked("3\r\nabcd\r\n"), 400, "longer than it says"),
@@ -164,6 +178,18 @@ fn what_is_not_plain_is_refused() {
         let text = String::from_utf8_lossy(&bytes);
         assert_eq!(refusal.status() as u16, status, "{text:?}: {refusal:?}");
         assert!(refusal.reason().contains(why), "{text:?}: {refusal:?}");
+    }
+}
+
+/// Byte by byte, every line of a request is looked at once: what comes in small records must not cost more.
+#[test]
+fn small_pieces_cost_no_more_than_large_ones() {
+    let trailers = format!("0\r\nX: {}", "x".repeat(REQUEST_HEAD - 100));
+    let header = format!("X: {}\r\n", "x".repeat(REQUEST_HEAD - 100));
+    for request in [post("Transfer-Encoding: chunked\r\n", &trailers), post(&header, "")] {
+        let start = std::time::Instant::now();
+        (0..20).for_each(|_| drop(steps(&request, 1)));
+        assert!(start.elapsed().as_secs() < 5, "{:?} for 20 times {} bytes", start.elapsed(), request.len());
     }
 }
 
