@@ -162,6 +162,10 @@ impl Control {
         if let Err(error) = request.as_reader().take(limit).read_to_end(&mut body) {
             return Ok(Answer::failed(400, "Bad Request", &format!("the body could not be read: {error}")));
         }
+        // tiny_http takes the end of the connection for the end of the body.
+        if request.body_length().is_some_and(|length| length != body.len()) {
+            return Ok(Answer::failed(400, "Bad Request", "the body ends too early"));
+        }
         if body.len() > REQUEST_BODY {
             return Ok(Answer::failed(413, "Content Too Large", &format!("expected at most {REQUEST_BODY} bytes")));
         }

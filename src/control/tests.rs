@@ -166,6 +166,24 @@ fn controllers_and_token_are_asked_for_on_every_path_and_follow_the_settings() {
 }
 
 #[test]
+fn a_request_that_was_cut_off_is_not_carried_out() {
+    let daemon = Daemon::start(Folder::new(), "");
+    let whole = |body: &str, length: usize| {
+        let (name, peer) = (seal::HEADER, daemon.seal.write(&HERE));
+        format!(
+            "POST /api/v2/commandline HTTP/1.1\r\n{name}: {peer}\r\nConnection: close\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    // tiny_http itself notices where the body is short enough to be read with the head.
+    let stream = daemon.send_raw(whole("command=stop", "command=stop".len() + 5000).as_bytes());
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let (status, refusal) = answer(stream);
+    assert_eq!(status, 400, "{refusal}");
+    assert_eq!(answer(daemon.send_raw(whole("command=stop", "command=stop".len()).as_bytes())).0, 200);
+}
+
+#[test]
 fn stop_is_answered_before_the_loop_is_told() {
     let daemon = Daemon::start(Folder::new(), "");
     assert_eq!(answer(daemon.send(&AWAY, "/api/v2/commandline", "", "command=stop")).0, 403);

@@ -58,7 +58,7 @@ pub(super) struct Api {
     /// Its place among all of them, in the order in which their last request was complete or they were made.
     ticket: Ticket,
     made: Instant,
-    /// When something last went through.
+    /// When a request was complete, or something of its answer last went through.
     active: Instant,
 }
 
@@ -250,6 +250,8 @@ impl Relay {
                 return Ok(Next::Wait);
             }
             match api.collector.next(&self.setup.front.seal, &api.peer) {
+                // Empty lines behind a request are no beginning of another.
+                Step::Incomplete if api.collector.is_empty() => api.partial = None,
                 Step::Incomplete => {}
                 Step::Continue => socket.link.send(CONTINUE, desk, now)?,
                 Step::Refuse(refusal) => {
@@ -283,7 +285,6 @@ impl Relay {
         })?;
         if came {
             api.partial.get_or_insert(now);
-            api.active = now;
             return Ok(Got::Some);
         }
         Ok(got)

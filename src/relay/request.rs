@@ -111,7 +111,9 @@ impl Collector {
                 if last {
                     self.end()
                 } else {
-                    self.state = State::default()
+                    self.state = State::default();
+                    // A connection that is kept alive holds no room for the largest request that it has sent.
+                    self.bytes.shrink_to_fit();
                 }
                 Step::Request { bytes, last }
             }

@@ -2,6 +2,7 @@
 
 use crate::harness::{Controller, Daemon, End, Heard, Mode, PATIENCE, Setup, in_both_modes, post, request, wait_until};
 use serde_json::json;
+use std::time::Duration;
 
 const STATUS: &str = "/api/v2/status";
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
@@ -65,6 +66,18 @@ fn nobody_is_who_a_header_says() {
     let headers = [FORM, "X-Forwarded-For: 127.0.0.2", "Forwarded: for=127.0.0.2", "X-Real-IP: 127.0.0.2"];
     assert_eq!(stranger.exchange(&request("POST", STATUS, &headers, "mappingid=all")).status, 403);
     assert_eq!(listed.status("all")["status"], "running");
+}
+
+#[test]
+fn an_empty_line_behind_a_request_is_not_the_beginning_of_another() {
+    in_both_modes(|daemon| {
+        let mut connection = daemon.controller().connect().expect("a connection");
+        assert_eq!(connection.exchange(&post(STATUS, "mappingid=all")).status, 200);
+        connection.send("\r\n").expect("sent");
+        // A request has 10 s from its first byte.
+        assert_eq!(connection.peer.hear(Duration::from_secs(12)), Heard::Silence);
+        assert_eq!(connection.exchange(&post(STATUS, "mappingid=all")).status, 200);
+    });
 }
 
 #[test]

@@ -27,7 +27,10 @@ enum Stage {
     DataEnd,
     /// Header lines behind the last chunk, which are dropped. So many bytes of them have gone `before` this line, and so
     /// many of this line have been `seen`.
-    Trailers { before: usize, seen: usize },
+    Trailers {
+        before: usize,
+        seen: usize,
+    },
     Done,
 }
 

@@ -75,6 +75,18 @@ fn requests_may_come_in_pieces_or_several_at_once() {
 }
 
 #[test]
+fn between_requests_nothing_is_held() {
+    let (seal, mut collector) = (Seal::random(), Collector::default());
+    let body = "x".repeat(REQUEST_BODY);
+    collector.push(&post(&format!("Content-Length: {REQUEST_BODY}\r\n"), &body));
+    assert!(matches!(collector.next(&seal, &PEER), Step::Request { last: false, .. }));
+    assert_eq!(collector.bytes.capacity(), 0);
+    collector.push(b"\r\n\r\n");
+    assert_eq!(collector.next(&seal, &PEER), Step::Incomplete);
+    assert!(collector.is_empty(), "empty lines are the beginning of nothing");
+}
+
+#[test]
 fn the_last_request_of_a_connection_is_marked_and_nothing_behind_it_read() {
     let http_1_0 = b"POST /a HTTP/1.0\r\nConnection: keep-alive\r\nExpect: x\r\n\r\nGET /b HTTP/1.0\r\n\r\n".to_vec();
     let close = [post("Connection: keep-alive , CLOSE\r\n", ""), post("", "")].concat();
