@@ -18,6 +18,8 @@ enum Ours {
 
 use Ours::{Like, Refused};
 
+/// The keys of every refusal.
+const REFUSAL: &str = "status:string error:string errormessage:string timestamp:number";
 const ADDED: &str = "02-add-public-urlencoded";
 
 /// Every deliberate difference, with its reason.
@@ -117,7 +119,7 @@ fn check(exchange: &Exchange, all: &[Exchange], answer: &Answer) {
     let name = &exchange.name;
     let ours = DIFFERENCES.iter().find(|(other, ..)| other == name).map(|(_, ours, _)| *ours);
     let (status, keys) = match ours {
-        Some(Refused(status)) => (status, "status:string error:string errormessage:string timestamp:number"),
+        Some(Refused(status)) => (status, REFUSAL),
         Some(Like(other)) => {
             let other = all.iter().find(|exchange| exchange.name == other).expect("a recorded exchange");
             (other.status, other.keys.as_str())
@@ -131,6 +133,13 @@ fn check(exchange: &Exchange, all: &[Exchange], answer: &Answer) {
     if !keys.is_empty() {
         expect_keys(name, keys, answer);
     }
+    // The original's had a line of text, or nothing at all.
+    if status >= 400 && !answer.body.is_empty() {
+        expect_keys(name, REFUSAL, answer);
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{name}: {answer:?}");
+    }
+    assert_eq!(answer.header("server"), Some("iofog-connector"), "{name}: {answer:?}");
+    assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT")), "{name}: {answer:?}");
 }
 
 #[test]
