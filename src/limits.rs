@@ -52,6 +52,8 @@ pub const BROKER_INTRODUCED: usize = 256;
 pub const BROKER_PUNCHING: Duration = Duration::from_secs(60);
 /// Refused addresses that the API remembers, so that each has a line a second in the log and no more.
 pub const REFUSED_ADDRESSES: usize = 256;
+/// An answer that is taken more slowly than this, bytes a second, is broken off [`KEEP_ALIVE`] after it fell behind.
+pub const ANSWER_RATE: u64 = 4 * 1024;
 /// Time from a request's first byte to its last.
 pub const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// An API connection without a request is closed after this.

@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
-use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
+use crate::limits::{ANSWER_RATE, API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::authority;
 use crate::net::closing::Closing;
 use crate::net::link::{Fault, Got, Link};
@@ -31,7 +31,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Messages of one Controller that are read in one turn.
 const READS: usize = 8;
@@ -53,12 +53,12 @@ pub(super) struct Api {
     peer: Peer,
     collector: Collector,
     phase: Phase,
-    /// When the first byte of a request that is not complete came.
+    /// When the first byte of a request that is not complete was found: behind an answer, once that has been taken.
     partial: Option<Instant>,
     /// Its place among all of them, in the order in which their last request was complete or they were made.
     ticket: Ticket,
     made: Instant,
-    /// When a request was complete, or something of its answer last went through.
+    /// When a request was complete; then, how far its answer has come at [`ANSWER_RATE`].
     active: Instant,
 }
 
@@ -144,6 +144,12 @@ impl Api {
             Phase::Reading => 1,
             Phase::Asking { .. } => 2,
         }
+    }
+
+    /// So many bytes of the answer went through: that much time they are worth, and no more.
+    fn note_taken(&mut self, bytes: u64, now: Instant) {
+        let worth = Duration::from_millis(bytes.saturating_mul(1000) / ANSWER_RATE);
+        self.active = (self.active + worth).min(now);
     }
 
     /// No request is on its way to its answer.
@@ -251,8 +257,8 @@ impl Relay {
             }
             match api.collector.next(&self.setup.front.seal, &api.peer) {
                 // Empty lines behind a request are no beginning of another.
-                Step::Incomplete if api.collector.is_empty() => api.partial = None,
-                Step::Incomplete => {}
+                Step::Incomplete if api.collector.is_empty() => {}
+                Step::Incomplete => drop(api.partial.get_or_insert(now)),
                 Step::Continue => socket.link.send(CONTINUE, desk, now)?,
                 Step::Refuse(refusal) => {
                     socket.link.send(&refusal.to_bytes(), desk, now)?;
@@ -284,7 +290,6 @@ impl Relay {
             came = true;
         })?;
         if came {
-            api.partial.get_or_insert(now);
             return Ok(Got::Some);
         }
         Ok(got)
@@ -333,9 +338,7 @@ impl Relay {
         let Some((backend, controller, desk)) = self.reactor.pair_mut(key, client) else { return self.remove(key) };
         let pumped = pump((&mut backend.link, End::Open), (&mut controller.link, End::Open), desk, now);
         if let (Ok(pumped), State::Api(api)) = (&pumped, &mut controller.state) {
-            if pumped.payload > 0 {
-                api.active = now;
-            }
+            api.note_taken(pumped.payload, now);
         }
         match pumped.map(|pumped| pumped.then) {
             Ok(Then::Again) => self.reactor.again(key),
@@ -348,12 +351,11 @@ impl Relay {
 
     /// The whole answer is on its way.
     fn answered(&mut self, client: Key) {
+        let now = self.reactor.now;
         let Some((socket, _)) = self.reactor.get_mut(client) else { return };
         let State::Api(api) = &mut socket.state else { return };
         let Phase::Asking { backend, last, .. } = std::mem::replace(&mut api.phase, Phase::Reading) else { return };
-        if !api.collector.is_empty() {
-            api.partial = Some(api.active);
-        }
+        api.active = now;
         self.remove(backend);
         if last {
             self.close_controller(client);
@@ -394,5 +396,29 @@ impl Relay {
                 self.remove(backend);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::queue::Queue;
+
+    #[test]
+    fn an_answer_is_taken_at_a_rate_and_not_a_byte_at_a_time() {
+        let start = Instant::now();
+        let peer = Peer::of(([192, 0, 2, 1], 5).into(), ([192, 0, 2, 2], 80).into());
+        let fresh = || Api::new(peer, Queue::default().join(1), start);
+        let seconds = |n| start + Duration::from_secs(n);
+        let (mut slow, mut steady) = (fresh(), fresh());
+        for second in 1..=600 {
+            slow.note_taken(1, seconds(second));
+            steady.note_taken(ANSWER_RATE, seconds(second));
+        }
+        assert!(slow.active + KEEP_ALIVE < seconds(61), "ten minutes for 600 bytes");
+        assert_eq!(steady.active, seconds(600));
+        // What was taken at once is no credit for later.
+        steady.note_taken(100 << 20, seconds(601));
+        assert_eq!(steady.active, seconds(601));
     }
 }

@@ -1,6 +1,8 @@
 //! Whoever can reach a port may send anything: the daemon stays up, bounded, and open to everybody else.
 
-use crate::harness::{Daemon, Heard, Mode, PATIENCE, Peer, Setup, in_both_modes, post, request};
+use crate::harness::{Daemon, Heard, Mode, PATIENCE, Peer, Setup, for_both_modes, in_both_modes, post, request};
+use serde_json::{Value, json};
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -226,5 +228,42 @@ fn a_flood_of_requests_leaves_room_for_others() {
             }
             running.store(false, Ordering::Relaxed);
         });
+    });
+}
+
+/// So many direct entries make the answer to `mapping/list` far longer than what a socket takes at once.
+const ENTRIES: usize = 10_000;
+
+#[test]
+fn who_asks_much_and_takes_nothing_costs_one_answer() {
+    for_both_modes(|mode| {
+        let mut daemon = Setup::new(mode).prepare();
+        let entry = |n: usize| {
+            json!({
+                "id": format!("entry {n}"), "port1": 0, "port2": 0, "maxconnectionsport1": 0, "maxconnectionsport2": 0,
+                "passcodeport1": "a passkey", "passcodeport2": "",
+                "heartbeatabsencethresholdport1": 0, "heartbeatabsencethresholdport2": 0,
+            })
+        };
+        let entries: Vec<Value> = (0..ENTRIES).map(entry).collect();
+        fs::write(daemon.path("configs.json"), json!({"mappings": entries}).to_string()).expect("a file");
+        daemon.start();
+        let list = || daemon.controller().post("/api/v2/mapping/list", "");
+        assert!(list().body.len() > 256 * 1024);
+        let before = daemon.resident_kib();
+        let mut greedy = daemon.controller().connect().expect("a connection");
+        greedy.send(&post("/api/v2/mapping/list", "").repeat(12)).expect("sent");
+        for _ in 0..3 {
+            expect_served(&daemon);
+            assert_eq!(list().status, 200);
+        }
+        let grown = daemon.resident_kib().saturating_sub(before);
+        assert!(grown < 12 * 1024, "{grown} KiB more");
+        // Each is answered, one after the other, as soon as the one before has been taken.
+        for _ in 0..12 {
+            let answer = greedy.answer_within(PATIENCE).expect("an answer");
+            assert_eq!((answer.status, answer.body.matches("\"direct\"").count()), (200, ENTRIES));
+        }
+        assert_eq!(greedy.exchange(&post(STATUS, "mappingid=all")).status, 200);
     });
 }
