@@ -7,7 +7,7 @@ FROM scratch
 
 ARG TARGET=x86_64-unknown-linux-musl
 COPY --chmod=755 target/${TARGET}/dist/iofog-connector /usr/bin/iofog-connector
-COPY LICENSE /usr/share/doc/iofog-connector/LICENSE
+COPY LICENSE packaging/licences/Apache-2.0 target/${TARGET}/dist/copyright /usr/share/doc/iofog-connector/
 
 # A number, because there is no /etc/passwd. Docker lets everyone in a container bind low ports.
 USER 65532:65532

@@ -2,26 +2,39 @@ SUMMARY = "Relay that joins outside users to agents behind NAT"
 DESCRIPTION = "The ioFog Connector runs where everybody can reach it. Agents behind NAT dial out to it, users \
                connect to its public ports, and it joins each user to a connection of the agent, or two agents \
                to each other."
-HOMEPAGE = "https://iofog.org"
+HOMEPAGE = "https://iofog-connector.invalid/iofog-connector"
 SECTION = "net"
 CVE_PRODUCT = "iofog-connector"
-LICENSE = "EPL-2.0"
-LIC_FILES_CHKSUM = "file://LICENSE;md5=2dd765ca47a05140be15ebafddbeadfe"
+# Of the program, and of the crates that are compiled in.
+LICENSE = "EPL-2.0 & MIT & ISC & BSD-3-Clause & Apache-2.0"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=2dd765ca47a05140be15ebafddbeadfe \
+                    file://packaging/licences/crates;md5=51a6cf3df53f3ee6ab64f60705cdb2d3 \
+                    file://packaging/licences/Apache-2.0;md5=3b83ef96387f14655fc854ddc3c6bd57 \
+                    "
 
-# The layer is a folder of the program's own repository, and builds the checkout around it.
+# The layer is a folder of the program's own repository, and builds the checkout around it, unless a commit is named.
 # nooelint: oelint.vars.fileextrapaths,oelint.vars.outofcontext
 FILESEXTRAPATHS:prepend := "${THISDIR}/../../../..:"
 
+IOFOG_CONNECTOR_SRCREV ?= ""
+# nooelint: oelint.vars.mispell
+IOFOG_CONNECTOR_GIT ?= "git://iofog-connector.invalid/iofog-connector.git;protocol=https;nobranch=1;destsuffix=${BP}"
+# nooelint: oelint.vars.mispell
+IOFOG_CONNECTOR_CHECKOUT = "file://Cargo.toml;subdir=${BP} \
+                            file://Cargo.lock;subdir=${BP} \
+                            file://LICENSE;subdir=${BP} \
+                            file://src;subdir=${BP} \
+                            file://packaging/common;subdir=${BP} \
+                            file://packaging/licences;subdir=${BP} \
+                            file://packaging/man;subdir=${BP} \
+                            "
+
 require ${BPN}-crates.inc
-SRC_URI += "file://Cargo.toml;subdir=${BP} \
-            file://Cargo.lock;subdir=${BP} \
-            file://LICENSE;subdir=${BP} \
-            file://src;subdir=${BP} \
-            file://packaging/common;subdir=${BP} \
-            file://packaging/man;subdir=${BP} \
+SRC_URI += "${@d.getVar('IOFOG_CONNECTOR_GIT' if d.getVar('IOFOG_CONNECTOR_SRCREV') else 'IOFOG_CONNECTOR_CHECKOUT')} \
             file://iofog-connector.init \
             file://iofog-connector-prepare.conf \
             "
+SRCREV = "${IOFOG_CONNECTOR_SRCREV}"
 
 inherit cargo cargo-update-recipe-crates systemd update-rc.d useradd
 
