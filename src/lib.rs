@@ -7,7 +7,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | what a daemon is told | [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`] |
+//! | what a daemon is told | [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`], `network` |
 //! | what a daemon says | [`logging`], [`failure`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
@@ -29,6 +29,7 @@ pub mod limits;
 pub mod logging;
 pub mod mapping;
 pub mod net;
+mod network;
 pub mod ports;
 pub mod relay;
 pub mod secret;

@@ -59,7 +59,7 @@ impl Reloader {
         if config.dev == self.started.dev && self.relay.reload(tls).is_err() {
             return; // The daemon is ending.
         }
-        if self.control.send(config).is_err() {
+        if self.relay.admit(config.controllers.clone()).is_err() || self.control.send(config).is_err() {
             return; // The same.
         }
         // Last, so that what the log calls reloaded is in force: a token or a Controller taken away lets nobody in.

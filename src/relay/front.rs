@@ -6,19 +6,21 @@
 //! address under a seal that only this process can make; the control thread refuses what lacks it.
 
 use super::Relay;
-use super::crowd::first_to_go;
+use super::eviction::{Candidate, first_to_go};
 use super::queue::Ticket;
 use super::refusal::Refusal;
 use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
-use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
+use crate::cidr::may_call;
+use crate::limits::{API_CONNECTIONS, API_OUTSIDER_INTERVAL, API_OUTSIDERS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::authority;
 use crate::net::closing::Closing;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Then, pump};
 use crate::net::reactor::{Key, Socket};
 use crate::net::stream::Stream;
+use crate::network::Network;
 use crate::throttle::and_more;
 use log::warn;
 use mio::net::{TcpStream, UnixStream};
@@ -26,7 +28,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
@@ -57,6 +59,8 @@ pub(super) struct Api {
     partial: Option<Instant>,
     /// Its place among all of them, in the order in which their last request was complete or they were made.
     ticket: Ticket,
+    /// Its address is not in `controllers`: the answer to its request is that, and its place is among its like.
+    outsider: bool,
     made: Instant,
     /// When something last went through.
     active: Instant,
@@ -123,9 +127,9 @@ impl Front {
 }
 
 impl Api {
-    fn new(peer: Peer, ticket: Ticket, now: Instant) -> Self {
+    fn new(peer: Peer, ticket: Ticket, outsider: bool, now: Instant) -> Self {
         let collector = Collector::default();
-        Self { peer, collector, phase: Phase::Reading, partial: None, ticket, made: now, active: now }
+        Self { peer, collector, phase: Phase::Reading, partial: None, ticket, outsider, made: now, active: now }
     }
 
     pub(super) fn deadline(&self, link: &Link) -> Instant {
@@ -164,27 +168,55 @@ enum Next {
 
 impl Relay {
     pub(super) fn take_in_controller(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.controllers.len() >= API_CONNECTIONS {
+        let outsider = !may_call(self.setup.controllers.as_deref(), peer.ip());
+        if outsider && !self.admit_outsider(peer.ip()) {
+            return;
+        }
+        if !outsider && self.controllers.len() >= API_CONNECTIONS {
             self.push_out_controller();
         }
         let Ok(local) = stream.local_addr() else { return };
         let Some(mut link) = self.controller_link(stream, peer) else { return };
-        link.trust();
+        if !outsider {
+            link.trust();
+        }
         self.enter(link, |relay, key| {
-            let ticket = relay.controllers.join(key);
-            Some(State::Api(Box::new(Api::new(Peer::of(peer, local), ticket, relay.reactor.now))))
+            let ticket = match outsider {
+                true => relay.outsiders.join(key, peer.ip()),
+                false => relay.controllers.join(key),
+            };
+            Some(State::Api(Box::new(Api::new(Peer::of(peer, local), ticket, outsider, relay.reactor.now))))
         });
+    }
+
+    /// Whether a connection from an address that may not call the API is told so. A crowd of them is not: each would
+    /// cost a handshake.
+    fn admit_outsider(&mut self, ip: IpAddr) -> bool {
+        let now = self.reactor.now;
+        if let Some(unsaid) = self.listeners.refused.may_say(ip, now) {
+            warn!("API connection from {ip} refused: its address is not in `controllers`{}", and_more(unsaid));
+        }
+        let most = API_OUTSIDER_INTERVAL * API_OUTSIDERS as u32;
+        if self.outsider_rate.level(now) + API_OUTSIDER_INTERVAL > most {
+            return false;
+        }
+        self.outsider_rate.fill(API_OUTSIDER_INTERVAL, most, now);
+        if let Some(other) = self.outsiders.surplus(API_OUTSIDERS) {
+            self.drop_controller(other);
+        }
+        true
     }
 
     /// Makes room: the one that has gone longest without a complete request goes.
     fn push_out_controller(&mut self) {
-        let member = |key| match self.reactor.get(key) {
-            Some(Socket { link, state: State::Api(api), .. }) => Some((key, link.peer, api.rank())),
+        let member = |(age, key)| match self.reactor.get(key) {
+            Some(Socket { link, state: State::Api(api), .. }) => {
+                Some((Network::of(link.peer.ip()), Candidate { rank: api.rank(), age, key }))
+            }
             _ => None,
         };
-        let mut crowd: Vec<_> = self.controllers.iter().filter_map(member).collect();
-        crowd.sort_by_key(|&(_, _, rank)| rank);
-        let Some(key) = first_to_go(crowd.iter().map(|(key, peer, _)| (*key, peer.ip()))) else { return };
+        let members = self.controllers.iter().enumerate().filter_map(member).collect();
+        let Some(&key) = first_to_go(members, 1).first() else { return };
         let Some(peer) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
         if let Some(unsaid) = self.listeners.pushed_out.may_say(self.reactor.now) {
             let more = and_more(unsaid);
@@ -253,6 +285,11 @@ impl Relay {
                 Step::Incomplete => {}
                 Step::Continue => socket.link.send(CONTINUE, desk, now)?,
                 Step::Refuse(refusal) => {
+                    socket.link.send(&refusal.to_bytes(), desk, now)?;
+                    return Ok(Next::Close);
+                }
+                Step::Request { .. } if api.outsider => {
+                    let refusal = Refusal::not_a_controller(api.peer.ip);
                     socket.link.send(&refusal.to_bytes(), desk, now)?;
                     return Ok(Next::Close);
                 }
@@ -388,7 +425,10 @@ impl Relay {
     /// Takes a Controller's connection, and ours on its behalf, out of the counts.
     fn part_with_controller(&mut self, key: Key) {
         if let Some(State::Api(api)) = self.take_state_if(key, |state| matches!(state, State::Api(_))) {
-            self.controllers.leave(api.ticket);
+            match api.outsider {
+                true => self.outsiders.leave(api.ticket),
+                false => drop(self.controllers.leave(api.ticket)),
+            }
             if let Phase::Asking { backend, .. } = api.phase {
                 self.remove(backend);
             }
