@@ -59,7 +59,8 @@ impl FakeLoop {
                 Command::Status { id, reply } => {
                     let _ = reply.send(self.status(&id));
                 }
-                Command::Reload { .. } | Command::Admit { .. } => {}
+                Command::Reload { .. } => {}
+                Command::Admit { reply, .. } => drop(reply.send(())),
                 Command::StatusOfAll { reply } => {
                     let ids: Vec<String> = self.world().open.keys().cloned().collect();
                     let all = ids.into_iter().filter_map(|id| self.status(&id).map(|status| (id, status)));

@@ -46,6 +46,7 @@ pub(crate) enum Command {
     /// Only these may call the API from now on; `None`: everybody.
     Admit {
         controllers: Option<Vec<Cidr>>,
+        reply: Sender<()>,
     },
     /// Close listeners, deliver what is in flight, end.
     Stop,
@@ -220,7 +221,7 @@ impl Handle {
 
     /// Only these addresses may call the API from now on; `None`: everybody may.
     pub fn admit(&self, controllers: Option<Vec<Cidr>>) -> Result<(), Gone> {
-        self.send(Command::Admit { controllers })
+        self.ask(|reply| Command::Admit { controllers, reply })
     }
 
     /// The status of every open mapping, by id.

@@ -317,7 +317,10 @@ impl Relay {
                 }
                 Ok(Command::Status { id, reply }) => drop(reply.send(self.status(&id))),
                 Ok(Command::Reload { tls }) => self.setup.tls = tls,
-                Ok(Command::Admit { controllers }) => self.setup.controllers = controllers,
+                Ok(Command::Admit { controllers, reply }) => {
+                    self.setup.controllers = controllers;
+                    let _ = reply.send(());
+                }
                 Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.status_of_all())),
                 Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
                 Ok(Command::Stop) => self.stop(),
