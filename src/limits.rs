@@ -112,6 +112,9 @@ pub const BUFFERS: usize = 1024;
 
 /// The agent: a connect that is not answered is given up after this, and the next address is tried.
 pub const DIAL: Duration = Duration::from_secs(5);
+/// The agent: the Connector has so long to take the handshake and the passcode. Above [`GREETING`] and
+/// [`REJECTION_LONGEST`] together, so that a rejection is heard, however late.
+pub const AUTHORIZATION: Duration = Duration::from_secs(25);
 /// The agent: connections that are on their way to being authorized at once. Below [`STRANGERS`] by far.
 pub const UNDERWAY: usize = 16;
 /// The agent: the shortest pause before a failed connection is tried again ...

@@ -1,4 +1,5 @@
-//! The limit of all connections: who may come when it is reached, and who is closed for it (docs/limits.md, "Fairness").
+//! The limit of all connections: who may come when it is reached, and who is closed for it (docs/limits.md,
+//! "Fairness").
 //!
 //! Connections that are being served are never closed for others: authorized agents and joined users. All the
 //! others compete. As everywhere, the network with most of them loses some: first those that were rejected, then

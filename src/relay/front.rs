@@ -13,7 +13,7 @@ use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
 use crate::cidr::may_call;
-use crate::limits::{API_CONNECTIONS, API_OUTSIDER_INTERVAL, API_OUTSIDERS, GREETING, KEEP_ALIVE, REQUEST_TIME};
+use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::authority;
 use crate::net::closing::Closing;
 use crate::net::link::{Fault, Got, Link};
@@ -28,7 +28,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
@@ -187,24 +187,6 @@ impl Relay {
             };
             Some(State::Api(Box::new(Api::new(Peer::of(peer, local), ticket, outsider, relay.reactor.now))))
         });
-    }
-
-    /// Whether a connection from an address that may not call the API is told so. A crowd of them is not: each would
-    /// cost a handshake.
-    fn admit_outsider(&mut self, ip: IpAddr) -> bool {
-        let now = self.reactor.now;
-        if let Some(unsaid) = self.listeners.refused.may_say(ip, now) {
-            warn!("API connection from {ip} refused: its address is not in `controllers`{}", and_more(unsaid));
-        }
-        let most = API_OUTSIDER_INTERVAL * API_OUTSIDERS as u32;
-        if self.outsider_rate.level(now) + API_OUTSIDER_INTERVAL > most {
-            return false;
-        }
-        self.outsider_rate.fill(API_OUTSIDER_INTERVAL, most, now);
-        if let Some(other) = self.outsiders.surplus(API_OUTSIDERS) {
-            self.drop_controller(other);
-        }
-        true
     }
 
     /// Makes room: the one that has gone longest without a complete request goes.

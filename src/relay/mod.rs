@@ -24,6 +24,7 @@ mod front;
 mod listeners;
 mod meter;
 mod open;
+mod outsiders;
 mod pipe;
 mod queue;
 mod rate_limit;
