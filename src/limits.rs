@@ -12,7 +12,8 @@ pub const STRANGERS: usize = 64;
 pub const SILENT_USERS: usize = 256;
 /// How long a user may stay silent before its first byte.
 pub const FIRST_BYTE: Duration = Duration::from_secs(60);
-/// Users of one mapping that wait for a free agent connection; one more pushes out the oldest.
+/// Users of one mapping that wait for a free agent connection, and clients of a tunnel that do; one more pushes out
+/// the oldest.
 pub const WAITING_USERS: usize = 256;
 /// How long a user waits for a free agent connection.
 pub const WAIT_FOR_AGENT: Duration = Duration::from_secs(5);

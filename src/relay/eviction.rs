@@ -12,10 +12,10 @@
 use super::Relay;
 use super::listeners::LeadsTo;
 use super::state::State;
+use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{EVICTED_AT_ONCE, EVICTION_PAUSE, SET_ASIDE};
 use crate::net::reactor::{Key, Socket};
 use crate::network::Network;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -25,16 +25,6 @@ pub(super) enum Room {
     /// If these are closed.
     After(Vec<Key>),
     None,
-}
-
-/// A connection that may be closed for another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Candidate<A> {
-    /// The lower, the sooner it goes.
-    pub(super) rank: u8,
-    /// Of the same rank the lowest goes first.
-    pub(super) age: A,
-    pub(super) key: Key,
 }
 
 impl Relay {
@@ -92,7 +82,7 @@ impl Relay {
         victims.into_iter().for_each(|key| self.abort(key));
     }
 
-    fn candidates(&self) -> Vec<(Network, Candidate<Instant>)> {
+    fn candidates(&self) -> Vec<(Network, Candidate<Instant, Key>)> {
         let candidate = |(key, socket): (Key, &Socket<State>)| {
             let rank = rank(&socket.state)?;
             // Those of one rank have the same time: whose is over sooner is older.
@@ -123,77 +113,5 @@ fn rank(state: &State) -> Option<u8> {
         State::Closing(_) => Some(5),
         State::Free { .. } | State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. } => None,
         State::Api(_) | State::Backend(_) => None,
-    }
-}
-
-/// The first `count` to go: the networks with most candidates are brought down to the same number.
-pub(super) fn first_to_go<A: Ord + Copy>(mut candidates: Vec<(Network, Candidate<A>)>, count: usize) -> Vec<Key> {
-    let mut sizes: HashMap<Network, usize> = HashMap::new();
-    for (network, _) in &candidates {
-        *sizes.entry(*network).or_default() += 1;
-    }
-    let surplus = |level: usize| sizes.values().map(|size| size.saturating_sub(level)).sum::<usize>();
-    let mut level = sizes.values().copied().max().unwrap_or_default();
-    while level > 0 && surplus(level) < count {
-        level -= 1;
-    }
-    candidates.sort_unstable_by_key(|(_, candidate)| *candidate);
-    let above = candidates.into_iter().filter(|(network, _)| {
-        let size = sizes.entry(*network).or_default();
-        let goes = *size > level;
-        *size -= usize::from(goes);
-        goes
-    });
-    above.map(|(_, candidate)| candidate.key).take(count).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Candidates in the order of their age, of the network and rank given; their keys are their numbers.
-    fn gone(candidates: &[(u32, u8)], count: usize) -> Vec<Key> {
-        let candidate =
-            |(key, &(network, rank)): (usize, &(u32, u8))| (Network::V4(network), Candidate { rank, age: key, key });
-        first_to_go(candidates.iter().enumerate().map(candidate).collect(), count)
-    }
-
-    #[test]
-    fn the_network_with_most_loses_the_lowest_rank_and_of_that_the_oldest() {
-        let candidates = [(1, 0), (2, 2), (2, 1), (2, 1), (3, 0), (3, 0)];
-        assert_eq!(gone(&candidates, 1), [2]);
-        assert!(gone(&[], 1).is_empty());
-    }
-
-    #[test]
-    fn several_come_from_where_most_are() {
-        let crowd: Vec<_> = (0..100).map(|i| (if i % 10 == 0 { i } else { 1000 }, 2)).collect();
-        let gone = gone(&crowd, 50);
-        assert_eq!(gone.len(), 50);
-        assert!(gone.iter().all(|key| key % 10 != 0), "{gone:?}");
-    }
-
-    #[test]
-    fn two_crowds_lose_equally_and_single_connections_nothing() {
-        let crowd: Vec<_> = (0..41).map(|i| (if i == 0 { 0 } else { 1 + i % 2 }, 2)).collect();
-        assert_eq!(gone(&crowd, 10), (1..11).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn of_many_networks_with_one_each_the_oldest_go() {
-        let crowd: Vec<_> = (0..10_000).map(|i| (i, 2)).collect();
-        assert_eq!(gone(&crowd, 3), [0, 1, 2]);
-    }
-
-    #[test]
-    fn a_search_among_ten_thousand_is_cheap_for_each_that_goes() {
-        for networks in [1, 100, 10_000] {
-            let crowd: Vec<_> = (0..10_000).map(|i| (i % networks, 2)).collect();
-            let start = Instant::now();
-            let gone = gone(&crowd, 10_000 / EVICTED_AT_ONCE);
-            let each = start.elapsed() / gone.len() as u32;
-            println!("{networks} networks: {each:?} each");
-            assert!(each < Duration::from_millis(10), "{each:?}"); // a debug build on a busy machine
-        }
     }
 }

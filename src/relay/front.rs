@@ -6,13 +6,13 @@
 //! address under a seal that only this process can make; the control thread refuses what lacks it.
 
 use super::Relay;
-use super::eviction::{Candidate, first_to_go};
 use super::queue::Ticket;
 use super::refusal::Refusal;
 use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
 use crate::cidr::may_call;
+use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::authority;
 use crate::net::closing::Closing;
