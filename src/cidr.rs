@@ -23,6 +23,11 @@ impl Cidr {
     }
 }
 
+/// Whether `address` may call the API, if only those in `controllers` may.
+pub fn may_call(controllers: Option<&[Cidr]>, address: IpAddr) -> bool {
+    controllers.is_none_or(|ranges| ranges.iter().any(|range| range.contains(address)))
+}
+
 impl FromStr for Cidr {
     type Err = String;
 

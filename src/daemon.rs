@@ -113,7 +113,8 @@ impl Daemon {
             warn!("{}: cannot be written to, so no mapping can be added or removed", folder.display());
         }
         let Config { listen, api_port, broker, .. } = config;
-        let setup = relay::Setup { listen, api_port, broker, tls, connections, buffers, front };
+        let controllers = config.controllers.clone();
+        let setup = relay::Setup { listen, api_port, broker, tls, controllers, connections, buffers, front };
         let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: api_port, cause })?;
         info!("{}", summary(&config, connections, buffers));
         if let Some(warning) = ephemeral::warning(&config.ports) {
@@ -208,7 +209,8 @@ mod tests {
     fn run_until_control_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> bool {
         let (front, _listener) = Front::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());
-        let setup = relay::Setup { listen, api_port: 0, broker: None, tls: None, connections: 16, buffers: 4, front };
+        let (tls, controllers, broker) = (None, None, None);
+        let setup = relay::Setup { listen, api_port: 0, broker, tls, controllers, connections: 16, buffers: 4, front };
         let (mut relay, handle) = Relay::new(setup).unwrap();
         let failed = run_control(work, handle).unwrap();
         relay.run(|_| {}).unwrap();

@@ -2,6 +2,7 @@
 //! event loop in front of it (docs/protocol.md, "Control API").
 
 use serde::Serialize;
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `{"status":"failed","error":…,"errormessage":…,"timestamp":…}`: what failed, and why.
@@ -16,6 +17,11 @@ pub fn body(error: &str, reason: &str) -> String {
     }
     let body = Body { status: "failed", error, errormessage: reason, timestamp: timestamp() };
     serde_json::to_string(&body).expect("strings and numbers always serialize")
+}
+
+/// Why the API is closed to a caller.
+pub fn not_a_controller(address: IpAddr) -> String {
+    format!("your address {address} is not in `controllers`")
 }
 
 /// Now, in milliseconds since the epoch, as every answer carries it.

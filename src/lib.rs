@@ -7,7 +7,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | what a daemon is told | [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`] |
+//! | what a daemon is told | [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`], `network`, `fairness` |
 //! | what a daemon says | [`logging`], [`failure`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
@@ -25,10 +25,12 @@ pub mod daemon;
 mod descriptors;
 pub mod exit;
 pub mod failure;
+mod fairness;
 pub mod limits;
 pub mod logging;
 pub mod mapping;
 pub mod net;
+mod network;
 pub mod ports;
 pub mod relay;
 pub mod secret;

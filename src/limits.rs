@@ -12,10 +12,17 @@ pub const STRANGERS: usize = 64;
 pub const SILENT_USERS: usize = 256;
 /// How long a user may stay silent before its first byte.
 pub const FIRST_BYTE: Duration = Duration::from_secs(60);
+/// Users of one mapping that wait for a free agent connection, and clients of a tunnel that do; one more pushes out
+/// the oldest.
+pub const WAITING_USERS: usize = 256;
 /// How long a user waits for a free agent connection.
 pub const WAIT_FOR_AGENT: Duration = Duration::from_secs(5);
 /// API connections at once; one more pushes out the one longest without a complete request.
 pub const API_CONNECTIONS: usize = 32;
+/// API connections at once from addresses that are not in `controllers`; one more pushes out the oldest.
+pub const API_OUTSIDERS: usize = 4;
+/// So far apart such connections are taken when they come faster; the others are closed at once.
+pub const API_OUTSIDER_INTERVAL: Duration = Duration::from_millis(100);
 /// A request's body, bytes.
 pub const REQUEST_BODY: usize = 64 * 1024;
 /// A request's line and headers, bytes.
@@ -58,14 +65,32 @@ pub const ANSWER_RATE: u64 = 4 * 1024;
 pub const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// An API connection without a request is closed after this.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// So many wrong passcodes from one address at one port ...
-pub const BRAKE_FAILURES: usize = 5;
-/// ... within this time ...
-pub const BRAKE_WINDOW: Duration = Duration::from_secs(10);
-/// ... and its next connections are taken this far apart.
-pub const BRAKE_PAUSE: Duration = Duration::from_secs(1);
-/// Addresses that the brake of one port remembers.
-pub const BRAKE_ADDRESSES: usize = 256;
+/// A rejected connection is closed so much later for each failure of its network at that port ...
+pub const REJECTION_STEP: Duration = Duration::from_secs(1);
+/// ... and no later than this. The failures are forgotten at the same pace.
+pub const REJECTION_LONGEST: Duration = Duration::from_secs(10);
+/// Rejected connections that wait to be closed; one more pushes out the oldest.
+pub const REJECTED: usize = 512;
+/// Different wrong passcodes that one network may show to one port at once ...
+pub const GUESSES: usize = 64;
+/// ... and then one in this time. The same ones again are not counted.
+pub const GUESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Connections that one network may begin at one port at once and leave without a passcode, or before the answer ...
+pub const ABANDONED: u32 = 256;
+/// ... and then one in this time: its next connections are taken that far apart ...
+pub const ABANDONED_INTERVAL: Duration = Duration::from_millis(20);
+/// ... and not at all if that means waiting for so long.
+pub const ABANDONED_WAIT: Duration = Duration::from_millis(500);
+/// Networks and ports whose failures are remembered, in each of two generations.
+pub const RATE_LIMITED: usize = 512;
+/// An agent for which there is no place is closed after this.
+pub const NO_PLACE: Duration = Duration::from_secs(1);
+/// One in so many of `connections` is set aside for agents, and for networks with few connections.
+pub const SET_ASIDE: usize = 16;
+/// With all connections in use, one in so many of them is closed at once, so that the search for them costs little.
+pub const EVICTED_AT_ONCE: usize = 64;
+/// If there was nothing to close, the next search comes after this.
+pub const EVICTION_PAUSE: Duration = Duration::from_millis(100);
 /// Heartbeats of one agent that may wait for their answer; more are not answered.
 pub const OWED_BEATS: u8 = 64;
 /// A user has closed its sending side: the session ends when the agent has been silent for so long ...
@@ -92,6 +117,9 @@ pub const BUFFERS: usize = 1024;
 
 /// The agent: a connect that is not answered is given up after this, and the next address is tried.
 pub const DIAL: Duration = Duration::from_secs(5);
+/// The agent: the Connector has so long to take the handshake and the passcode. Above [`GREETING`] and
+/// [`REJECTION_LONGEST`] together, so that a rejection is heard, however late.
+pub const AUTHORIZATION: Duration = Duration::from_secs(25);
 /// The agent: connections that are on their way to being authorized at once. Below [`STRANGERS`] by far.
 pub const UNDERWAY: usize = 16;
 /// The agent: the shortest pause before a failed connection is tried again ...

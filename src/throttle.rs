@@ -1,6 +1,7 @@
 //! Saying something once, not a thousand times a second.
 
 use crate::limits::REFUSED_ADDRESSES;
+use crate::network::Network;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -34,16 +35,17 @@ impl Throttle {
     }
 }
 
-/// The same for each of many addresses, at most [`REFUSED_ADDRESSES`] at a time.
+/// The same for each of many addresses (IPv6: networks), at most [`REFUSED_ADDRESSES`] at a time.
 #[derive(Default)]
 pub(crate) struct AddressThrottle {
-    addresses: HashMap<IpAddr, Throttle>,
+    addresses: HashMap<Network, Throttle>,
 }
 
 impl AddressThrottle {
     /// As [`Throttle::may_say`], about `ip`.
     pub(crate) fn may_say(&mut self, ip: IpAddr, now: Instant) -> Option<u64> {
-        if !self.addresses.contains_key(&ip) && self.addresses.len() >= REFUSED_ADDRESSES {
+        let network = Network::of(ip);
+        if !self.addresses.contains_key(&network) && self.addresses.len() >= REFUSED_ADDRESSES {
             let is_recent = |throttle: &Throttle| throttle.last.is_some_and(|last| now < last + ADDRESS_PAUSE);
             self.addresses.retain(|_, throttle| is_recent(throttle));
             // A crowd of addresses: more lines than are worth having.
@@ -51,7 +53,7 @@ impl AddressThrottle {
                 return None;
             }
         }
-        self.addresses.entry(ip).or_default().may_say_after(ADDRESS_PAUSE, now)
+        self.addresses.entry(network).or_default().may_say_after(ADDRESS_PAUSE, now)
     }
 }
 

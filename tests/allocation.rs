@@ -60,7 +60,8 @@ fn carry(from: &mut TcpStream, to: &mut TcpStream, chunks: usize) {
 fn a_relayed_chunk_costs_no_allocation() {
     let (front, _listener) = Front::new().expect("a private socket");
     let (listen, api_port) = (Some(Ipv4Addr::LOCALHOST.into()), free_port());
-    let setup = Setup { listen, api_port, broker: None, tls: None, connections: 100, buffers: 16, front };
+    let (broker, tls, controllers) = (None, None, None);
+    let setup = Setup { listen, api_port, broker, tls, controllers, connections: 100, buffers: 16, front };
     let (mut relay, handle) = Relay::new(setup).expect("a relay");
     thread::spawn(move || {
         WATCHED.set(true);

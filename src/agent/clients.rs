@@ -3,11 +3,13 @@
 use super::state::State;
 use super::target::Target;
 use super::{Agent, Near};
-use crate::limits::{ACCEPTS, HALF_CLOSED_CONTENDED, WAIT_FOR_LINE};
+use crate::fairness::{Candidate, first_to_go};
+use crate::limits::{ACCEPTS, HALF_CLOSED_CONTENDED, WAIT_FOR_LINE, WAITING_USERS};
 use crate::net::link::{Got, Link};
 use crate::net::reactor::Key;
 use crate::net::stream::Stream;
 use crate::net::tcp;
+use crate::network::Network;
 use crate::throttle::and_more;
 use log::warn;
 use mio::net::{TcpListener, TcpStream};
@@ -78,15 +80,26 @@ impl Agent {
         let _ = tcp::prepare(&stream);
         let now = self.reactor.now;
         let until = now + WAIT_FOR_LINE;
-        let waiting = self.reactor.iter().filter(|(_, s)| matches!(s.state, State::Waiting { .. })).count();
-        if waiting >= usize::from(self.settings.connections) {
-            return self.no_line_for_client();
-        }
+        self.make_room_for_client();
         let link = Link::plain(Stream::Tcp(stream), peer, now);
         if self.reactor.add(link, State::Waiting { until }).is_ok() {
             // Half-closed sessions that only wait for a silent other end make room sooner now.
             self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
             self.offer_line();
+        }
+    }
+
+    /// One more may wait; if too many do, one of those goes whose network has most.
+    fn make_room_for_client(&mut self) {
+        let waiting = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
+            State::Waiting { until } => {
+                Some((Network::of(socket.link.peer.ip()), Candidate { rank: 0, age: until, key }))
+            }
+            _ => None,
+        });
+        let waiting: Vec<_> = waiting.collect();
+        if waiting.len() >= WAITING_USERS {
+            first_to_go(waiting, 1).into_iter().for_each(|key| self.dismiss_client(key));
         }
     }
 

@@ -8,7 +8,7 @@ use super::pool::Place;
 use super::resolver::Answer;
 use super::settings::Security;
 use super::state::{Line, State};
-use crate::limits::{DIAL, GREETING};
+use crate::limits::{AUTHORIZATION, DIAL};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
 use crate::net::stream::Stream;
@@ -90,7 +90,7 @@ impl Agent {
         match socket.link.is_connected() {
             Ok(false) => {}
             Ok(true) => {
-                let until = now + GREETING;
+                let until = now + AUTHORIZATION;
                 socket.state = State::Handshaking { place, until };
                 match socket.link.begin(desk, now) {
                     Ok(()) => self.greet(key),

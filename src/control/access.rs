@@ -2,7 +2,8 @@
 //! with the token of `apitoken`. Whoever may not is told so, and the log is, once a second and address.
 
 use super::answer::Answer;
-use crate::cidr::Cidr;
+use crate::cidr::{Cidr, may_call};
+use crate::failure;
 use crate::relay::seal::Peer;
 use crate::secret::Secret;
 use crate::throttle::{AddressThrottle, and_more};
@@ -29,8 +30,8 @@ impl Access {
 
     /// Whether `peer`, who sent this `Authorization` header, may call; the answer if not.
     pub fn check(&mut self, peer: &Peer, authorization: Option<&str>, now: Instant) -> Result<(), Answer> {
-        if !self.controllers.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(peer.ip))) {
-            return Err(self.refuse(peer, "its address is not among the controllers", now));
+        if !may_call(self.controllers.as_deref(), peer.ip) {
+            return Err(self.refuse(peer, &failure::not_a_controller(peer.ip), now));
         }
         match (&self.token, authorization.and_then(bearer)) {
             (Some(token), Some(offered)) if token.matches(offered.as_bytes()) => Ok(()),

@@ -3,7 +3,9 @@
 //! The first one waits, the second is told what the first said of itself. Entries live in the
 //! registry; here is only who waits, and not for ever.
 
+use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{DIRECT_CALLERS, DIRECT_WAIT};
+use crate::network::Network;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -40,8 +42,11 @@ impl Callers {
             return Some(first);
         }
         if self.waiting.len() >= DIRECT_CALLERS {
-            let oldest = self.waiting.iter().min_by_key(|(_, (_, since))| *since).map(|(id, _)| id.clone());
-            oldest.and_then(|id| self.waiting.remove(&id));
+            let candidate = |(id, (caller, since)): (&'_ String, &(Caller, Instant))| {
+                (Network::of(caller.remote_ip), Candidate { rank: 0, age: *since, key: id.clone() })
+            };
+            let first = first_to_go(self.waiting.iter().map(candidate).collect(), 1);
+            first.first().and_then(|id| self.waiting.remove(id));
         }
         self.waiting.insert(id.to_owned(), (caller, now));
         None
@@ -106,5 +111,15 @@ mod tests {
         }
         assert_eq!(callers.waiting.len(), DIRECT_CALLERS);
         assert!(!callers.waiting.contains_key("0"));
+    }
+
+    #[test]
+    fn a_crowd_does_not_push_out_who_calls_from_elsewhere() {
+        let (mut callers, start) = (Callers::default(), Instant::now());
+        callers.meet("elsewhere", Caller { remote_ip: [192, 0, 2, 9].into(), ..caller(0) }, start);
+        for n in 0..2 * DIRECT_CALLERS {
+            callers.meet(&n.to_string(), caller(n as u16), start + Duration::from_millis(n as u64));
+        }
+        assert!(callers.waiting.len() == DIRECT_CALLERS && callers.waiting.contains_key("elsewhere"));
     }
 }

@@ -60,6 +60,7 @@ impl FakeLoop {
                     let _ = reply.send(self.status(&id));
                 }
                 Command::Reload { .. } => {}
+                Command::Admit { reply, .. } => drop(reply.send(())),
                 Command::StatusOfAll { reply } => {
                     let ids: Vec<String> = self.world().open.keys().cloned().collect();
                     let all = ids.into_iter().filter_map(|id| self.status(&id).map(|status| (id, status)));

@@ -66,10 +66,11 @@ impl Reloader {
         let file = config.file.display().to_string();
         // Between plain and TLS there is no change without a restart.
         if config.dev == self.started.dev && self.relay.reload(tls).is_err() {
-            return;
+            return; // The daemon is ending.
         }
-        if self.control.send(Reload { config, token }).is_err() {
-            return;
+        let admitted = self.relay.admit(config.controllers.clone());
+        if admitted.is_err() || self.control.send(Reload { config, token }).is_err() {
+            return; // The same.
         }
         // Last, so that what the log calls reloaded is in force: a token or a Controller taken away lets nobody in.
         info!("Reloaded {file} and the files that it names; sessions are not interrupted");

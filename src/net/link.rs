@@ -311,6 +311,20 @@ impl Link {
         self.send_reply(desk, now)
     }
 
+    /// Frees what TLS takes: nothing will be read any more. Returns the close_notify that may still be sent.
+    pub fn give_up_tls(&mut self, desk: &mut Desk) -> Box<[u8]> {
+        desk.reply.clear();
+        if let Transport::Tls(tls) = &mut self.transport {
+            if !tls.is_handshaking() {
+                tls.close(&mut desk.reply);
+            }
+        }
+        self.transport = Transport::Plain;
+        let farewell = desk.reply.as_slice().into();
+        desk.reply.clear();
+        farewell
+    }
+
     /// Bytes that the kernel has of ours and the peer has not acknowledged. An unnamed local peer has none.
     pub fn unsent(&self) -> usize {
         match &self.stream {

@@ -18,10 +18,10 @@ mod request;
 mod words;
 
 use super::Relay;
-use super::brake::{Admission, Brake};
-use super::crowd::surplus;
+use super::fair_queue::FairQueue;
 use super::listeners::LeadsTo;
-use super::queue::{Queue, Ticket};
+use super::queue::Ticket;
+use super::rate_limit::{Permit, Source};
 use super::state::State;
 use crate::failure;
 use crate::limits::{
@@ -52,10 +52,9 @@ pub(super) struct Broker {
     complained: bool,
     entries: Entries,
     /// Have not said what they want.
-    strangers: Queue,
-    waiting: Queue,
-    introduced: Queue,
-    brake: Brake,
+    strangers: FairQueue,
+    waiting: FairQueue,
+    introduced: FairQueue,
     /// What the log has said of requests that were none, of peers that were pushed out, and of introductions.
     nonsense: Throttle,
     crowds: Throttle,
@@ -64,8 +63,8 @@ pub(super) struct Broker {
 
 /// A connection at the broker's port.
 pub(super) enum Peer {
-    /// Its address is braked: not looked at before `until`.
-    Braked { ticket: Ticket, until: Instant },
+    /// Too much has failed in its network: not looked at before `until`. `request`: what it wants, if it has said so.
+    Deferred { ticket: Ticket, until: Instant, request: Option<Box<Request>> },
     /// Its request is to come.
     Asking { ticket: Ticket, until: Instant, collector: Collector },
     /// The first peer of the entry `id`.
@@ -81,7 +80,7 @@ impl Peer {
 
     pub(super) fn deadline(&self) -> Instant {
         match self {
-            Self::Braked { until, .. }
+            Self::Deferred { until, .. }
             | Self::Asking { until, .. }
             | Self::Waiting { until, .. }
             | Self::Introduced { until, .. } => *until,
@@ -123,36 +122,46 @@ impl Relay {
     }
 
     pub(super) fn take_in_peer(&mut self, stream: TcpStream, address: SocketAddr) {
-        let now = self.reactor.now;
-        let admission = self.broker.brake.admit(address.ip(), now);
-        if admission == Admission::Never {
-            return;
+        let (now, source) = (self.reactor.now, self.broker_source(address));
+        let permit = self.rate_limit.admit(source, now);
+        let link = Link::plain(Stream::Tcp(stream), address, now);
+        if permit == Permit::Never {
+            return self.reject_at_once(link, source, None);
         }
-        if let Some(other) = surplus(&self.broker.strangers, BROKER_STRANGERS, &self.reactor) {
+        if let Some(other) = self.broker.strangers.surplus(BROKER_STRANGERS) {
+            self.rate_limit.abandoned(source, now);
             self.dismiss_peer(other);
         }
-        self.enter(Link::plain(Stream::Tcp(stream), address, now), |relay, key| {
-            let ticket = relay.broker.strangers.join(key);
-            Some(State::Peer(match admission {
-                Admission::At(until) => {
+        self.enter(link, |relay, key| {
+            let ticket = relay.broker.strangers.join(key, address.ip());
+            Some(State::Peer(match permit {
+                Permit::At(until) => {
                     relay.reactor.wake_by(until);
-                    Peer::Braked { ticket, until }
+                    Peer::Deferred { ticket, until, request: None }
                 }
                 _ => Peer::asking(ticket, now),
             }))
         });
     }
 
-    /// Its time is over: of being braked, or of what it was waited for.
+    /// Whose failures those of a peer at `address` are.
+    fn broker_source(&self, address: SocketAddr) -> Source {
+        Source::new(address.ip(), self.setup.broker.unwrap_or_default())
+    }
+
+    /// Its time is over: of being deferred, or of what it was waited for.
     pub(super) fn peer_is_due(&mut self, key: Key) {
         let now = self.reactor.now;
-        let braked = |state: &State| matches!(state, State::Peer(Peer::Braked { .. }));
-        match self.take_state_if(key, braked) {
-            Some(State::Peer(Peer::Braked { ticket, .. })) => {
+        let deferred = |state: &State| matches!(state, State::Peer(Peer::Deferred { .. }));
+        match self.take_state_if(key, deferred) {
+            Some(State::Peer(Peer::Deferred { ticket, request, .. })) => {
                 self.set_state(key, State::Peer(Peer::asking(ticket, now)));
-                self.reactor.again(key);
+                match request {
+                    Some(request) => self.answer_request(key, *request, true),
+                    None => self.reactor.again(key),
+                }
             }
-            _ => self.dismiss_peer(key),
+            _ => self.peer_is_gone(key),
         }
     }
 
@@ -182,20 +191,43 @@ impl Relay {
             let mut progress = Progress::Incomplete;
             let got = socket.link.receive(READ, desk, now, |bytes| progress = collector.take(bytes, peer));
             match (got, progress) {
-                (Ok(_), Progress::Complete(request)) => return self.answer_request(key, request),
+                (Ok(_), Progress::Complete(request)) => return self.take_request(key, request),
                 (Ok(_), Progress::Wrong(reason)) => return self.refuse_nonsense(key, &reason),
                 (Ok(Got::Some), Progress::Incomplete) => {}
                 (Ok(Got::Dry), Progress::Incomplete) => return,
-                (Ok(Got::End) | Err(_), _) => return self.dismiss_peer(key),
+                (Ok(Got::End) | Err(_), _) => return self.peer_is_gone(key),
             }
         }
         self.reactor.again(key);
     }
 
-    fn answer_request(&mut self, key: Key, Request { id, passkey, caller }: Request) {
-        if !self.broker.entries.admit(&id, &passkey) {
-            return self.refuse_stranger(key, caller.address);
+    /// A whole request has come. It is looked at now, unless its network has tried too many different passkeys.
+    fn take_request(&mut self, key: Key, request: Request) {
+        let now = self.reactor.now;
+        let Some(State::Peer(Peer::Asking { until, .. })) = self.state(key) else { return };
+        let (until, source) = (*until, self.broker_source(request.caller.address));
+        match self.rate_limit.guess(source, &request.claim(), until, now) {
+            Permit::Now => self.answer_request(key, request, false),
+            Permit::Never => {
+                let delay = self.rate_limit.reject(source, now).delay;
+                self.leave_broker(key);
+                self.reject_after(key, delay, source, None, &[]);
+            }
+            Permit::At(until) => {
+                let Some(State::Peer(Peer::Asking { ticket, .. })) = self.take_state(key) else { return };
+                let request = Some(Box::new(request));
+                self.set_state(key, State::Peer(Peer::Deferred { ticket, until, request }));
+                self.reactor.wake_by(until);
+            }
         }
+    }
+
+    /// `waited`: it has had a turn of its own.
+    fn answer_request(&mut self, key: Key, request: Request, waited: bool) {
+        if !self.broker.entries.admit(&request.id, &request.passkey) {
+            return self.refuse_stranger(key, &request, waited);
+        }
+        let Request { id, caller, .. } = request;
         match self.take_waiting(&id, &caller) {
             Some((first, other)) => self.introduce(&id, (first, &other), (key, &caller)),
             None => self.keep_waiting(key, id, caller),
@@ -216,15 +248,15 @@ impl Relay {
 
     fn keep_waiting(&mut self, key: Key, id: String, caller: Caller) {
         self.leave_broker(key);
-        if let Some(other) = surplus(&self.broker.waiting, BROKER_WAITING, &self.reactor) {
+        if let Some(other) = self.broker.waiting.surplus(BROKER_WAITING) {
             if let Some(unsaid) = self.broker.crowds.may_say(self.reactor.now) {
                 let more = and_more(unsaid);
                 warn!("Broker: {BROKER_WAITING} peers wait, an old one is closed for a new one{more}");
             }
             self.dismiss_peer(other);
         }
+        let ticket = self.broker.waiting.join(key, caller.address.ip());
         self.broker.entries.wait(&id, key, caller);
-        let ticket = self.broker.waiting.join(key);
         let until = self.reactor.now + BROKER_WAIT;
         self.set_state(key, State::Peer(Peer::Waiting { ticket, until, id }));
         if self.tell(key, words::WAIT).is_err() {
@@ -240,10 +272,10 @@ impl Relay {
         }
         for ((key, to), other, delay) in [(first, second.1, false), (second, first.1, true)] {
             self.leave_broker(key);
-            if let Some(other) = surplus(&self.broker.introduced, BROKER_INTRODUCED, &self.reactor) {
+            if let Some(other) = self.broker.introduced.surplus(BROKER_INTRODUCED) {
                 self.dismiss_peer(other);
             }
-            let ticket = self.broker.introduced.join(key);
+            let ticket = self.broker.introduced.join(key, to.address.ip());
             self.set_state(key, State::Peer(Peer::Introduced { ticket, until: now + BROKER_PUNCHING }));
             if self.tell(key, &words::connect(to, other, delay)).is_err() {
                 self.dismiss_peer(key);
@@ -251,13 +283,25 @@ impl Relay {
         }
     }
 
-    /// Unknown id or wrong passkey: the two are not told apart.
-    fn refuse_stranger(&mut self, key: Key, address: SocketAddr) {
-        if let Some(unsaid) = self.broker.brake.failed(address.ip(), self.reactor.now) {
+    /// Unknown id or wrong passkey: the two are not told apart, and it is told late.
+    fn refuse_stranger(&mut self, key: Key, request: &Request, waited: bool) {
+        let address = request.caller.address;
+        let source = self.broker_source(address);
+        let rejection = self.rate_limit.wrong(source, &request.claim(), waited, self.reactor.now);
+        if let Some(unsaid) = rejection.say {
             warn!("Broker: {address} refused, unknown id or wrong passkey{}", and_more(unsaid));
         }
-        // It is closed whether it could be told or not.
-        let _ = self.tell(key, words::NOT_AUTHORIZED);
+        self.leave_broker(key);
+        self.reject_after(key, rejection.delay, source, None, words::NOT_AUTHORIZED.as_bytes());
+    }
+
+    /// It has left, or its time was over. One that had not said what it wanted is counted.
+    fn peer_is_gone(&mut self, key: Key) {
+        if let Some(State::Peer(Peer::Asking { .. })) = self.state(key) {
+            if let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer) {
+                self.rate_limit.abandoned(self.broker_source(address), self.reactor.now);
+            }
+        }
         self.dismiss_peer(key);
     }
 
@@ -266,7 +310,8 @@ impl Relay {
         if let Some(unsaid) = self.broker.nonsense.may_say(self.reactor.now) {
             warn!("Broker: {address} sent no valid request, and was told why{}", and_more(unsaid));
         }
-        // As above.
+        self.rate_limit.abandoned(self.broker_source(address), self.reactor.now);
+        // It is closed whether it could be told or not.
         let _ = self.tell(key, &failure::body("Bad Request", reason));
         self.dismiss_peer(key);
     }
@@ -297,7 +342,7 @@ impl Relay {
         let Some(State::Peer(peer)) = self.take_state_if(key, |state| matches!(state, State::Peer(_))) else { return };
         let Broker { strangers, waiting, introduced, entries, .. } = &mut self.broker;
         match peer {
-            Peer::Braked { ticket, .. } | Peer::Asking { ticket, .. } => strangers.leave(ticket),
+            Peer::Deferred { ticket, .. } | Peer::Asking { ticket, .. } => strangers.leave(ticket),
             Peer::Waiting { ticket, id, .. } => {
                 waiting.leave(ticket);
                 entries.take(&id);

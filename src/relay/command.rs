@@ -2,6 +2,7 @@
 //!
 //! The loop answers within one turn; it never waits for the control thread.
 
+use crate::cidr::Cidr;
 use crate::mapping::Mapping;
 use crate::net::certificate::ServerTls;
 use crate::net::expiry::Expiry;
@@ -41,6 +42,11 @@ pub(crate) enum Command {
     /// New connections get this certificate; `None` in dev mode.
     Reload {
         tls: Option<ServerTls>,
+    },
+    /// Only these may call the API from now on; `None`: everybody.
+    Admit {
+        controllers: Option<Vec<Cidr>>,
+        reply: Sender<()>,
     },
     /// Close listeners, deliver what is in flight, end.
     Stop,
@@ -211,6 +217,11 @@ impl Handle {
     /// New connections get this certificate from now on; the others keep theirs. `None` in dev mode.
     pub fn reload(&self, tls: Option<ServerTls>) -> Result<(), Gone> {
         self.send(Command::Reload { tls })
+    }
+
+    /// Only these addresses may call the API from now on; `None`: everybody may.
+    pub fn admit(&self, controllers: Option<Vec<Cidr>>) -> Result<(), Gone> {
+        self.ask(|reply| Command::Admit { controllers, reply })
     }
 
     /// The status of every open mapping, by id.

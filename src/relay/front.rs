@@ -6,12 +6,13 @@
 //! address under a seal that only this process can make; the control thread refuses what lacks it.
 
 use super::Relay;
-use super::crowd::first_to_go;
 use super::queue::Ticket;
 use super::refusal::Refusal;
 use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
+use crate::cidr::may_call;
+use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{ANSWER_RATE, API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::authority;
 use crate::net::closing::Closing;
@@ -19,6 +20,7 @@ use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Then, pump};
 use crate::net::reactor::{Key, Socket};
 use crate::net::stream::Stream;
+use crate::network::Network;
 use crate::throttle::and_more;
 use log::warn;
 use mio::net::{TcpStream, UnixStream};
@@ -57,6 +59,8 @@ pub(super) struct Api {
     partial: Option<Instant>,
     /// Its place among all of them, in the order in which their last request was complete or they were made.
     ticket: Ticket,
+    /// Its address is not in `controllers`: the answer to its request is that, and its place is among its like.
+    outsider: bool,
     made: Instant,
     /// When a request was complete; then, how far its answer has come at [`ANSWER_RATE`].
     active: Instant,
@@ -123,9 +127,9 @@ impl Front {
 }
 
 impl Api {
-    fn new(peer: Peer, ticket: Ticket, now: Instant) -> Self {
+    fn new(peer: Peer, ticket: Ticket, outsider: bool, now: Instant) -> Self {
         let collector = Collector::default();
-        Self { peer, collector, phase: Phase::Reading, partial: None, ticket, made: now, active: now }
+        Self { peer, collector, phase: Phase::Reading, partial: None, ticket, outsider, made: now, active: now }
     }
 
     pub(super) fn deadline(&self, link: &Link) -> Instant {
@@ -170,27 +174,37 @@ enum Next {
 
 impl Relay {
     pub(super) fn take_in_controller(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.controllers.len() >= API_CONNECTIONS {
+        let outsider = !may_call(self.setup.controllers.as_deref(), peer.ip());
+        if outsider && !self.admit_outsider(peer.ip()) {
+            return;
+        }
+        if !outsider && self.controllers.len() >= API_CONNECTIONS {
             self.push_out_controller();
         }
         let Ok(local) = stream.local_addr() else { return };
         let Some(mut link) = self.controller_link(stream, peer) else { return };
-        link.trust();
+        if !outsider {
+            link.trust();
+        }
         self.enter(link, |relay, key| {
-            let ticket = relay.controllers.join(key);
-            Some(State::Api(Box::new(Api::new(Peer::of(peer, local), ticket, relay.reactor.now))))
+            let ticket = match outsider {
+                true => relay.outsiders.join(key, peer.ip()),
+                false => relay.controllers.join(key),
+            };
+            Some(State::Api(Box::new(Api::new(Peer::of(peer, local), ticket, outsider, relay.reactor.now))))
         });
     }
 
     /// Makes room: the one that has gone longest without a complete request goes.
     fn push_out_controller(&mut self) {
-        let member = |key| match self.reactor.get(key) {
-            Some(Socket { link, state: State::Api(api), .. }) => Some((key, link.peer, api.rank())),
+        let member = |(age, key)| match self.reactor.get(key) {
+            Some(Socket { link, state: State::Api(api), .. }) => {
+                Some((Network::of(link.peer.ip()), Candidate { rank: api.rank(), age, key }))
+            }
             _ => None,
         };
-        let mut crowd: Vec<_> = self.controllers.iter().filter_map(member).collect();
-        crowd.sort_by_key(|&(_, _, rank)| rank);
-        let Some(key) = first_to_go(crowd.iter().map(|(key, peer, _)| (*key, peer.ip()))) else { return };
+        let members = self.controllers.iter().enumerate().filter_map(member).collect();
+        let Some(&key) = first_to_go(members, 1).first() else { return };
         let Some(peer) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
         if let Some(unsaid) = self.listeners.pushed_out.may_say(self.reactor.now) {
             let more = and_more(unsaid);
@@ -261,6 +275,11 @@ impl Relay {
                 Step::Incomplete => drop(api.partial.get_or_insert(now)),
                 Step::Continue => socket.link.send(CONTINUE, desk, now)?,
                 Step::Refuse(refusal) => {
+                    socket.link.send(&refusal.to_bytes(), desk, now)?;
+                    return Ok(Next::Close);
+                }
+                Step::Request { .. } if api.outsider => {
+                    let refusal = Refusal::not_a_controller(api.peer.ip);
                     socket.link.send(&refusal.to_bytes(), desk, now)?;
                     return Ok(Next::Close);
                 }
@@ -391,7 +410,10 @@ impl Relay {
     /// Takes a Controller's connection, and ours on its behalf, out of the counts.
     fn part_with_controller(&mut self, key: Key) {
         if let Some(State::Api(api)) = self.take_state_if(key, |state| matches!(state, State::Api(_))) {
-            self.controllers.leave(api.ticket);
+            match api.outsider {
+                true => self.outsiders.leave(api.ticket),
+                false => drop(self.controllers.leave(api.ticket)),
+            }
             if let Phase::Asking { backend, .. } = api.phase {
                 self.remove(backend);
             }
@@ -408,7 +430,7 @@ mod tests {
     fn an_answer_is_taken_at_a_rate_and_not_a_byte_at_a_time() {
         let start = Instant::now();
         let peer = Peer::of(([192, 0, 2, 1], 5).into(), ([192, 0, 2, 2], 80).into());
-        let fresh = || Api::new(peer, Queue::default().join(1), start);
+        let fresh = || Api::new(peer, Queue::default().join(1), false, start);
         let seconds = |n| start + Duration::from_secs(n);
         let (mut slow, mut steady) = (fresh(), fresh());
         for second in 1..=600 {

@@ -1,12 +1,13 @@
-//! Ports that are bound, and taking in who knocks.
+//! Ports that are bound, and accepting connections.
 //!
-//! Without descriptors, or with as many connections as allowed, nothing is accepted: who knocks stays in the
-//! kernel's queue, and is remembered here (the events are edge-triggered) until there is room again.
+//! Without descriptors, or with nothing but connections that are being served, nothing is accepted: new connections
+//! wait in the kernel's accept queue, and their listener is remembered here (the events are edge-triggered) until
+//! there is room again.
 
-use super::brake::Admission;
-use super::crowd::surplus;
+use super::eviction::Room;
 use super::pipe::{Pipe, PipeKey, Place};
-use super::state::State;
+use super::rate_limit::{Permit, Source};
+use super::state::{Offer, State};
 use super::{FIRST_LISTENER, Relay};
 use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, SILENT_USERS, STRANGERS};
 use crate::net::closing::Closing;
@@ -37,6 +38,7 @@ pub(super) struct Listeners {
     paused_times: u64,
     /// What the log has said of pauses, and of Controllers that were pushed out, or not let in.
     pauses: Throttle,
+    evictions: Throttle,
     pub(super) pushed_out: Throttle,
     pub(super) refused: AddressThrottle,
 }
@@ -94,6 +96,14 @@ impl Listeners {
         self.paused_times
     }
 
+    /// `peer` is the first that is closed for a new connection.
+    pub(super) fn log_eviction(&mut self, peer: SocketAddr, most: usize, now: Instant) {
+        if let Some(unsaid) = self.evictions.may_say(now) {
+            let more = and_more(unsaid);
+            warn!("The limit of {most} connections is reached: unserved ones are closed, from {peer} first{more}");
+        }
+    }
+
     fn pause(&mut self, number: usize) {
         self.paused_times += u64::from(!self.paused);
         self.paused = true;
@@ -109,13 +119,21 @@ impl Relay {
         for _ in 0..ACCEPTS {
             let Some(Listener { leads_to, .. }) = self.listeners.bound.get(number) else { return false };
             let leads_to = *leads_to;
-            if !self.has_room(leads_to) {
-                self.listeners.pause(number);
-                return false;
-            }
+            let victims = match self.room(leads_to) {
+                Room::Free => Vec::new(),
+                Room::After(victims) => victims,
+                Room::None => {
+                    self.out_of_room(&format!("the limit of {} connections is reached", self.setup.connections));
+                    self.listeners.pause(number);
+                    return false;
+                }
+            };
             let Some(listener) = self.listeners.bound.get(number) else { return false };
             match listener.socket.accept() {
-                Ok((stream, peer)) => self.take_in(stream, tcp::canonical(peer), leads_to),
+                Ok((stream, peer)) => {
+                    self.evict(victims);
+                    self.take_in(stream, tcp::canonical(peer), leads_to);
+                }
                 Err(e) => match e.kind() {
                     ErrorKind::WouldBlock => return false,
                     // The one who knocked is gone; the next may be there.
@@ -134,16 +152,6 @@ impl Relay {
     /// Ports at which somebody was left waiting and that may be tried again.
     pub(super) fn take_knocks(&mut self) -> Vec<usize> {
         if self.listeners.paused { Vec::new() } else { std::mem::take(&mut self.listeners.knocked) }
-    }
-
-    /// Controllers have connections of their own: a crowd of users cannot lock them out.
-    fn has_room(&mut self, leads_to: LeadsTo) -> bool {
-        let full = self.reactor.len() - self.controllers.len() - self.backends >= self.setup.connections;
-        if full && !matches!(leads_to, LeadsTo::Controllers) {
-            self.out_of_room(&format!("the limit of {} connections is reached", self.setup.connections));
-            return false;
-        }
-        true
     }
 
     fn out_of_room(&mut self, why: &str) {
@@ -191,38 +199,39 @@ impl Relay {
 
     fn take_in_stranger(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let now = self.reactor.now;
-        let Self { pipes, reactor, .. } = self;
-        let Some(agents) = pipes.get_mut(place.pipe).and_then(|pipe| pipe.agents(place.side)) else { return };
-        let admission = agents.brake.admit(peer.ip(), now);
-        if admission == Admission::Never {
-            return;
+        let Some(agents) = self.agents(place) else { return };
+        let (source, surplus) = (Source::new(peer.ip(), agents.door.port), agents.strangers.surplus(STRANGERS));
+        let permit = self.rate_limit.admit(source, now);
+        if permit == Permit::Never {
+            let link = Link::plain(Stream::Tcp(stream), peer, now);
+            return self.reject_at_once(link, source, Some(place.pipe));
         }
-        if let Some(other) = surplus(&agents.strangers, STRANGERS, reactor) {
-            self.turn_away(other);
+        if let Some(other) = surplus {
+            self.push_out_unauthenticated(other);
         }
         let Some(link) = self.link(stream, peer) else { return };
         self.enter(link, |relay, key| {
-            let ticket = relay.agents(place)?.strangers.join(key);
-            Some(match admission {
-                Admission::At(until) => {
-                    relay.reactor.wake_by(until);
-                    State::Braked { place, ticket, until }
+            let ticket = relay.agents(place)?.strangers.join(key, peer.ip());
+            let offer = Offer::default();
+            Some(match permit {
+                Permit::At(turn) => {
+                    relay.reactor.wake_by(turn);
+                    State::Deferred { place, ticket, turn, offer }
                 }
-                _ => greeting(place, ticket, now),
+                _ => State::Greeting { place, ticket, until: now + GREETING, offer },
             })
         });
     }
 
     fn take_in_user(&mut self, stream: TcpStream, peer: SocketAddr, pipe: PipeKey) {
-        let Self { pipes, reactor, .. } = self;
-        let Some(users) = pipes.get_mut(pipe).and_then(Pipe::users) else { return };
-        if let Some(other) = surplus(&users.silent, SILENT_USERS, reactor) {
+        let Some(users) = self.pipes.get_mut(pipe).and_then(Pipe::users) else { return };
+        if let Some(other) = users.silent.surplus(SILENT_USERS) {
             self.dismiss_user(other);
         }
         let Some(link) = self.link(stream, peer) else { return };
         self.enter(link, |relay, key| {
             let until = relay.reactor.now + FIRST_BYTE;
-            let ticket = relay.users(pipe)?.silent.join(key);
+            let ticket = relay.users(pipe)?.silent.join(key, peer.ip());
             Some(State::Silent { pipe, ticket, until })
         });
     }
@@ -234,9 +243,4 @@ impl Relay {
         info!("The API listens on port {}", setup.api_port);
         Ok(())
     }
-}
-
-/// The first state of a connection at an agent port that is not braked (any more).
-pub(super) fn greeting(place: Place, ticket: super::queue::Ticket, now: Instant) -> State {
-    State::Greeting { place, ticket, until: now + GREETING, offered: Vec::new() }
 }

@@ -6,7 +6,8 @@
 //! The life of a connection, and the file that knows it:
 //!
 //! ```text
-//! agent:  accepted -> Braked? -> Greeting -> Free -> Joined -> closing   (strangers, agents, session)
+//! agent:  accepted -> Deferred? -> Greeting -> Free -> Joined -> closing (strangers, agents, session)
+//!                                  Greeting -> Rejected -> gone          (rejection)
 //! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing (users, session)
 //! peer:   accepted -> Peer -> closing                                     (broker)
 //! closing: Delivering -> Parting -> Lingering -> gone                       (net::closing)
@@ -15,17 +16,20 @@
 pub mod command;
 
 mod agents;
-mod brake;
 mod broker;
 mod closing;
-mod crowd;
+mod eviction;
+mod fair_queue;
 mod front;
 mod listeners;
 mod meter;
 mod open;
+mod outsiders;
 mod pipe;
 mod queue;
+mod rate_limit;
 mod refusal;
+mod rejection;
 pub(crate) mod request;
 pub mod seal;
 mod session;
@@ -33,17 +37,20 @@ mod state;
 mod strangers;
 mod users;
 
+use crate::cidr::Cidr;
 use crate::limits::{DELIVERY, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
 use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use broker::Broker;
 use command::{Command, Handle, Traffic};
+use fair_queue::FairQueue;
 pub use front::Front;
 use listeners::Listeners;
 use log::{info, warn};
 use meter::Meter;
 use pipe::{Pipe, PipeKey};
 use queue::Queue;
+use rate_limit::{Bucket, RateLimit};
 use slab::Slab;
 use state::State;
 use std::collections::HashMap;
@@ -62,6 +69,8 @@ pub struct Setup {
     pub broker: Option<u16>,
     /// `None`: dev mode.
     pub tls: Option<ServerTls>,
+    /// Who may call the API; `None`: everybody.
+    pub controllers: Option<Vec<Cidr>>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
     /// Relay buffers to preallocate.
@@ -94,6 +103,14 @@ pub struct Relay {
     controllers: Queue,
     /// How many connections to the HTTP parser there are on their behalf.
     backends: usize,
+    /// Connections to the API from addresses that may not call it.
+    outsiders: FairQueue,
+    outsider_rate: Bucket,
+    rate_limit: RateLimit,
+    /// Connections that were rejected and are not closed yet.
+    rejected: FairQueue,
+    /// Nothing could be closed for a new connection: no other search before then.
+    next_eviction: Option<Instant>,
     /// The daemon is ending, and must have ended by then.
     ending: Option<Instant>,
 }
@@ -128,6 +145,11 @@ impl Relay {
             meter: Meter::default(),
             controllers: Queue::default(),
             backends: 0,
+            outsiders: FairQueue::default(),
+            outsider_rate: Bucket::default(),
+            rate_limit: RateLimit::default(),
+            rejected: FairQueue::default(),
+            next_eviction: None,
             ending: None,
         };
         relay.listen_for_controllers()?;
@@ -183,7 +205,8 @@ impl Relay {
     fn work(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
         match socket.state {
-            State::Braked { .. } => {}
+            State::Deferred { .. } => {}
+            State::Rejected(_) => self.watch_rejected(key),
             State::Greeting { .. } => self.greet(key),
             State::Free { .. } => self.attend(key),
             State::Joined { peer, .. } => self.relay(key, peer),
@@ -213,8 +236,9 @@ impl Relay {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
                 _ if self.delivery_deadline(socket).is_some_and(|deadline| deadline <= now) => self.abort(key),
-                State::Braked { .. } => self.release_brake(key),
-                State::Greeting { .. } => self.turn_away(key),
+                State::Deferred { .. } => self.has_its_turn(key),
+                State::Greeting { .. } => self.greeting_is_late(key),
+                State::Rejected(_) => self.close_rejected(key),
                 State::Free { .. } | State::Joined { .. } if self.is_being_welcomed(key) => self.has_been_welcomed(key),
                 State::Free { .. } | State::Joined { .. } => self.absent(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
@@ -294,6 +318,10 @@ impl Relay {
                 }
                 Ok(Command::Status { id, reply }) => drop(reply.send(self.status(&id))),
                 Ok(Command::Reload { tls }) => self.setup.tls = tls,
+                Ok(Command::Admit { controllers, reply }) => {
+                    self.setup.controllers = controllers;
+                    let _ = reply.send(());
+                }
                 Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.status_of_all())),
                 Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
                 Ok(Command::Stop) => self.stop(),
@@ -321,7 +349,8 @@ impl Relay {
                 State::Free { .. } => self.part_with_agent(key),
                 State::Api(_) | State::Backend(_) => {}
                 State::Closing(_) => {}
-                State::Braked { .. } | State::Greeting { .. } => self.turn_away(key),
+                State::Deferred { .. } | State::Greeting { .. } => self.turn_away(key),
+                State::Rejected(_) => self.close_rejected(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
                 State::Peer(_) => self.dismiss_peer(key),
             }

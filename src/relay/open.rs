@@ -34,6 +34,10 @@ impl Relay {
             let members: Vec<Key> =
                 self.reactor.iter().filter(|(_, s)| s.state.pipe() == Some(pipe)).map(|(key, _)| key).collect();
             for key in members {
+                if let Some(State::Rejected(_)) = self.state(key) {
+                    self.close_rejected(key);
+                    continue;
+                }
                 // The whole pipe goes: its queues and counts with it.
                 drop(self.take_state(key));
                 self.discard(key);
@@ -56,7 +60,7 @@ impl Relay {
     pub(super) fn totals(&self) -> Totals {
         let rejected = self.past.rejected;
         let mut totals = Totals {
-            connections: self.reactor.len() - self.controllers.len() - self.backends,
+            connections: self.connections(),
             most_connections: self.setup.connections,
             controllers: self.controllers.len(),
             buffers: self.setup.buffers - self.reactor.desk.pool.available(),
@@ -150,7 +154,8 @@ impl State {
     /// The pipe that a connection belongs to, until it is closing.
     fn pipe(&self) -> Option<PipeKey> {
         match self {
-            Self::Braked { place, .. } | Self::Greeting { place, .. } => Some(place.pipe),
+            Self::Deferred { place, .. } | Self::Greeting { place, .. } => Some(place.pipe),
+            Self::Rejected(rejected) => rejected.pipe,
             Self::Free { agent, .. } | Self::Joined { agent, .. } => Some(agent.place.pipe),
             Self::Silent { pipe, .. }
             | Self::Waiting { pipe, .. }

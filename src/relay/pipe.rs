@@ -1,7 +1,7 @@
 //! An open mapping as the loop sees it: who is connected to which port, in what order. No I/O.
 
-use super::brake::Brake;
 use super::command::{AgentCounts, PipeStatus, Traffic, UserCounts};
+use super::fair_queue::FairQueue;
 use super::queue::Queue;
 use crate::mapping::{AgentPort, Kind, Mapping};
 use crate::net::reactor::Key;
@@ -43,12 +43,11 @@ pub(super) struct Agents {
     pub(super) door: Door,
     pub(super) terms: AgentPort,
     /// No passcode yet.
-    pub(super) strangers: Queue,
+    pub(super) strangers: FairQueue,
     /// Authorized and not joined to anybody.
     pub(super) free: Queue,
     /// Authorized, free or not.
     pub(super) authorized: usize,
-    pub(super) brake: Brake,
     pub(super) rejected: u64,
     /// What the log has said of agents that came, that fell silent, and that found no place.
     pub(super) arrivals: Throttle,
@@ -60,10 +59,9 @@ pub(super) struct Agents {
 pub(super) struct Users {
     pub(super) door: Door,
     /// No byte yet.
-    pub(super) silent: Queue,
+    pub(super) silent: FairQueue,
     /// Have sent something, and wait for a free agent.
-    pub(super) waiting: Queue,
-    pub(super) most_waiting: usize,
+    pub(super) waiting: FairQueue,
     pub(super) joined: usize,
     pub(super) full: Throttle,
 }
@@ -72,10 +70,7 @@ impl Pipe {
     /// The loop's view of `mapping`; `None` for a direct entry, which has no ports.
     pub(super) fn new(mapping: Mapping) -> Option<Self> {
         let ends = match mapping.kind {
-            Kind::Public { agents, users } => {
-                let most_waiting = usize::from(agents.max_connections);
-                Ends::Public { agents: Agents::new(agents), users: Users::new(users, most_waiting) }
-            }
+            Kind::Public { agents, users } => Ends::Public { agents: Agents::new(agents), users: Users::new(users) },
             Kind::Private { sides } => Ends::Private(sides.map(Agents::new)),
             Kind::Direct { .. } => return None,
         };
@@ -141,10 +136,9 @@ impl Agents {
         Self {
             door: Door { port: terms.port, listener: None },
             terms,
-            strangers: Queue::default(),
+            strangers: FairQueue::default(),
             free: Queue::default(),
             authorized: 0,
-            brake: Brake::default(),
             rejected: 0,
             arrivals: Throttle::default(),
             absences: Throttle::default(),
@@ -168,12 +162,11 @@ impl Agents {
 }
 
 impl Users {
-    fn new(port: u16, most_waiting: usize) -> Self {
+    fn new(port: u16) -> Self {
         Self {
             door: Door { port, listener: None },
-            silent: Queue::default(),
-            waiting: Queue::default(),
-            most_waiting,
+            silent: FairQueue::default(),
+            waiting: FairQueue::default(),
             joined: 0,
             full: Throttle::default(),
         }

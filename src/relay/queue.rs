@@ -4,9 +4,8 @@ use crate::net::reactor::Key;
 use std::collections::BTreeMap;
 
 /// First in, first out; leaving from the middle costs no more than O(log n).
-#[derive(Default)]
-pub(super) struct Queue {
-    order: BTreeMap<u64, Key>,
+pub(super) struct Queue<T = Key> {
+    order: BTreeMap<u64, T>,
     next: u64,
 }
 
@@ -14,25 +13,32 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct Ticket(u64);
 
-impl Queue {
-    pub(super) fn join(&mut self, key: Key) -> Ticket {
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { order: BTreeMap::new(), next: 0 }
+    }
+}
+
+impl<T: Copy> Queue<T> {
+    pub(super) fn join(&mut self, member: T) -> Ticket {
         let ticket = self.next;
         self.next += 1;
-        self.order.insert(ticket, key);
+        self.order.insert(ticket, member);
         Ticket(ticket)
     }
 
-    pub(super) fn leave(&mut self, ticket: Ticket) {
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<T> {
         let left = self.order.remove(&ticket.0);
         debug_assert!(left.is_some(), "a ticket of another queue");
+        left
     }
 
     /// Who has been here longest.
-    pub(super) fn first(&self) -> Option<Key> {
-        self.order.first_key_value().map(|(_, &key)| key)
+    pub(super) fn first(&self) -> Option<T> {
+        self.order.first_key_value().map(|(_, &member)| member)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Key> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = T> {
         self.order.values().copied()
     }
 

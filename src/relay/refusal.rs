@@ -2,6 +2,7 @@
 //! which the connection is closed.
 
 use crate::failure;
+use std::net::IpAddr;
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,7 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Malformed = 400,
+    Forbidden = 403,
     TimedOut = 408,
     BodyTooLarge = 413,
     TargetTooLong = 414,
@@ -27,6 +29,7 @@ impl Status {
     fn phrase(self) -> &'static str {
         match self {
             Self::Malformed => "Bad Request",
+            Self::Forbidden => "Forbidden",
             Self::TimedOut => "Request Timeout",
             Self::BodyTooLarge => "Content Too Large",
             Self::TargetTooLong => "URI Too Long",
@@ -47,6 +50,11 @@ impl Refusal {
     pub fn timed_out() -> Self {
         let seconds = crate::limits::REQUEST_TIME.as_secs();
         Self::new(Status::TimedOut, format!("the request was not complete within {seconds} s"))
+    }
+
+    /// `ip` may not call the API.
+    pub fn not_a_controller(ip: IpAddr) -> Self {
+        Self::new(Status::Forbidden, failure::not_a_controller(ip))
     }
 
     #[cfg(test)]

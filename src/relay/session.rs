@@ -180,7 +180,8 @@ impl Relay {
                 self.part_with_agent(key);
                 self.remove(key);
             }
-            Some(State::Braked { .. } | State::Greeting { .. }) => self.turn_away(key),
+            Some(State::Deferred { .. } | State::Greeting { .. }) => self.turn_away(key),
+            Some(State::Rejected(_)) => self.close_rejected(key),
             Some(State::Silent { .. } | State::Waiting { .. }) => self.dismiss_user(key),
             Some(State::Peer(_)) => self.dismiss_peer(key),
             Some(State::Api(_)) => self.drop_controller(key),

@@ -7,6 +7,7 @@ use super::broker::Peer;
 use super::front::{Api, Backend};
 use super::pipe::{PipeKey, Place};
 use super::queue::Ticket;
+use super::rejection::Rejected;
 use crate::limits::OWED_BEATS;
 use crate::net::closing::Closing;
 use crate::net::link::Link;
@@ -16,10 +17,10 @@ use std::time::{Duration, Instant};
 
 /// The states of a connection.
 pub(super) enum State {
-    /// At an agent port, its address braked: not looked at before `until`.
-    Braked { place: Place, ticket: Ticket, until: Instant },
+    /// At an agent port, too much has failed in its network: not looked at before `turn`.
+    Deferred { place: Place, ticket: Ticket, turn: Instant, offer: Offer },
     /// At an agent port: TLS handshake and passcode are to come.
-    Greeting { place: Place, ticket: Ticket, until: Instant, offered: Vec<u8> },
+    Greeting { place: Place, ticket: Ticket, until: Instant, offer: Offer },
     /// An authorized agent that is joined to nobody.
     Free { agent: Agent, ticket: Ticket },
     /// An authorized agent that is joined to `peer`: a user, or an agent of the other side.
@@ -32,6 +33,8 @@ pub(super) enum State {
     Served { pipe: PipeKey, agent: Key },
     /// A user that will send no more, and may still be answered. `since`: the agent's last payload.
     HalfClosed { pipe: PipeKey, agent: Key, since: Instant },
+    /// Turned away, and to be closed later.
+    Rejected(Box<Rejected>),
     /// Done for; what is held still goes out.
     Closing(Closing),
     /// A Controller's connection.
@@ -40,6 +43,14 @@ pub(super) enum State {
     Backend(Backend),
     /// At the broker's port.
     Peer(Peer),
+}
+
+/// What an agent that is not authorized has sent so far.
+#[derive(Debug, Default)]
+pub(super) struct Offer {
+    pub(super) passcode: Vec<u8>,
+    /// What stood behind the passcode in the same record.
+    pub(super) behind: Vec<u8>,
 }
 
 /// An authorized agent.
@@ -82,10 +93,8 @@ impl State {
     /// `absence` is the heartbeat threshold of the agent's port, `patience` how long a half-closed session lasts.
     pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>, patience: Duration) -> Option<Instant> {
         match self {
-            Self::Braked { until, .. }
-            | Self::Greeting { until, .. }
-            | Self::Silent { until, .. }
-            | Self::Waiting { until, .. } => Some(*until),
+            Self::Deferred { turn, .. } => Some(*turn),
+            Self::Greeting { until, .. } | Self::Silent { until, .. } | Self::Waiting { until, .. } => Some(*until),
             Self::Free { agent: Agent { welcome: Some(until), .. }, .. }
             | Self::Joined { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
             // Bytes that wait to be read count as life: it is we who do not read.
@@ -97,6 +106,7 @@ impl State {
             // A user that is joined lives as long as its agent.
             Self::Served { .. } => None,
             Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
+            Self::Rejected(rejected) => Some(rejected.until),
             Self::Closing(closing) => Some(closing.deadline(link)),
             Self::Api(api) => Some(api.deadline(link)),
             // Lives and dies with its Controller's connection.

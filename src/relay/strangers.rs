@@ -1,11 +1,11 @@
-//! Agent ports, up to the passcode: handshake, passcode, brake (docs/protocol.md, section 4).
+//! Agent ports, up to the passcode: handshake, passcode, rejection (docs/protocol.md, section 4).
 //!
 //! A stranger costs little: no relay buffer, one try, a deadline, and a place in a queue that pushes out the oldest.
 
 use super::Relay;
-use super::listeners::greeting;
-use super::state::{Agent, State};
-use crate::limits::WELCOME;
+use super::rate_limit::{Permit, Source};
+use super::state::{Agent, Offer, State};
+use crate::limits::{GREETING, NO_PLACE, WELCOME};
 use crate::net::link::{Fault, Got};
 use crate::net::pump::send_payload;
 use crate::net::reactor::Key;
@@ -22,20 +22,20 @@ enum Verdict {
     Undecided,
     /// There is more, but the others have their turn first.
     Busy,
-    /// The passcode, and what stood behind it in the same record.
-    Right(Vec<u8>),
-    Wrong,
+    /// As many bytes as the passcode has, and perhaps some behind them.
+    Complete,
     /// It left before it was done.
     Left,
 }
 
 impl Relay {
-    /// Its turn has come: from now on it has as long as any other.
-    pub(super) fn release_brake(&mut self, key: Key) {
+    /// The turn of a deferred connection has come: to begin its handshake, or to have its passcode looked at.
+    pub(super) fn has_its_turn(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some(State::Braked { place, ticket, .. }) = self.take_state(key) else { return };
-        self.set_state(key, greeting(place, ticket, now));
-        self.reactor.again(key);
+        let Some(State::Deferred { place, ticket, offer, .. }) = self.take_state(key) else { return };
+        let was_complete = !offer.passcode.is_empty();
+        self.set_state(key, State::Greeting { place, ticket, until: now + GREETING, offer });
+        if was_complete { self.compare(key, true) } else { self.reactor.again(key) }
     }
 
     /// Goes on with a stranger's handshake and passcode.
@@ -43,35 +43,36 @@ impl Relay {
         match self.examine(key) {
             Ok(Verdict::Undecided) => {}
             Ok(Verdict::Busy) => self.reactor.again(key),
-            Ok(Verdict::Right(behind)) => self.authorize(key, &behind),
-            Ok(Verdict::Wrong) => self.reject(key),
-            Ok(Verdict::Left) | Err(_) => self.turn_away(key),
+            Ok(Verdict::Complete) => self.judge(key),
+            Ok(Verdict::Left) | Err(_) => {
+                self.count_failure(key);
+                self.turn_away(key);
+            }
         }
     }
 
     fn examine(&mut self, key: Key) -> Result<Verdict, Fault> {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Verdict::Undecided) };
-        let State::Greeting { place, offered, .. } = &mut socket.state else { return Ok(Verdict::Undecided) };
+        let State::Greeting { place, offer, .. } = &mut socket.state else { return Ok(Verdict::Undecided) };
         let Some(agents) = self.pipes.get_mut(place.pipe).and_then(|pipe| pipe.agents(place.side)) else {
             return Ok(Verdict::Left);
         };
-        let passcode = &agents.terms.passcode;
-        let expected = passcode.expose().len();
+        let expected = agents.terms.passcode.expose().len();
         if !socket.link.handshake(desk, now)? {
             return Ok(Verdict::Undecided);
         }
         // Records may be empty: without a bound a stranger could keep the loop here for as long as it sends them.
         for _ in 0..READS {
-            let missing = expected.saturating_sub(offered.len());
-            let mut behind = Vec::new();
+            let Offer { passcode, behind } = &mut *offer;
+            let missing = expected.saturating_sub(passcode.len());
             let got = socket.link.receive(missing.max(1), desk, now, |message| {
                 let (head, rest) = message.split_at(missing.min(message.len()));
-                offered.extend_from_slice(head);
+                passcode.extend_from_slice(head);
                 behind.extend_from_slice(rest);
             })?;
-            if offered.len() == expected {
-                return Ok(if passcode.matches(offered) { Verdict::Right(behind) } else { Verdict::Wrong });
+            if passcode.len() == expected {
+                return Ok(Verdict::Complete);
             }
             match got {
                 Got::Some => {}
@@ -82,25 +83,59 @@ impl Relay {
         Ok(Verdict::Busy)
     }
 
-    fn authorize(&mut self, key: Key, behind: &[u8]) {
+    /// A whole passcode has come. It is compared now, unless its network has tried too many different ones.
+    fn judge(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some(State::Greeting { place, ticket, .. }) = self.take_state(key) else { return };
+        let Some(source) = self.source(key) else { return };
+        let Self { reactor, rate_limit, .. } = self;
+        let Some(State::Greeting { until, offer, .. }) = reactor.get(key).map(|socket| &socket.state) else { return };
+        match rate_limit.guess(source, &offer.passcode, *until, now) {
+            Permit::Now => self.compare(key, false),
+            Permit::Never => self.reject(key, None),
+            Permit::At(turn) => {
+                let Some(State::Greeting { place, ticket, offer, .. }) = self.take_state(key) else { return };
+                self.set_state(key, State::Deferred { place, ticket, turn, offer });
+                self.reactor.wake_by(turn);
+            }
+        }
+    }
+
+    fn compare(&mut self, key: Key, waited: bool) {
+        let Some(State::Greeting { place, offer, .. }) = self.reactor.get(key).map(|socket| &socket.state) else {
+            return;
+        };
+        let Some(agents) = self.pipes.get_mut(place.pipe).and_then(|pipe| pipe.agents(place.side)) else { return };
+        if agents.terms.passcode.matches(&offer.passcode) {
+            self.authorize(key)
+        } else {
+            self.reject(key, Some(waited))
+        }
+    }
+
+    fn authorize(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
+        let is_within_share = self.is_within_share(address);
+        let Some(State::Greeting { place, ticket, offer, .. }) = self.take_state(key) else { return };
         let Some(agents) = self.agents(place) else { return };
         agents.strangers.leave(ticket);
-        if !agents.has_place() {
+        if !agents.has_place() || !is_within_share {
             let (port, most, unsaid) = (agents.door.port, agents.terms.max_connections, agents.full.may_say(now));
             if let Some(unsaid) = unsaid {
-                warn!("Port {port}: an agent was turned away, {most} are connected{}", and_more(unsaid));
+                let why = match is_within_share {
+                    true => format!("{most} are connected"),
+                    false => format!("{address} has most of all connections already"),
+                };
+                warn!("Port {port}: an agent was turned away, {why}{}", and_more(unsaid));
             }
-            self.discard(key);
-            return;
+            return self.reject_after(key, NO_PLACE, Source::new(address, port), Some(place.pipe), &[]);
         }
         agents.authorized += 1;
         let (port, said) = (agents.door.port, agents.arrivals.may_say(now));
         if let (Some(unsaid), Some(socket)) = (said, self.reactor.get(key)) {
             info!("Port {port}: agent {} authorized{}", socket.link.peer, and_more(unsaid));
         }
-        self.welcome(key, Agent::new(place), behind);
+        self.welcome(key, Agent::new(place), &offer.behind);
     }
 
     fn welcome(&mut self, key: Key, mut agent: Agent, behind: &[u8]) {
@@ -145,25 +180,75 @@ impl Relay {
         }
     }
 
-    /// Closes a stranger that gave a wrong passcode, at once and without a byte.
-    fn reject(&mut self, key: Key) {
+    /// Turns away a stranger that gave a wrong passcode: late, and without a byte. `None`: it was not even compared.
+    fn reject(&mut self, key: Key, compared: Option<bool>) {
         let now = self.reactor.now;
-        let Some(socket) = self.reactor.get(key) else { return };
-        let peer = socket.link.peer;
-        let State::Greeting { place, .. } = socket.state else { return };
+        let (Some(source), Some(peer)) = (self.source(key), self.reactor.get(key).map(|socket| socket.link.peer))
+        else {
+            return;
+        };
+        let Some(State::Greeting { place, ticket, offer, .. }) = self.take_state(key) else { return };
+        let rejection = match compared {
+            Some(waited) => self.rate_limit.wrong(source, &offer.passcode, waited, now),
+            None => self.rate_limit.reject(source, now),
+        };
         if let Some(agents) = self.agents(place) {
+            agents.strangers.leave(ticket);
             agents.rejected += 1;
             let port = agents.door.port;
-            if let Some(unsaid) = agents.brake.failed(peer.ip(), now) {
-                warn!("Port {port}: agent {peer} rejected, wrong passcode{}", and_more(unsaid));
+            if let Some(unsaid) = rejection.say {
+                let why = if compared.is_some() { "wrong passcode" } else { "too many different passcodes" };
+                warn!("Port {port}: agent {peer} rejected, {why}{}", and_more(unsaid));
             }
         }
+        self.reject_after(key, rejection.delay, source, Some(place.pipe), &[]);
+    }
+
+    /// It has not shown its passcode in time. The time that it had was slow enough.
+    pub(super) fn greeting_is_late(&mut self, key: Key) {
+        self.count_failure(key);
         self.turn_away(key);
+    }
+
+    /// All places of those that have not shown a passcode are taken, and this one is the first to leave.
+    pub(super) fn push_out_unauthenticated(&mut self, key: Key) {
+        self.count_failure(key);
+        self.turn_away(key);
+    }
+
+    /// Counts a connection that ends without a whole passcode; one with a part of it as rejected.
+    fn count_failure(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let (Some(source), Some(socket)) = (self.source(key), self.reactor.get(key)) else { return };
+        let peer = socket.link.peer;
+        let State::Greeting { place, offer, .. } = &socket.state else { return };
+        let (place, length) = (*place, offer.passcode.len());
+        self.rate_limit.abandoned(source, now);
+        if length == 0 {
+            return;
+        }
+        let say = self.rate_limit.may_say(source, now);
+        let Some(agents) = self.agents(place) else { return };
+        agents.rejected += 1;
+        if let Some(unsaid) = say {
+            let (port, expected) = (agents.door.port, agents.terms.passcode.expose().len());
+            let more = and_more(unsaid);
+            warn!("Port {port}: agent {peer} rejected, its passcode has {length} of {expected} bytes{more}");
+        }
+    }
+
+    /// Whose failures a stranger's are.
+    fn source(&mut self, key: Key) -> Option<Source> {
+        let socket = self.reactor.get(key)?;
+        let (State::Greeting { place, .. } | State::Deferred { place, .. }) = socket.state else { return None };
+        let address = socket.link.peer.ip();
+        Some(Source::new(address, self.agents(place)?.door.port))
     }
 
     /// Closes a stranger. It leaves the queue, and the peer sees a FIN rather than a reset where that is cheap.
     pub(super) fn turn_away(&mut self, key: Key) {
-        if let Some(State::Braked { place, ticket, .. } | State::Greeting { place, ticket, .. }) = self.take_state(key)
+        if let Some(State::Deferred { place, ticket, .. } | State::Greeting { place, ticket, .. }) =
+            self.take_state(key)
         {
             if let Some(agents) = self.agents(place) {
                 agents.strangers.leave(ticket);

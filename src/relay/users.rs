@@ -6,7 +6,7 @@
 use super::Relay;
 use super::pipe::{Ends, PipeKey, Users};
 use super::state::State;
-use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT};
+use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
 use crate::net::link::Got;
 use crate::net::pump::{End, Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
@@ -74,8 +74,15 @@ impl Relay {
         match pumped {
             Ok(Pumped { payload: 0, then, .. }) => match then {
                 Then::Ended => self.dismiss_user(user),
-                Then::Starved => self.reactor.starve(user),
-                Then::Again | Then::Full => self.reactor.again(user),
+                // It has asked, so its place in the line is from now on, whatever kept it from this agent.
+                Then::Starved => {
+                    self.wait_for_agent(user);
+                    self.reactor.starve(user);
+                }
+                Then::Again | Then::Full => {
+                    self.wait_for_agent(user);
+                    self.reactor.again(user);
+                }
                 Then::Dry => self.ask_no_more(user),
             },
             Ok(Pumped { payload, .. }) => {
@@ -85,6 +92,7 @@ impl Relay {
             Err(Failed { fail: Fail::Source(_), payload: 0 }) => self.dismiss_user(user),
             Err(Failed { fail: Fail::Destination(_), payload: 0 }) => {
                 self.abort(agent);
+                self.wait_for_agent(user);
                 self.reactor.again(user);
             }
             // What was taken is gone: no other user may follow it to this agent, and no other agent can have it.
@@ -119,7 +127,9 @@ impl Relay {
         let Some(users) = self.users(pipe) else { return };
         users.waiting.leave(ticket);
         let next = users.next_waiting();
-        let ticket = users.silent.join(key);
+        let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
+        let Some(users) = self.users(pipe) else { return };
+        let ticket = users.silent.join(key, address);
         self.set_state(key, State::Silent { pipe, ticket, until });
         if let Some(next) = next {
             self.reactor.again(next);
@@ -132,15 +142,19 @@ impl Relay {
         let Some(State::Silent { pipe, ticket, .. }) = self.take_state_if(key, silent) else { return };
         let Some(users) = self.users(pipe) else { return };
         users.silent.leave(ticket);
-        if users.waiting.len() >= users.most_waiting {
+        if let Some(other) = users.waiting.surplus(WAITING_USERS) {
             let (port, unsaid) = (users.door.port, users.full.may_say(now));
             if let Some(unsaid) = unsaid {
-                warn!("Port {port}: a user was turned away, too many wait for an agent{}", and_more(unsaid));
+                let more = and_more(unsaid);
+                warn!("Port {port}: {WAITING_USERS} users wait for an agent, an old one is closed for a new one{more}");
             }
-            return self.discard(key);
+            self.leave_queue(other);
+            self.discard(other);
         }
         let until = now + WAIT_FOR_AGENT;
-        let ticket = users.waiting.join(key);
+        let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
+        let Some(users) = self.users(pipe) else { return };
+        let ticket = users.waiting.join(key, address);
         self.set_state(key, State::Waiting { pipe, ticket, until });
         self.reactor.wake_by(until);
         // Half-closed sessions have less patience from now on: see soon whether one of them makes room.

@@ -61,7 +61,7 @@ fn a_wrong_passcode_gets_an_end_without_a_byte() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_private(1);
         let all_but_one = format!("{}x", &mapping.passcodes[0][..35]);
-        // The right passcode of the other side is wrong here, too. Four tries, so that the brake stays off.
+        // The right passcode of the other side is wrong here, too.
         for wrong in [&"x".repeat(36), &all_but_one, &mapping.passcodes[1], &mapping.passcodes[0].to_uppercase()] {
             let stranger = daemon.stranger(&mapping, 0);
             stranger.send(wrong.as_bytes());

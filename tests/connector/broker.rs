@@ -162,7 +162,7 @@ fn who_is_not_authorized_is_told_so_and_closed() {
         .into_iter()
         .enumerate()
         {
-            let stranger = connect_from(daemon, [127, 0, 1, i as u8 + 1]); // no address is braked
+            let stranger = connect_from(daemon, [127, 0, 1, i as u8 + 1]); // none has failed before
             stranger.send(request(id, passkey, "stranger").as_bytes());
             expect_not_authorized(&stranger);
         }
@@ -330,27 +330,24 @@ fn the_257th_waiting_peer_pushes_out_the_first() {
 }
 
 #[test]
-fn guessing_passkeys_is_braked_to_one_a_second() {
+fn a_wrong_passkey_is_answered_late_and_a_right_one_at_once() {
     let daemon = Setup::new(Mode::Plain).start();
     let entry = Direct::add(&daemon);
-    let guess = || {
-        let stranger = connect(&daemon);
-        stranger.send(request(&entry.id, "a guess", "stranger").as_bytes());
-        expect_not_authorized(&stranger);
-    };
-    (0..5).for_each(|_| guess());
-    let braked = Instant::now();
-    (0..4).for_each(|_| guess());
-    assert!(braked.elapsed() >= 2 * SECOND, "four more guesses were answered in {:?}", braked.elapsed());
-
-    let elsewhere = connect_from(&daemon, [127, 0, 0, 2]);
     let start = Instant::now();
-    elsewhere.send(entry.request("elsewhere").as_bytes());
-    expect_to_wait(&elsewhere);
-    assert!(start.elapsed() < 10 * SECOND, "the brake is on for another address, too");
+    let guesses: Vec<Peer> = (0..4)
+        .map(|_| {
+            let stranger = connect(&daemon);
+            stranger.send(request(&entry.id, "a guess", "stranger").as_bytes());
+            stranger
+        })
+        .collect();
     let here = connect(&daemon);
     here.send(entry.request("here").as_bytes());
-    expect_introduction(&here, &elsewhere, "elsewhere", true); // late, but the right passkey still opens
+    expect_to_wait(&here);
+    let waited = start.elapsed();
+    guesses.iter().for_each(|guess| expect_not_authorized(guess));
+    let took = start.elapsed();
+    assert!(took >= 3 * SECOND && waited < took, "four guesses were answered in {took:?}, a right one in {waited:?}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod cli_start_stop;
 mod cli_status;
 mod cli_words;
 mod durability;
+mod fairness;
 mod fuzz;
 mod golden;
 mod harness;

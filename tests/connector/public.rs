@@ -109,20 +109,18 @@ fn what_a_broken_user_said_reaches_no_agent_of_another() {
 }
 
 #[test]
-fn no_more_users_wait_than_maxconnections() {
-    in_both_modes(|daemon| {
-        let mapping = daemon.add_public(2);
-        let users: Vec<Peer> = (0..3).map(|_| daemon.user(&mapping)).collect();
-        users.iter().for_each(|user| user.send(b"hello"));
-        let start = Instant::now();
-        let ended = |user: &Peer| matches!(user.hear(SECOND / 10), Heard::Ended(_));
-        while !users.iter().any(ended) {
-            assert!(start.elapsed() < 4 * SECOND, "three users wait");
-        }
-        // The other two are served.
-        let agents = [daemon.agent(&mapping), daemon.agent(&mapping)];
-        agents.iter().for_each(|agent| agent.expect(b"hello"));
-    });
+fn the_257th_waiting_user_pushes_out_the_oldest() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    let ask = |i: usize| {
+        let user = daemon.user(&mapping);
+        user.send(format!("user {i:03}").as_bytes());
+        user
+    };
+    let users: Vec<Peer> = (0..257).map(ask).collect();
+    wait_until("256 users wait", PATIENCE, || daemon.controller().status(&mapping.id)["waiting"] == 256);
+    users[0].expect_end();
+    daemon.agent(&mapping).expect(b"user 001");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! SIGHUP: what is good is taken over, what is not leaves all as it was, and sessions go on.
 
-use crate::harness::{Certificate, Daemon, Mode, PATIENCE, Setup, request, wait_until};
+use crate::harness::{Certificate, Controller, Daemon, Mode, PATIENCE, Setup, post, request, wait_until};
 use nix::sys::stat::Mode as Permissions;
 use nix::unistd::mkfifo;
 use rcgen::{CertificateParams, KeyPair};
@@ -86,6 +86,26 @@ fn a_token_comes_and_changes_without_a_restart() {
     fs::write(daemon.path("token"), "").expect("a file");
     reload(&daemon, "apitoken");
     assert_eq!(status(), 401);
+}
+
+#[test]
+fn controllers_change_without_a_restart() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let status = |from| {
+        let dial = daemon.dial(daemon.ports.api()).from(from);
+        Controller { dial }.post("/api/v2/status", "mappingid=all").status
+    };
+    let (here, there) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+    let mut kept = daemon.controller().connect().expect("a connection");
+    let request = post("/api/v2/status", "mappingid=all");
+    assert_eq!((status(here), status(there), kept.exchange(&request).status), (200, 200, 200));
+    write_settings(&daemon, |settings| settings["controllers"] = json!(["127.0.0.2"]));
+    reload(&daemon, "Reloaded");
+    // Connections that exist are told at their next request.
+    assert_eq!((status(here), status(there), kept.exchange(&request).status), (403, 200, 403));
+    write_settings(&daemon, |settings| drop(settings.as_object_mut().expect("an object").remove("controllers")));
+    reload(&daemon, "Reloaded");
+    assert_eq!((status(here), status(there)), (200, 200));
 }
 
 #[test]

@@ -1,6 +1,9 @@
-//! Who has not shown a passcode, or has grown silent: deadlines, crowds and the brake on guesses.
+//! Who has not shown a passcode, or has grown silent: deadlines, crowds, and what wrong passcodes get.
 
-use crate::harness::{Daemon, Heard, Mapping, Mode, PATIENCE, Peer, SILENCE, Setup, in_both_modes, public_mapping};
+use crate::harness::{
+    Daemon, Heard, Mapping, Mode, PATIENCE, Peer, SILENCE, Setup, in_both_modes, public_mapping, wait_until,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -96,27 +99,180 @@ fn strangers_take_no_agents_place() {
     });
 }
 
+/// How long a wrong passcode at port1 waits for its end.
+fn guess(daemon: &Daemon, mapping: &Mapping) -> Duration {
+    let stranger = daemon.stranger(mapping, 0);
+    let start = Instant::now();
+    stranger.send("x".repeat(36).as_bytes());
+    stranger.expect_end();
+    start.elapsed()
+}
+
 #[test]
-fn guessing_passcodes_is_braked_to_one_a_second() {
+fn a_wrong_passcode_is_answered_late_and_a_right_one_at_once() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(2);
-        let guess = || {
-            let stranger = daemon.stranger(&mapping, 0);
-            // The brake may hold the connection back before its TLS handshake, or take it and answer late.
-            stranger.send("x".repeat(36).as_bytes());
-            stranger.expect_end();
-        };
-        (0..5).for_each(|_| guess());
-        let braked = Instant::now();
-        (0..4).for_each(|_| guess());
-        let took = braked.elapsed();
-        assert!(took >= 2 * SECOND, "nine guesses were answered, the last four in {took:?}");
+        assert!(guess(daemon, &mapping) >= SECOND * 9 / 10);
+        // Of many at once the last waits longest.
+        let waits: Vec<Duration> = thread::scope(|scope| {
+            let guesses: Vec<_> = (0..6).map(|_| scope.spawn(|| guess(daemon, &mapping))).collect();
+            daemon.agent(&mapping);
+            guesses.into_iter().map(|guess| guess.join().expect("the end")).collect()
+        });
+        let longest = waits.iter().max().expect("six");
+        assert!(*longest >= 4 * SECOND, "{waits:?}");
+    });
+}
 
-        let elsewhere = daemon.dial(mapping.ports[0]).from([127, 0, 0, 2]).connect().expect("a connection");
-        let start = Instant::now();
-        elsewhere.authorize(&mapping, 0);
-        assert!(start.elapsed() < 10 * SECOND, "the brake is on for another address, too");
-        daemon.agent(&mapping); // late, but the right passcode still opens
+/// A client with a passcode that is not valid any more, and that redials as soon as it is closed.
+fn redial_at_once(daemon: &Daemon, mapping: &Mapping, passcode: &str, running: &AtomicBool) {
+    while running.load(Ordering::Relaxed) {
+        let stale = daemon.stranger(mapping, 0);
+        stale.send(passcode.as_bytes());
+        while running.load(Ordering::Relaxed) && stale.hear(SECOND / 10) == Heard::Silence {}
+    }
+}
+
+#[test]
+fn stale_agents_that_redial_at_once_do_not_make_honest_ones_wait() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(10);
+        let rejected = || daemon.controller().status(&mapping.id)["rejected"].as_u64().expect("a number");
+        let running = AtomicBool::new(true);
+        thread::scope(|scope| {
+            for i in 0..60 {
+                // Some from an older mapping than others.
+                let (passcode, running, mapping, daemon) = (format!("{:036}", i % 7), &running, &mapping, &*daemon);
+                scope.spawn(move || redial_at_once(daemon, mapping, &passcode, running));
+            }
+            let _stop = Stop(&running);
+            wait_until("all have been rejected", 2 * PATIENCE, || rejected() >= 60);
+            let (before, cpu, start) = (rejected(), daemon.cpu_time(), Instant::now());
+            let mut longest = Duration::ZERO;
+            while start.elapsed() < 10 * SECOND {
+                let dialled = Instant::now();
+                daemon.agent(&mapping);
+                longest = longest.max(dialled.elapsed());
+                thread::sleep(SECOND); // so that the figures are mostly those of the others
+            }
+            let (rejected, took) = (rejected() - before, start.elapsed());
+            let percent = 100.0 * (daemon.cpu_time() - cpu).as_secs_f64() / took.as_secs_f64();
+            println!(
+                "{:?}: {rejected} rejected in {took:.1?}, {percent:.1} % CPU, an honest agent waited {longest:?}",
+                daemon.mode
+            );
+            // Six a second: 60 that wait for 10 s each.
+            assert!(rejected <= 120, "{rejected} rejected in {took:?}");
+            assert!(longest < 5 * SECOND, "an honest agent waited {longest:?}");
+        });
+    });
+}
+
+/// Ends what waits for `running` to end, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn different_passcodes_are_compared_one_a_second() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(2);
+    let show = |from: [u8; 4], passcode: &str| {
+        let agent = daemon.dial(mapping.ports[0]).from(from).connect().expect("a connection");
+        agent.send(passcode.as_bytes());
+        agent
+    };
+    let guesser = [127, 0, 0, 2];
+    // 64 at once, and the next ones are in line for a turn each second. Even the right one waits for its turn.
+    let start = Instant::now();
+    let guesses: Vec<Peer> = (0..67).map(|i| show(guesser, &format!("{i:036}"))).collect();
+    wait_until("they are in line", PATIENCE, || daemon.controller().status(&mapping.id)["rejected"] == 64);
+    let right = show(guesser, &mapping.passcodes[0]);
+    show([127, 0, 0, 3], &mapping.passcodes[0]).expect_message(b"AUTHORIZED");
+    show(guesser, &format!("{:036}", 1)).expect_silence(); // a stale one does not wait for its turn, but for its end
+    right.expect_message(b"AUTHORIZED");
+    let took = start.elapsed();
+    assert!(took >= 3 * SECOND && took < 10 * SECOND, "the 68th passcode was compared after {took:?}");
+    drop(guesses);
+}
+
+#[test]
+fn connections_that_are_given_up_are_limited() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    let restless = daemon.dial(mapping.ports[0]).from([127, 0, 0, 2]);
+    let start = Instant::now();
+    for _ in 0..600 {
+        restless.connect().expect("a connection").finish();
+    }
+    let again = restless.connect().expect("a connection");
+    let _ = again.try_send(mapping.passcodes[0].as_bytes(), PATIENCE);
+    if start.elapsed() < 4 * SECOND {
+        // Not even looked at: 256 were taken at once, and 50 a second.
+        again.expect_end();
+    }
+    daemon.agent(&mapping);
+    let let_in = || {
+        let agent = restless.connect().expect("a connection");
+        agent.try_send(mapping.passcodes[0].as_bytes(), PATIENCE).is_ok()
+            && matches!(agent.hear(PATIENCE), Heard::Message(_))
+    };
+    wait_until("it is let in again", PATIENCE, let_in);
+}
+
+#[test]
+fn a_passcode_that_is_too_short_is_logged_and_counted() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        for _ in 0..5 {
+            let short = daemon.stranger(&mapping, 0);
+            short.send(&mapping.passcodes[0].as_bytes()[..35]);
+            short.finish();
+            short.expect_end();
+        }
+        let rejected = || daemon.controller().status(&mapping.id)["rejected"].clone();
+        wait_until("all are counted", PATIENCE, || rejected() == 5);
+        let log = daemon.log();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("35 of 36 bytes")).collect();
+        assert!(lines.len() == 1 && lines[0].contains("agent 127.0.0.1"), "{lines:?}");
+    });
+}
+
+#[test]
+fn rejected_connections_cost_little_more_than_their_sockets() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        guess(daemon, &mapping); // what is allocated once is there
+        let before = daemon.resident_kib();
+        let show = |i: usize| {
+            let from = [127, 0, 1, (i / 64) as u8];
+            let stale = daemon.dial(mapping.ports[0]).from(from).connect().expect("a connection");
+            stale.send("x".repeat(36).as_bytes());
+            stale
+        };
+        // Those that the first have made way for count, too: there are 512 places.
+        let held: Vec<Peer> = (0..400).map(show).collect();
+        wait_until("all are rejected", PATIENCE, || daemon.controller().status(&mapping.id)["rejected"] == 401);
+        let grown = daemon.resident_kib().saturating_sub(before);
+        println!("{:?}: {grown} KiB more for {} rejected connections", daemon.mode, held.len());
+        assert!(grown < 400 * 4, "{grown} KiB more"); // with their TLS it would be 24 KiB each in a debug build
+    });
+}
+
+#[test]
+fn removing_a_mapping_closes_who_was_rejected_there() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        let held: Vec<Peer> = (0..10).map(|_| daemon.stranger(&mapping, 0)).collect();
+        held.iter().for_each(|stale| stale.send("x".repeat(36).as_bytes()));
+        wait_until("all are rejected", PATIENCE, || daemon.controller().status(&mapping.id)["rejected"] == 10);
+        daemon.controller().remove(&mapping);
+        assert_eq!(daemon.controller().status("all")["connections"], 0);
+        assert!(matches!(held[9].hear(SECOND), Heard::Ended(_)));
     });
 }
 

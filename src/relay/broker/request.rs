@@ -11,10 +11,17 @@ use serde_json::{Map, Value};
 use std::net::SocketAddr;
 
 /// A peer wants to meet the other one of a direct entry.
-pub(super) struct Request {
+pub(in crate::relay) struct Request {
     pub(super) id: String,
     pub(super) passkey: Secret,
     pub(super) caller: Caller,
+}
+
+impl Request {
+    /// What it is judged by.
+    pub(super) fn claim(&self) -> Vec<u8> {
+        [self.id.as_bytes(), b"\0", self.passkey.expose().as_bytes()].concat()
+    }
 }
 
 /// What has come of the bytes so far.

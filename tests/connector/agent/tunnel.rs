@@ -2,7 +2,8 @@
 
 use super::listening_port;
 use crate::harness::{
-    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Payload, Peer, Service, in_both_modes, wait_until,
+    AgentProgram, Daemon, Dial, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup, in_both_modes,
+    wait_until,
 };
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
@@ -185,6 +186,20 @@ fn clients_that_leave_before_the_other_end_answers_take_no_connection_either() {
             client.expect_end();
         }
     });
+}
+
+#[test]
+fn clients_that_wait_push_out_their_own_address_and_no_other() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_private(4);
+    let _listening = listening(&daemon, &mapping).start();
+    let calling: Vec<Peer> = (0..4).map(|_| client(&daemon)).collect(); // they have all the lines there are
+    let waiting = client(&daemon);
+    let dial = Dial::new(listening_port(&daemon), None).from([127, 0, 0, 2]);
+    let crowd: Vec<Peer> = (0..300).map(|_| dial.connect().expect("a connection")).collect();
+    let ended = |peer: &Peer| matches!(peer.hear(Duration::from_millis(1)), Heard::Ended(_));
+    wait_until("the crowd pushes out its own", PATIENCE, || ended(&crowd[0]));
+    assert!(!ended(&waiting) && !calling.iter().any(ended));
 }
 
 #[test]

@@ -1,0 +1,303 @@
+//! How fast connections of one network may fail at one port (docs/protocol.md, "Failures").
+//!
+//! Pure: knows no socket and no clock. Three things are limited, each by a leaky bucket:
+//!
+//! | what | so that |
+//! |---|---|
+//! | rejections are answered late, the later the more there were | a program with a stale passcode is slowed by its own waiting |
+//! | *different* wrong passcodes | nobody tries many; a stale one that comes again and again is no new guess |
+//! | connections that fail without waiting for the answer | handshakes that lead to nothing cost a bounded part of the processor |
+//!
+//! Who shows the right passcode is answered at once, whatever others of the same network do, as long as they stay
+//! below the last two limits. Those are set so that only an attack reaches them.
+//!
+//! What is remembered is bounded: two generations of records. When the newer one is full the older one is forgotten.
+
+use crate::limits::{
+    ABANDONED, ABANDONED_INTERVAL, ABANDONED_WAIT, GUESS_INTERVAL, GUESSES, RATE_LIMITED, REJECTION_LONGEST,
+    REJECTION_STEP,
+};
+use crate::network::Network;
+use crate::throttle::Throttle;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Where failures come from, and where they happen: what goes on at one port is nothing to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    network: Network,
+    port: u16,
+}
+
+impl Source {
+    pub(super) fn new(address: IpAddr, port: u16) -> Self {
+        Self { network: Network::of(address), port }
+    }
+}
+
+/// When something may be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Permit {
+    Now,
+    /// In turn, behind others of the same source.
+    At(Instant),
+    /// Not in time.
+    Never,
+}
+
+/// What a rejected connection gets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rejection {
+    /// It is closed after so long.
+    pub(super) delay: Duration,
+    /// `Some(n)`: worth a line in the log; n others went unsaid.
+    pub(super) say: Option<u64>,
+}
+
+/// The failures of all sources.
+#[derive(Default)]
+pub(super) struct RateLimit {
+    recent: HashMap<Source, Record>,
+    older: HashMap<Source, Record>,
+    /// Wrong passcodes are remembered as keyed hashes: they may be typing errors of right ones.
+    fingerprints: RandomState,
+}
+
+#[derive(Default)]
+struct Record {
+    rejections: Bucket,
+    guesses: Bucket,
+    abandoned: Bucket,
+    /// Fingerprints of wrong passcodes that were shown, the latest last.
+    known: Vec<u64>,
+    log: Throttle,
+}
+
+/// A leaky bucket, measured by the time that it takes to run empty.
+#[derive(Default)]
+pub(super) struct Bucket {
+    empty_at: Option<Instant>,
+}
+
+impl Bucket {
+    pub(super) fn level(&self, now: Instant) -> Duration {
+        self.empty_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
+    }
+
+    /// Fills `more` in, as long as that stays below `most`. Returns the level.
+    pub(super) fn fill(&mut self, more: Duration, most: Duration, now: Instant) -> Duration {
+        let level = (self.level(now) + more).min(most);
+        self.empty_at = Some(now + level);
+        level
+    }
+}
+
+/// Different wrong passcodes that may be tried one right after the other.
+const GUESSES_AT_ONCE: Duration = GUESS_INTERVAL.saturating_mul(GUESSES as u32);
+/// The same of connections that are abandoned.
+const ABANDONED_AT_ONCE: Duration = ABANDONED_INTERVAL.saturating_mul(ABANDONED);
+
+impl RateLimit {
+    /// A connection of `source` has come: when it may begin its handshake.
+    pub(super) fn admit(&mut self, source: Source, now: Instant) -> Permit {
+        let Some(record) = self.find(source) else { return Permit::Now };
+        let wait = record.abandoned.level(now).saturating_sub(ABANDONED_AT_ONCE);
+        if wait.is_zero() {
+            return Permit::Now;
+        }
+        if wait >= ABANDONED_WAIT {
+            return Permit::Never;
+        }
+        record.abandoned.fill(ABANDONED_INTERVAL, Duration::MAX, now);
+        Permit::At(now + wait)
+    }
+
+    /// A connection of `source` has failed and did not wait for the answer, or never asked.
+    pub(super) fn abandoned(&mut self, source: Source, now: Instant) {
+        let record = self.record(source);
+        record.abandoned.fill(ABANDONED_INTERVAL, ABANDONED_AT_ONCE + ABANDONED_WAIT, now);
+        record.rejections.fill(REJECTION_STEP, REJECTION_LONGEST, now);
+    }
+
+    /// `source` shows a passcode: when it may be looked at, if that must be before `until`.
+    pub(super) fn guess(&mut self, source: Source, passcode: &[u8], until: Instant, now: Instant) -> Permit {
+        let fingerprint = self.fingerprints.hash_one(passcode);
+        let Some(record) = self.find(source) else { return Permit::Now };
+        let level = record.guesses.level(now) + GUESS_INTERVAL;
+        if record.known.contains(&fingerprint) || level <= GUESSES_AT_ONCE {
+            return Permit::Now;
+        }
+        let turn = now + (level - GUESSES_AT_ONCE);
+        if turn >= until {
+            return Permit::Never;
+        }
+        record.guesses.fill(GUESS_INTERVAL, Duration::MAX, now);
+        Permit::At(turn)
+    }
+
+    /// The passcode was wrong. `waited`: it has had a turn of its own ([`Permit::At`]).
+    pub(super) fn wrong(&mut self, source: Source, passcode: &[u8], waited: bool, now: Instant) -> Rejection {
+        let fingerprint = self.fingerprints.hash_one(passcode);
+        let record = self.record(source);
+        if !record.known.contains(&fingerprint) {
+            if record.known.len() == GUESSES {
+                record.known.remove(0);
+            }
+            record.known.push(fingerprint);
+            if !waited {
+                record.guesses.fill(GUESS_INTERVAL, GUESSES_AT_ONCE, now);
+            }
+        }
+        self.reject(source, now)
+    }
+
+    /// A connection of `source` is turned away.
+    pub(super) fn reject(&mut self, source: Source, now: Instant) -> Rejection {
+        let record = self.record(source);
+        let delay = record.rejections.fill(REJECTION_STEP, REJECTION_LONGEST, now);
+        Rejection { delay, say: record.log.may_say(now) }
+    }
+
+    /// A failure of `source` is to be told. `Some(n)`: now; n others went unsaid.
+    pub(super) fn may_say(&mut self, source: Source, now: Instant) -> Option<u64> {
+        self.record(source).log.may_say(now)
+    }
+
+    fn find(&mut self, source: Source) -> Option<&mut Record> {
+        self.recent.get_mut(&source).or_else(|| self.older.get_mut(&source))
+    }
+
+    fn record(&mut self, source: Source) -> &mut Record {
+        if !self.recent.contains_key(&source) {
+            let record = self.older.remove(&source).unwrap_or_default();
+            if self.recent.len() >= RATE_LIMITED {
+                self.older = std::mem::take(&mut self.recent);
+            }
+            self.recent.insert(source, record);
+        }
+        self.recent.entry(source).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn source(address: &str) -> Source {
+        Source::new(address.parse().unwrap(), 6000)
+    }
+
+    fn here() -> Source {
+        source("192.0.2.1")
+    }
+
+    /// How many of the passcodes that `passcode` makes are looked at, tried as fast as possible for `seconds`.
+    fn looked_at(seconds: u64, passcode: impl Fn(u64) -> String) -> u64 {
+        let (mut limit, start) = (RateLimit::default(), Instant::now());
+        let mut count = 0;
+        for tenth in 0..seconds * 10 {
+            let now = start + SECOND / 10 * tenth as u32;
+            for i in 0..100 {
+                let passcode = passcode(tenth * 100 + i);
+                // A client that closes and redials is gone when its turn comes, and the turn is used up all the same.
+                let permit = limit.guess(here(), passcode.as_bytes(), now + SECOND * 10, now);
+                if permit != Permit::Never {
+                    count += 1;
+                    limit.wrong(here(), passcode.as_bytes(), permit != Permit::Now, now);
+                }
+            }
+        }
+        count
+    }
+
+    #[test]
+    fn rejections_come_the_later_the_more_there_were() {
+        let (mut limit, now) = (RateLimit::default(), Instant::now());
+        let delays: Vec<u64> = (0..12).map(|_| limit.wrong(here(), b"x", false, now).delay.as_secs()).collect();
+        assert_eq!(delays, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
+        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 5).delay, SECOND * 6);
+        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 60).delay, SECOND);
+        assert_eq!(limit.wrong(source("192.0.2.2"), b"x", false, now).delay, SECOND);
+    }
+
+    #[test]
+    fn different_passcodes_are_looked_at_one_a_second_after_the_first_few() {
+        let most = GUESSES as u64 + 60 + 11; // and those whose turn is still to come
+        assert!((GUESSES as u64 + 60..most).contains(&looked_at(60, |i| i.to_string())));
+    }
+
+    #[test]
+    fn a_stale_passcode_is_no_new_guess_however_often_it_comes() {
+        assert_eq!(looked_at(60, |_| "stale".to_owned()), 60_000);
+        assert_eq!(looked_at(60, |i| (i % GUESSES as u64).to_string()), 60_000);
+    }
+
+    #[test]
+    fn a_crowd_with_stale_passcodes_does_not_make_others_wait() {
+        let (mut limit, now) = (RateLimit::default(), Instant::now());
+        for _ in 0..1000 {
+            limit.wrong(here(), b"stale", false, now);
+        }
+        assert_eq!(limit.guess(here(), b"right", now + SECOND, now), Permit::Now);
+        assert_eq!(limit.admit(here(), now), Permit::Now);
+    }
+
+    #[test]
+    fn who_guesses_waits_in_turn_and_nobody_else_does() {
+        let (mut limit, now) = (RateLimit::default(), Instant::now());
+        for i in 0..GUESSES {
+            limit.wrong(here(), &[i as u8], false, now);
+        }
+        let guess = |limit: &mut RateLimit| limit.guess(here(), b"new", now + SECOND * 2, now);
+        assert_eq!([0; 3].map(|_| guess(&mut limit)), [Permit::At(now + SECOND), Permit::Never, Permit::Never]);
+        assert_eq!(limit.guess(source("192.0.2.2"), b"new", now, now), Permit::Now);
+        let elsewhere = Source { port: 6001, ..here() };
+        assert_eq!(limit.guess(elsewhere, b"new", now, now), Permit::Now);
+    }
+
+    #[test]
+    fn connections_that_lead_to_nothing_are_limited() {
+        let (mut limit, now) = (RateLimit::default(), Instant::now());
+        for _ in 0..ABANDONED {
+            assert_eq!(limit.admit(here(), now), Permit::Now);
+            limit.abandoned(here(), now);
+        }
+        assert_eq!(limit.admit(here(), now), Permit::Now);
+        limit.abandoned(here(), now);
+        assert_eq!(limit.admit(here(), now), Permit::At(now + ABANDONED_INTERVAL));
+        let permits = std::iter::from_fn(|| Some(limit.admit(here(), now)));
+        let in_turn = permits.take(1000).take_while(|&permit| permit != Permit::Never).count();
+        assert!(in_turn as u128 <= ABANDONED_WAIT.as_millis() / ABANDONED_INTERVAL.as_millis(), "{in_turn}");
+        assert_eq!(limit.admit(source("192.0.2.2"), now), Permit::Now);
+        assert_eq!(limit.admit(here(), now + ABANDONED_WAIT), Permit::Now);
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_source() {
+        let (mut limit, now) = (RateLimit::default(), Instant::now());
+        for i in 0..20 {
+            limit.wrong(source(&format!("2001:db8::{i}")), b"x", false, now);
+        }
+        assert_eq!(limit.wrong(source("2001:db8::ffff"), b"x", false, now).delay, REJECTION_LONGEST);
+        assert_eq!(limit.wrong(source("2001:db8:0:1::1"), b"x", false, now).delay, SECOND);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_the_latest_stays() {
+        let (mut limit, now) = (RateLimit::default(), Instant::now());
+        for i in 0..10 * RATE_LIMITED as u32 {
+            let source = Source::new(IpAddr::V4(i.into()), 1);
+            limit.abandoned(source, now);
+            assert!(limit.find(source).is_some());
+        }
+        assert!(limit.recent.len() + limit.older.len() <= 2 * RATE_LIMITED);
+        for i in 0..10 * GUESSES {
+            limit.wrong(here(), &i.to_le_bytes(), true, now);
+        }
+        assert_eq!(limit.find(here()).unwrap().known.len(), GUESSES);
+    }
+}
