@@ -98,6 +98,8 @@ pub const RETRY_LONGEST: Duration = Duration::from_secs(30);
 pub const PROVED: Duration = Duration::from_secs(10);
 /// The agent: the local service must be connected after this, looking up its name included.
 pub const SUMMON: Duration = Duration::from_secs(10);
+/// The agent: a Connector that did not know the preamble of dev mode is asked again after this.
+pub const ASK_AGAIN: Duration = Duration::from_secs(600);
 /// The agent: over plain TCP payload waits so long for the answer to a heartbeat that was sent before it.
 pub const BEAT_HOLD: Duration = Duration::from_secs(1);
 /// A tunnel's listening end calls the other one this often ...

@@ -60,6 +60,8 @@ pub struct Agent {
     reactor: Reactor<State>,
     pool: Pool,
     connector: Resolver,
+    /// In dev mode, from when on the Connector is asked whether it marks where payload begins.
+    ask_again: Instant,
     /// Places that wait for the Connector's addresses.
     asking: Vec<Place>,
     near: Near,

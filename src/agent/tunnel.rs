@@ -15,6 +15,7 @@
 //! them gets the same service as one who does not. Nothing follows BEGIN but payload: from there on it is a pipe.
 
 use super::Agent;
+use super::line::{begin_payload, hear_mark};
 use super::state::{Line, State};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
 use crate::net::buffers::Desk;
@@ -67,7 +68,8 @@ impl Agent {
             let State::Calling { again, .. } = &mut socket.state else { continue };
             if *again <= now {
                 *again = now + CALL_AGAIN;
-                if socket.link.is_flushed() && socket.link.send(CALLS, desk, now).is_err() {
+                let State::Calling { line, .. } = &mut socket.state else { continue };
+                if socket.link.is_flushed() && say(CALLS, &mut socket.link, line, desk, now).is_err() {
                     self.end(key, Some(key));
                     continue;
                 }
@@ -101,10 +103,9 @@ impl Agent {
         let until = now + GREETING;
         self.set_state(key, State::Answering { line, local, heard: Vec::new(), until });
         self.reactor.wake_by(until);
-        match self.reactor.get_mut(key) {
-            Some((socket, desk)) => socket.link.send(HERE, desk, now),
-            None => Ok(()),
-        }
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(()) };
+        let State::Answering { line, .. } = &mut socket.state else { return Ok(()) };
+        say(HERE, &mut socket.link, line, desk, now)
     }
 
     /// The exposing end waits for the word behind which payload begins.
@@ -142,6 +143,12 @@ impl Agent {
     }
 }
 
+/// Says a word to the other end. For the Connector it is payload.
+fn say(word: &[u8], link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    begin_payload(link, line, desk, now)?;
+    link.send(word, desk, now)
+}
+
 /// The next word that is there; `None`: more must come. Reads nothing behind it. Answers to heartbeats are taken out.
 fn next_word(
     link: &mut Link,
@@ -150,6 +157,11 @@ fn next_word(
     desk: &mut Desk,
     now: Instant,
 ) -> Result<Option<Word>, Fault> {
+    match hear_mark(link, line, desk, now)? {
+        None => {}
+        Some(Got::End) => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
+        Some(_) => return Ok(None),
+    }
     loop {
         if heard.starts_with(BEAT) {
             heard.drain(..BEAT.len());

@@ -5,6 +5,7 @@
 
 use super::brake::Admission;
 use super::crowd::surplus;
+use super::offer::Offer;
 use super::pipe::{Pipe, PipeKey, Place};
 use super::state::State;
 use super::{FIRST_LISTENER, Relay};
@@ -238,5 +239,5 @@ impl Relay {
 
 /// The first state of a connection at an agent port that is not braked (any more).
 pub(super) fn greeting(place: Place, ticket: super::queue::Ticket, now: Instant) -> State {
-    State::Greeting { place, ticket, until: now + GREETING, offered: Vec::new() }
+    State::Greeting { place, ticket, until: now + GREETING, offer: Offer::default() }
 }

@@ -22,6 +22,7 @@ mod crowd;
 mod front;
 mod listeners;
 mod meter;
+mod offer;
 mod open;
 mod pipe;
 mod queue;

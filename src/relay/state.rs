@@ -5,11 +5,13 @@
 
 use super::broker::Peer;
 use super::front::{Api, Backend};
+use super::offer::Offer;
 use super::pipe::{PipeKey, Place};
 use super::queue::Ticket;
 use crate::limits::OWED_BEATS;
 use crate::net::closing::Closing;
 use crate::net::link::Link;
+use crate::net::marked::Marked;
 use crate::net::pump::End;
 use crate::net::reactor::Key;
 use std::time::{Duration, Instant};
@@ -19,7 +21,7 @@ pub(super) enum State {
     /// At an agent port, its address braked: not looked at before `until`.
     Braked { place: Place, ticket: Ticket, until: Instant },
     /// At an agent port: TLS handshake and passcode are to come.
-    Greeting { place: Place, ticket: Ticket, until: Instant, offered: Vec<u8> },
+    Greeting { place: Place, ticket: Ticket, until: Instant, offer: Offer },
     /// An authorized agent that is joined to nobody.
     Free { agent: Agent, ticket: Ticket },
     /// An authorized agent that is joined to `peer`: a user, or an agent of the other side.
@@ -46,6 +48,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) place: Place,
+    /// It marks where payload begins, and so do we: dev mode, and an agent that began with the preamble.
+    pub(super) marked: Option<Marked>,
     /// Heartbeats that are to be answered when there is room.
     pub(super) owed: u8,
     /// Without records, nothing may follow `AUTHORIZED` before then: it must be read by itself.
@@ -53,8 +57,18 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub(super) fn new(place: Place) -> Self {
-        Self { place, owed: 0, welcome: None }
+    pub(super) fn new(place: Place, marked: Option<Marked>) -> Self {
+        Self { place, marked, owed: 0, welcome: None }
+    }
+
+    /// What the pump has to know of it: behind its marks a connection has no heartbeats.
+    fn end(&self) -> End {
+        if self.marked.is_some() { End::Open } else { End::Wire }
+    }
+
+    /// Whether it is to be heard of in time.
+    fn is_beyond_heartbeats(&self) -> bool {
+        self.marked.as_ref().is_some_and(Marked::is_beyond_heartbeats)
     }
 
     pub(super) fn owe(&mut self, beats: usize) {
@@ -72,9 +86,17 @@ impl State {
         }
     }
 
+    /// The same, to be changed.
+    pub(super) fn agent_mut(&mut self) -> Option<&mut Agent> {
+        match self {
+            Self::Free { agent, .. } | Self::Joined { agent, .. } => Some(agent),
+            _ => None,
+        }
+    }
+
     /// What the pump has to know of this end.
     pub(super) fn end(&self) -> End {
-        if self.agent().is_some() { End::Wire } else { End::Open }
+        self.agent().map_or(End::Open, Agent::end)
     }
 
     /// When the connection has outstayed its state. `None`: never, or what ends it is an event.
@@ -90,6 +112,8 @@ impl State {
             | Self::Joined { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
             // Bytes that wait to be read count as life: it is we who do not read.
             Self::Free { .. } | Self::Joined { .. } if link.may_read() => None,
+            // It has no way to say so, and the kernel's keepalive finds out whether its host is there.
+            Self::Free { agent, .. } | Self::Joined { agent, .. } if agent.is_beyond_heartbeats() => None,
             // Without records an agent that is busy taking payload cannot ask for an answer: it would run together with
             // the payload. That it takes is its sign of life.
             Self::Joined { .. } if link.is_plain() => absence.map(|threshold| link.heard.max(link.told) + threshold),

@@ -4,12 +4,14 @@
 
 use super::Relay;
 use super::listeners::greeting;
+use super::offer::Judgement;
 use super::state::{Agent, State};
 use crate::limits::WELCOME;
 use crate::net::link::{Fault, Got};
+use crate::net::marked::Marked;
 use crate::net::pump::send_payload;
 use crate::net::reactor::Key;
-use crate::net::wire::{AUTHORIZED, beats};
+use crate::net::wire::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
 use crate::throttle::and_more;
 use log::{info, warn};
 
@@ -52,27 +54,32 @@ impl Relay {
     fn examine(&mut self, key: Key) -> Result<Verdict, Fault> {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Verdict::Undecided) };
-        let State::Greeting { place, offered, .. } = &mut socket.state else { return Ok(Verdict::Undecided) };
+        let State::Greeting { place, offer, .. } = &mut socket.state else { return Ok(Verdict::Undecided) };
         let Some(agents) = self.pipes.get_mut(place.pipe).and_then(|pipe| pipe.agents(place.side)) else {
             return Ok(Verdict::Left);
         };
         let passcode = &agents.terms.passcode;
-        let expected = passcode.expose().len();
         if !socket.link.handshake(desk, now)? {
             return Ok(Verdict::Undecided);
         }
+        let is_plain = socket.link.is_plain();
+        let mut behind = Vec::new();
         // Records may be empty: without a bound a stranger could keep the loop here for as long as it sends them.
         for _ in 0..READS {
-            let missing = expected.saturating_sub(offered.len());
-            let mut behind = Vec::new();
-            let got = socket.link.receive(missing.max(1), desk, now, |message| {
+            let missing = match offer.judge(passcode, is_plain) {
+                Judgement::Undecided(missing) => missing,
+                Judgement::Preamble => {
+                    socket.link.send(PREAMBLE, desk, now)?;
+                    continue;
+                }
+                Judgement::Right => return Ok(Verdict::Right(behind)),
+                Judgement::Wrong => return Ok(Verdict::Wrong),
+            };
+            let got = socket.link.receive(missing, desk, now, |message| {
                 let (head, rest) = message.split_at(missing.min(message.len()));
-                offered.extend_from_slice(head);
+                offer.extend(head);
                 behind.extend_from_slice(rest);
             })?;
-            if offered.len() == expected {
-                return Ok(if passcode.matches(offered) { Verdict::Right(behind) } else { Verdict::Wrong });
-            }
             match got {
                 Got::Some => {}
                 Got::Dry => return Ok(Verdict::Undecided),
@@ -84,7 +91,7 @@ impl Relay {
 
     fn authorize(&mut self, key: Key, behind: &[u8]) {
         let now = self.reactor.now;
-        let Some(State::Greeting { place, ticket, .. }) = self.take_state(key) else { return };
+        let Some(State::Greeting { place, ticket, offer, .. }) = self.take_state(key) else { return };
         let Some(agents) = self.agents(place) else { return };
         agents.strangers.leave(ticket);
         if !agents.has_place() {
@@ -100,14 +107,15 @@ impl Relay {
         if let (Some(unsaid), Some(socket)) = (said, self.reactor.get(key)) {
             info!("Port {port}: agent {} authorized{}", socket.link.peer, and_more(unsaid));
         }
-        self.welcome(key, Agent::new(place), behind);
+        let marked = offer.has_preamble().then(Marked::new);
+        self.welcome(key, Agent::new(place, marked), behind);
     }
 
     fn welcome(&mut self, key: Key, mut agent: Agent, behind: &[u8]) {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let sent = socket.link.send(AUTHORIZED, desk, now);
-        if socket.link.is_plain() {
+        if socket.link.is_plain() && agent.marked.is_none() {
             agent.welcome = Some(now + WELCOME);
             self.reactor.wake_by(now + WELCOME);
         }
@@ -124,7 +132,7 @@ impl Relay {
     /// What stood in the same record as the passcode is the agent's first message.
     fn hear_what_came_behind(&mut self, key: Key, message: &[u8]) {
         let now = self.reactor.now;
-        let beats = beats(message);
+        let beats = beats(message, BEATS_A_RECORD);
         let (agent, peer) = match self.reactor.get_mut(key).map(|(socket, _)| &mut socket.state) {
             Some(State::Free { agent, .. }) => (agent, None),
             Some(State::Joined { agent, peer }) => (agent, Some(*peer)),

@@ -30,6 +30,7 @@ mod private;
 mod privileges;
 mod public;
 mod reload;
+mod round_trip;
 mod settings;
 mod strangers;
 mod supervision;
