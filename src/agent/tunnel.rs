@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! listening end                     exposing end
-//! CALL, again every 200 ms   --->   (connects to its service)
+//! CALL, again every 500 ms   --->   (connects to its service)
 //!                            <---   HERE
 //! BEGIN                      --->
 //! payload                    <-->   payload

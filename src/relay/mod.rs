@@ -25,11 +25,13 @@ mod meter;
 mod offer;
 mod open;
 mod pipe;
+mod prompts;
 mod queue;
 mod refusal;
 pub(crate) mod request;
 pub mod seal;
 mod session;
+mod settling;
 mod state;
 mod strangers;
 mod users;
@@ -217,6 +219,7 @@ impl Relay {
                 State::Braked { .. } => self.release_brake(key),
                 State::Greeting { .. } => self.turn_away(key),
                 State::Free { .. } | State::Joined { .. } if self.is_being_welcomed(key) => self.has_been_welcomed(key),
+                State::Free { .. } if self.is_unsettled(key) => self.settle(key),
                 State::Free { .. } | State::Joined { .. } => self.absent(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
                 State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
@@ -267,6 +270,7 @@ impl Relay {
             self.end_most_stalled();
         }
         let now = self.reactor.now;
+        self.prompt_agents();
         self.reactor.links_mut().for_each(|link| link.review_patience(now));
         self.meter.sample(now, self.traffic());
     }

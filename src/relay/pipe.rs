@@ -6,7 +6,7 @@ use super::queue::Queue;
 use crate::mapping::{AgentPort, Kind, Mapping};
 use crate::net::reactor::Key;
 use crate::throttle::Throttle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Names an open mapping until it is closed.
 pub(super) type PipeKey = usize;
@@ -50,6 +50,8 @@ pub(super) struct Agents {
     pub(super) authorized: usize,
     pub(super) brake: Brake,
     pub(super) rejected: u64,
+    /// Until then an agent that comes may still send the end of an answer that nobody waits for any more.
+    pub(super) leftovers: Option<Instant>,
     /// What the log has said of agents that came, that fell silent, and that found no place.
     pub(super) arrivals: Throttle,
     pub(super) absences: Throttle,
@@ -146,6 +148,7 @@ impl Agents {
             authorized: 0,
             brake: Brake::default(),
             rejected: 0,
+            leftovers: None,
             arrivals: Throttle::default(),
             absences: Throttle::default(),
             full: Throttle::default(),

@@ -114,7 +114,8 @@ impl Relay {
             Then::Ended => return Direction::Ended,
             Then::Again => self.reactor.again(from),
             Then::Starved => self.reactor.starve(from),
-            Then::Dry | Then::Full => {}
+            Then::Full => self.note_held_back(from),
+            Then::Dry => {}
         }
         Direction::Open
     }
@@ -225,6 +226,8 @@ impl Relay {
 
     /// The end of a session: both are closed, after what they still hold for their readers.
     pub(super) fn part(&mut self, one: Key, other: Key, broken: Option<Key>) {
+        self.note_leftovers(one, other);
+        self.note_leftovers(other, one);
         for key in [one, other] {
             self.leave_session(key);
             if broken == Some(key) { self.remove(key) } else { self.close(key) }

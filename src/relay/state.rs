@@ -54,11 +54,42 @@ pub(super) struct Agent {
     pub(super) owed: u8,
     /// Without records, nothing may follow `AUTHORIZED` before then: it must be read by itself.
     pub(super) welcome: Option<Instant>,
+    /// It may still be sending what was meant for somebody else: nobody is joined to it before then.
+    pub(super) unsettled: Option<Instant>,
+    /// It has sent payload while it was free, and is counted.
+    pub(super) has_unsettled: bool,
+    /// When it was authorized.
+    pub(super) born: Instant,
+    /// When it was last sent a heartbeat.
+    pub(super) beaten: Instant,
+    /// Its payload had to wait for its reader since then.
+    pub(super) held_back: bool,
+    /// When it was last sent one that it had not asked for, and when the kernel had last taken something else.
+    pub(super) prompted: Option<(Instant, Instant)>,
 }
 
 impl Agent {
-    pub(super) fn new(place: Place, marked: Option<Marked>) -> Self {
-        Self { place, marked, owed: 0, welcome: None }
+    pub(super) fn new(place: Place, marked: Option<Marked>, now: Instant) -> Self {
+        Self {
+            place,
+            marked,
+            owed: 0,
+            welcome: None,
+            unsettled: None,
+            has_unsettled: false,
+            born: now,
+            beaten: now,
+            held_back: false,
+            prompted: None,
+        }
+    }
+
+    /// When the kernel last took something of ours that was not sent for its own sake.
+    pub(super) fn told(&self, link: &Link) -> Instant {
+        match self.prompted {
+            Some((at, before)) if link.told <= at => before,
+            _ => link.told,
+        }
     }
 
     /// What the pump has to know of it: behind its marks a connection has no heartbeats.
@@ -110,13 +141,16 @@ impl State {
             | Self::Waiting { until, .. } => Some(*until),
             Self::Free { agent: Agent { welcome: Some(until), .. }, .. }
             | Self::Joined { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
+            Self::Free { agent: Agent { unsettled: Some(until), .. }, .. } => Some(*until),
             // Bytes that wait to be read count as life: it is we who do not read.
             Self::Free { .. } | Self::Joined { .. } if link.may_read() => None,
             // It has no way to say so, and the kernel's keepalive finds out whether its host is there.
             Self::Free { agent, .. } | Self::Joined { agent, .. } if agent.is_beyond_heartbeats() => None,
             // Without records an agent that is busy taking payload cannot ask for an answer: it would run together with
             // the payload. That it takes is its sign of life.
-            Self::Joined { .. } if link.is_plain() => absence.map(|threshold| link.heard.max(link.told) + threshold),
+            Self::Joined { agent, .. } if link.is_plain() => {
+                absence.map(|threshold| link.heard.max(agent.told(link)) + threshold)
+            }
             Self::Free { .. } | Self::Joined { .. } => absence.map(|threshold| link.heard + threshold),
             // A user that is joined lives as long as its agent.
             Self::Served { .. } => None,

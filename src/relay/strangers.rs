@@ -108,7 +108,7 @@ impl Relay {
             info!("Port {port}: agent {} authorized{}", socket.link.peer, and_more(unsaid));
         }
         let marked = offer.has_preamble().then(Marked::new);
-        self.welcome(key, Agent::new(place, marked), behind);
+        self.welcome(key, Agent::new(place, marked, now), behind);
     }
 
     fn welcome(&mut self, key: Key, mut agent: Agent, behind: &[u8]) {
@@ -120,6 +120,7 @@ impl Relay {
             self.reactor.wake_by(now + WELCOME);
         }
         self.set_free(key, agent);
+        self.expect_leftovers(key);
         match sent {
             Ok(()) => {
                 self.offer(key);
