@@ -21,7 +21,7 @@ mod clients;
 mod dial;
 mod ends;
 mod failure;
-mod file;
+pub(crate) mod file;
 mod heartbeat;
 mod line;
 mod pool;
@@ -32,7 +32,7 @@ pub mod settings;
 mod start;
 mod state;
 pub mod target;
-mod tunnel;
+pub(crate) mod tunnel;
 
 use crate::limits::{LAST_WORDS, STALLED};
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
