@@ -25,6 +25,9 @@ pub mod daemon;
 mod descriptors;
 pub mod exit;
 pub mod failure;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 pub mod logging;
 pub mod mapping;
@@ -35,5 +38,5 @@ pub mod secret;
 pub mod store;
 mod throttle;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;

@@ -71,7 +71,7 @@ impl Pulse {
 
 /// Takes the answers out of what one read of plain TCP brought: what is left is payload. Returns how many answers there
 /// were: as many as are `awaited` at most.
-pub(super) fn sift(message: &[u8], awaited: usize) -> (&[u8], usize) {
+pub(crate) fn sift(message: &[u8], awaited: usize) -> (&[u8], usize) {
     let (mut payload, mut answers) = (message, 0);
     while answers < awaited {
         let Some(rest) = payload.strip_prefix(BEAT).or_else(|| payload.strip_suffix(BEAT)) else { break };

@@ -16,7 +16,7 @@ pub mod command;
 
 mod agents;
 mod brake;
-mod broker;
+pub(crate) mod broker;
 mod closing;
 mod crowd;
 mod front;
