@@ -5,27 +5,28 @@ use crate::harness::{Daemon, Heard, Mode, PATIENCE, Payload, Peer, SILENCE, in_b
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between the heartbeat that is due every 15 s and three times that, which is still less than a minute.
-const EARLIEST: Duration = Duration::from_secs(13);
-const LATEST: Duration = Duration::from_secs(18);
+/// A heartbeat is due every 15 s ...
+const EARLIEST: Duration = Duration::from_secs(15);
+/// ... and looked for once a second. The rest is for a busy machine: before half a minute is over another is not due.
+const LATEST: Duration = Duration::from_secs(25);
 
-/// A heartbeat that was not asked for comes in time, as a message of its own.
+/// A heartbeat that was not asked for comes in time, as a message of its own. `start`: before anything was said.
 #[track_caller]
-fn expect_prompt(agent: &Peer) {
-    let start = Instant::now();
+fn expect_prompt(agent: &Peer, start: Instant) {
     assert_eq!(agent.hear(LATEST), Heard::Message(b"BEAT".to_vec()));
-    assert!(start.elapsed() > EARLIEST, "after {:?}", start.elapsed());
+    assert!(start.elapsed() >= EARLIEST, "after {:?}", start.elapsed());
 }
 
 /// An agent whose user has asked once and reads nothing: what it sends is held back, its own heartbeat last.
 fn held_back(daemon: &Daemon) {
+    let start = Instant::now();
     let (agent, user) = daemon.narrow_pair(&daemon.add_public(1));
     let mut sent = Payload::new(1);
     sent.send_until_stalled(&agent);
     if daemon.mode == Mode::Tls {
         agent.send_within(b"BEAT", SILENCE); // in dev mode it would run together with payload
     }
-    expect_prompt(&agent);
+    expect_prompt(&agent, start);
     thread::scope(|scope| {
         scope.spawn(|| agent.flush());
         Payload::new(1).receive(&user, sent.position());
@@ -54,8 +55,9 @@ fn held_back_and_told(daemon: &Daemon) {
 
 /// Nobody says anything. What the user says afterwards is a message of its own.
 fn idle(daemon: &Daemon) {
+    let start = Instant::now();
     let (agent, user) = daemon.pair(&daemon.add_public(1));
-    expect_prompt(&agent);
+    expect_prompt(&agent, start);
     user.send(b"payload");
     agent.expect_message(b"payload");
     agent.send(b"answer");
@@ -67,7 +69,7 @@ fn not_reading(daemon: &Daemon) {
     let (agent, user) = daemon.narrow_pair(&daemon.add_public(1));
     let mut sent = Payload::new(1);
     sent.send_until_stalled(&user);
-    assert_eq!(user.hear(LATEST), Heard::Silence);
+    assert_eq!(user.hear(EARLIEST + Duration::from_secs(3)), Heard::Silence);
     thread::scope(|scope| {
         scope.spawn(|| user.flush());
         let mut heard = Payload::new(1);
@@ -83,11 +85,11 @@ fn not_reading(daemon: &Daemon) {
 /// In dev mode a prompt is told: it must not make an agent that is gone look alive.
 fn absent(daemon: &Daemon) {
     let mapping = daemon.add(&crate::harness::public_mapping(1, 17_000));
-    let (agent, user) = daemon.pair(&mapping);
     let start = Instant::now();
-    expect_prompt(&agent);
+    let (agent, user) = daemon.pair(&mapping);
+    expect_prompt(&agent, start);
     agent.expect_end_at_last(PATIENCE);
-    assert!(start.elapsed() < Duration::from_secs(20), "after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(28), "after {:?}", start.elapsed());
     user.expect_end();
 }
 
