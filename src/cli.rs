@@ -6,7 +6,7 @@
 mod agent;
 mod cert;
 mod check;
-mod client;
+pub(crate) mod client;
 mod demo;
 mod mapping;
 mod output;

@@ -26,6 +26,9 @@ mod descriptors;
 pub mod exit;
 pub mod failure;
 mod fairness;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 pub mod logging;
 pub mod mapping;
@@ -37,5 +40,5 @@ pub mod secret;
 pub mod store;
 mod throttle;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;

@@ -105,6 +105,15 @@ pub const LINGER: Duration = Duration::from_secs(5);
 pub const LINGER_BYTES: usize = 256 * 1024;
 /// Without TLS an agent has so long to read `AUTHORIZED` before anything may follow it: there are no records.
 pub const WELCOME: Duration = Duration::from_millis(50);
+/// An agent that has sent payload while it was free is not joined until it has been quiet for so long ...
+pub const SETTLE: Duration = Duration::from_millis(250);
+/// ... but on a private pipe, where it may be meant for a peer that is still to come, only this long after `AUTHORIZED`.
+pub const SETTLE_PRIVATE: Duration = Duration::from_secs(2);
+/// A session was ended while payload of its agent was still on its way: the same goes at once for agents that are
+/// authorized within this time.
+pub const LEFTOVERS: Duration = Duration::from_secs(5);
+/// A joined agent is sent a heartbeat of its own accord this often, if it is told nothing else or held back.
+pub const PROMPT: Duration = Duration::from_secs(15);
 /// At the end of the daemon, what is in flight is delivered for so long.
 pub const LAST_WORDS: Duration = Duration::from_secs(2);
 /// When all relay buffers are in use, a session whose reader has taken nothing for so long is ended.
@@ -130,10 +139,13 @@ pub const RETRY_LONGEST: Duration = Duration::from_secs(30);
 pub const PROVED: Duration = Duration::from_secs(10);
 /// The agent: the local service must be connected after this, looking up its name included.
 pub const SUMMON: Duration = Duration::from_secs(10);
+/// The agent: a Connector that did not know the preamble of dev mode is asked again after this.
+pub const ASK_AGAIN: Duration = Duration::from_secs(600);
 /// The agent: over plain TCP payload waits so long for the answer to a heartbeat that was sent before it.
 pub const BEAT_HOLD: Duration = Duration::from_secs(1);
 /// A tunnel's listening end calls the other one this often ...
-pub const CALL_AGAIN: Duration = Duration::from_millis(200);
+/// Longer than [`SETTLE`], which would else never pass.
+pub const CALL_AGAIN: Duration = Duration::from_millis(500);
 /// ... and gives up after this.
 pub const CALL: Duration = Duration::from_secs(10);
 /// A tunnel's clients wait so long for a free connection.

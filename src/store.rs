@@ -75,7 +75,7 @@ impl Store {
         // Passcodes are in there: nobody else may read it, and no file of another's making is written to.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.temporary)?;
         let mut writer = BufWriter::new(file);
-        serde_json::to_writer(&mut writer, &Content { mappings: Each(mappings) })?;
+        compose(&mut writer, mappings)?;
         writer.flush()?;
         writer.get_ref().sync_all()
     }
@@ -94,8 +94,16 @@ pub fn load(file: &Path) -> Result<Vec<Mapping>, LoadError> {
 }
 
 /// Understands a whole `configs.json`.
-fn parse(text: &[u8]) -> Result<Vec<Mapping>, serde_json::Error> {
+pub(crate) fn parse(text: &[u8]) -> Result<Vec<Mapping>, serde_json::Error> {
     Ok(serde_json::from_slice::<Content<Consistent>>(text)?.mappings.0)
+}
+
+/// Writes a whole `configs.json`.
+pub(crate) fn compose<'a>(
+    writer: impl Write,
+    mappings: impl Iterator<Item = &'a Mapping> + Clone,
+) -> serde_json::Result<()> {
+    serde_json::to_writer(writer, &Content { mappings: Each(mappings) })
 }
 
 /// Mappings that do not get into each other's way.

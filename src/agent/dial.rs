@@ -8,15 +8,16 @@ use super::pool::Place;
 use super::resolver::Answer;
 use super::settings::Security;
 use super::state::{Line, State};
-use crate::limits::{AUTHORIZATION, DIAL};
+use crate::limits::{ASK_AGAIN, AUTHORIZATION, DIAL};
 use crate::net::link::{Fault, Got, Link};
+use crate::net::marked::Marked;
 use crate::net::reactor::Key;
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::net::tls::Tls;
-use crate::net::wire::AUTHORIZED;
+use crate::net::wire::{AUTHORIZED, PREAMBLE};
 use crate::throttle::{Throttle, and_more};
-use log::{info, warn};
+use log::{debug, info, warn};
 use rustls::client::UnbufferedClientConnection;
 use std::io;
 use std::net::SocketAddr;
@@ -126,6 +127,7 @@ impl Agent {
         let now = self.reactor.now;
         let passcode = self.settings.passcode.expose().as_bytes();
         let dev = self.tls.is_none();
+        let asks = dev && now >= self.ask_again;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(false) };
         if let State::Handshaking { place, until } = socket.state {
             match socket.link.handshake(desk, now) {
@@ -134,21 +136,23 @@ impl Agent {
                 Err(Fault::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Failure::HandshakeCut),
                 Err(fault) => return Err(Failure::Handshake(fault)),
             }
-            socket.link.send(passcode, desk, now).map_err(Failure::Broken)?;
-            socket.state = State::Greeting { place, heard: Vec::new(), until };
+            let said = if asks { [PREAMBLE, passcode].concat() } else { passcode.to_vec() };
+            socket.link.send(&said, desk, now).map_err(Failure::Broken)?;
+            socket.state = State::Greeting { place, heard: Vec::new(), asked: asks, until };
         }
-        let State::Greeting { heard, .. } = &mut socket.state else { return Ok(false) };
+        let State::Greeting { heard, asked, .. } = &mut socket.state else { return Ok(false) };
         loop {
-            let missing = AUTHORIZED.len() - heard.len();
+            let missing = answer(*asked, heard).len() - heard.len();
             let got = socket.link.receive(missing, desk, now, |message| heard.extend_from_slice(message));
+            let awaited = answer(*asked, heard);
             match got {
                 // A refused passcode may show as a reset, when it was still on its way.
                 Err(Fault::Io(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
                     return Err(Failure::Refused { dev });
                 }
                 Err(fault) => return Err(Failure::Broken(fault)),
-                Ok(_) if heard == AUTHORIZED => return Ok(true),
-                Ok(_) if !AUTHORIZED.starts_with(heard) => return Err(Failure::NotAConnector),
+                Ok(_) if *heard == awaited => return Ok(true),
+                Ok(_) if !awaited.starts_with(heard) => return Err(Failure::NotAConnector),
                 Ok(Got::Some) => {}
                 Ok(Got::Dry) => return Ok(false),
                 Ok(Got::End) => return Err(Failure::Refused { dev }),
@@ -159,10 +163,11 @@ impl Agent {
     fn authorized(&mut self, key: Key) {
         let now = self.reactor.now;
         let Some((socket, _)) = self.reactor.get_mut(key) else { return };
-        let State::Greeting { place, .. } = socket.state else { return };
+        let State::Greeting { place, asked, heard, .. } = &socket.state else { return };
+        let (place, marked) = (*place, (*asked && heard.starts_with(PREAMBLE)).then(Marked::new));
         let address = socket.link.peer;
         socket.link.trust();
-        socket.state = State::Free(Line::new(place, now));
+        socket.state = State::Free(Line::new(place, marked, now));
         self.pool.authorize(place);
         if let Some(interval) = self.settings.heartbeat {
             self.reactor.wake_by(now + interval);
@@ -178,12 +183,19 @@ impl Agent {
 
     /// A line that is not authorized yet has failed.
     pub(super) fn give_up(&mut self, key: Key, failure: Failure) {
-        let (State::Dialling { place, .. } | State::Handshaking { place, .. } | State::Greeting { place, .. }) =
-            self.take_state(key)
-        else {
-            return;
+        let now = self.reactor.now;
+        let (place, is_unknown) = match self.take_state(key) {
+            State::Greeting { place, heard, asked, .. } => (place, asked && heard.is_empty()),
+            State::Dialling { place, .. } | State::Handshaking { place, .. } => (place, false),
+            _ => return,
         };
         self.discard(key);
+        if is_unknown && matches!(failure, Failure::Refused { .. } | Failure::TooSlow) {
+            debug!("The Connector does not seem to know the preamble of dev mode; tried again without it");
+            self.ask_again = now + ASK_AGAIN;
+            self.pool.retry(place, now);
+            return self.reactor.wake_by(now);
+        }
         self.fail(place, failure);
     }
 
@@ -207,4 +219,11 @@ impl Agent {
             warn!("Connector {connector}: {failure}. Next try in {pause:.1} s{}", and_more(unsaid));
         }
     }
+}
+
+/// What the Connector has to say to the passcode, as far as it can be told from what was `heard`: one that does not know
+/// the preamble may let us in all the same.
+fn answer(asked: bool, heard: &[u8]) -> Vec<u8> {
+    let begins = asked && heard.first() == PREAMBLE.first();
+    if begins { [PREAMBLE, AUTHORIZED].concat() } else { AUTHORIZED.to_vec() }
 }

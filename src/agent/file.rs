@@ -27,7 +27,7 @@ pub fn read(file: &Path) -> Result<Draft, SettingsError> {
 }
 
 /// The draft, and the keys that mean nothing to us.
-fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
+pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
     let keys = match serde_json::from_slice(text) {
         Ok(Value::Object(keys)) => keys,
         Ok(_) => return Err("a JSON object was expected".to_owned()),

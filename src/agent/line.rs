@@ -8,7 +8,7 @@ use super::tunnel;
 use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
-use crate::net::wire::BEAT;
+use crate::net::wire::{self, BEAT, BEATS_A_RECORD};
 use crate::throttle::and_more;
 use log::warn;
 use std::time::{Duration, Instant};
@@ -77,9 +77,11 @@ impl Agent {
         let now = self.reactor.now;
         let (socket, desk) = self.reactor.get_mut(key)?;
         let link = &mut socket.link;
-        let delicate = link.is_plain() && !matches!(socket.state, State::Free(_));
+        let is_marked = socket.state.line()?.marked.is_some();
+        let delicate = link.is_plain() && !is_marked && !matches!(socket.state, State::Free(_));
         let quiet_since = delicate.then(|| link.heard.max(link.told));
-        let pulse = &mut socket.state.line_mut()?.pulse;
+        let line = socket.state.line_mut().filter(|line| !line.is_beyond_heartbeats())?;
+        let pulse = &mut line.pulse;
         let due = pulse.due(interval, quiet_since);
         // Behind something that is not taken it would have to wait. What waits unread at the other end is life.
         if due <= now && link.is_flushed() && desk.pool.available() > 0 {
@@ -106,13 +108,34 @@ impl Agent {
     }
 }
 
+/// Takes in heartbeats up to the mark behind which payload begins. `None`: it has come, or this line has none.
+pub(super) fn hear_mark(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<Option<Got>, Fault> {
+    let Some(marked) = line.marked.as_mut().filter(|marked| !marked.hears_payload()) else { return Ok(None) };
+    let (answers, got) = marked.hear(link, desk, now)?;
+    line.pulse.answered(answers, now);
+    Ok(Some(got).filter(|_| !marked.hears_payload()))
+}
+
+/// Says the mark, if there is one to be said: payload is about to follow.
+pub(super) fn begin_payload(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    line.marked.as_mut().map_or(Ok(()), |marked| marked.begin_payload(link, desk, now))
+}
+
 /// Goes on until there is payload, or nothing.
 fn listen_to(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<Heard, Fault> {
+    if let Some(got) = hear_mark(link, line, desk, now)? {
+        return Ok(Heard::Nothing(got));
+    }
+    let is_plain = link.is_plain();
     for _ in 0..GLANCES {
-        let awaited = if link.is_plain() { line.pulse.awaited() } else { 0 };
         let mut bytes = Vec::new();
         let got = link.receive(GLANCE, desk, now, |message| {
-            let (payload, answers) = sift(message, awaited);
+            let (payload, answers) = match wire::beats(message, BEATS_A_RECORD) {
+                _ if line.marked.is_some() => (message, 0),
+                _ if is_plain => sift(message, line.pulse.awaited()),
+                0 => (message, 0),
+                answers => (&[][..], answers),
+            };
             line.pulse.answered(answers, now);
             bytes.extend_from_slice(payload);
         })?;

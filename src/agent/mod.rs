@@ -21,8 +21,8 @@ mod clients;
 mod dial;
 mod ends;
 mod failure;
-mod file;
-mod heartbeat;
+pub(crate) mod file;
+pub(crate) mod heartbeat;
 mod line;
 mod pool;
 mod resolver;
@@ -32,7 +32,7 @@ pub mod settings;
 mod start;
 mod state;
 pub mod target;
-mod tunnel;
+pub(crate) mod tunnel;
 
 use crate::limits::{LAST_WORDS, STALLED};
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
@@ -60,6 +60,8 @@ pub struct Agent {
     reactor: Reactor<State>,
     pool: Pool,
     connector: Resolver,
+    /// In dev mode, from when on the Connector is asked whether it marks where payload begins.
+    ask_again: Instant,
     /// Places that wait for the Connector's addresses.
     asking: Vec<Place>,
     near: Near,

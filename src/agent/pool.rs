@@ -81,6 +81,11 @@ impl Pool {
         until
     }
 
+    /// It is tried again at once in another way.
+    pub(super) fn retry(&mut self, place: Place, now: Instant) {
+        self.set(place, Stage::Resting(now));
+    }
+
     /// The connection has served its purpose: its place is to be filled again at once.
     pub(super) fn renew(&mut self, place: Place, now: Instant) {
         self.places[place].backoff.reset();

@@ -4,7 +4,7 @@
 //! one exception is a tunnel's client that closes its sending side, which may still be waiting for its answer.
 
 use super::heartbeat::sift;
-use super::line::GLANCE;
+use super::line::{GLANCE, begin_payload};
 use super::state::State;
 use super::{Agent, Near};
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED};
@@ -47,10 +47,11 @@ impl Agent {
 
     /// From the Connector to the local side.
     fn inward(&mut self, line: Key, local: Key) -> Direction {
-        let awaits = |state: &State| state.line().is_some_and(|line| line.pulse.awaited() > 0);
+        let awaits = |state: &State| state.line().is_some_and(|l| l.marked.is_none() && l.pulse.awaited() > 0);
         match self.reactor.get(line) {
-            Some(socket) if socket.link.is_plain() && awaits(&socket.state) => self.sift_inward(line, local),
-            _ => self.pass_on((line, End::Wire), (local, End::Open)),
+            Some(socket) if !socket.link.is_plain() => self.pass_on((line, End::Wire), (local, End::Open)),
+            Some(socket) if awaits(&socket.state) => self.sift_inward(line, local),
+            _ => self.pass_on((line, End::Open), (local, End::Open)),
         }
     }
 
@@ -58,12 +59,36 @@ impl Agent {
     fn outward(&mut self, local: Key, line: Key) -> Direction {
         let now = self.reactor.now;
         if let Some(socket) = self.reactor.get(line).filter(|socket| socket.link.is_plain()) {
-            if let Some(until) = socket.state.line().and_then(|line| line.pulse.hold(now)) {
+            let unmarked = socket.state.line().filter(|line| line.marked.is_none());
+            if let Some(until) = unmarked.and_then(|line| line.pulse.hold(now)) {
                 self.reactor.wake_by(until);
                 return Direction::Open;
             }
         }
+        match self.begin_payload(local, line) {
+            Ok(true) => {}
+            Ok(false) => return Direction::Open,
+            Err(broken) => return Direction::Broken(broken),
+        }
         self.pass_on((local, End::Open), (line, End::Wire))
+    }
+
+    /// Says the mark of a line before its first payload, once there is some. False: it cannot be said now.
+    fn begin_payload(&mut self, local: Key, line: Key) -> Result<bool, Key> {
+        let now = self.reactor.now;
+        let Some((source, destination, desk)) = self.reactor.pair_mut(local, line) else { return Ok(false) };
+        let State::Joined { line: its, .. } = &mut destination.state else { return Ok(true) };
+        // What is not there yet will raise an event, and the pump does not find it before.
+        let is_due = its.marked.as_ref().is_some_and(|marked| !marked.sends_payload());
+        if !is_due || source.link.waiting(desk).map_err(|_| local)? != Got::Some {
+            return Ok(true);
+        }
+        if destination.link.is_flushed() && !destination.link.can_send(&desk.pool) {
+            self.reactor.starve(local);
+            return Ok(false);
+        }
+        begin_payload(&mut destination.link, its, desk, now).map_err(|_| line)?;
+        Ok(true)
     }
 
     /// One direction, one turn.

@@ -133,6 +133,7 @@ impl Agent {
         let handle = Handle { stop: Arc::default(), waker: Arc::clone(&waker) };
         let agent = Self {
             connector: resolver(&settings.connector)?,
+            ask_again: Instant::now(),
             pool: Pool::new(connections, Instant::now()),
             asking: Vec::new(),
             stop: Arc::clone(&handle.stop),

@@ -8,6 +8,7 @@ use super::pool::Place;
 use crate::limits::PROVED;
 use crate::net::closing::Closing;
 use crate::net::link::Link;
+use crate::net::marked::Marked;
 use crate::net::reactor::Key;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,8 +19,9 @@ pub(super) enum State {
     Dialling { place: Place, rest: Vec<SocketAddr>, until: Instant },
     /// A line in its TLS handshake.
     Handshaking { place: Place, until: Instant },
-    /// A line that has said the passcode; `heard` is the beginning of `AUTHORIZED`.
-    Greeting { place: Place, heard: Vec<u8>, until: Instant },
+    /// A line that has said the passcode; `heard` is the beginning of `AUTHORIZED`. `asked`: it said the preamble
+    /// before, whose answer comes first.
+    Greeting { place: Place, heard: Vec<u8>, asked: bool, until: Instant },
     /// A line that waits to be needed.
     Free(Line),
     /// A line that is needed: the local service is being looked up and dialled.
@@ -51,6 +53,8 @@ pub(super) struct Line {
     /// Somebody has needed it: a client that leaves without a word is no failure of the line.
     pub(super) used: bool,
     pub(super) pulse: Pulse,
+    /// Both ends mark where payload begins: dev mode, and a Connector that understood the preamble.
+    pub(super) marked: Option<Marked>,
 }
 
 /// What made a line needed.
@@ -62,8 +66,14 @@ pub(super) enum First {
 }
 
 impl Line {
-    pub(super) fn new(place: Place, now: Instant) -> Self {
-        Self { place, born: now, used: false, pulse: Pulse::new(now) }
+    pub(super) fn new(place: Place, marked: Option<Marked>, now: Instant) -> Self {
+        Self { place, born: now, used: false, pulse: Pulse::new(now), marked }
+    }
+
+    /// No heartbeats any more, in one direction at least. The kernel's keepalive finds out whether the Connector's
+    /// host is there.
+    pub(super) fn is_beyond_heartbeats(&self) -> bool {
+        self.marked.as_ref().is_some_and(Marked::is_beyond_heartbeats)
     }
 
     /// It was worth having: its place is filled again at once.
@@ -123,7 +133,7 @@ impl State {
     /// When a line is dead for want of an answer to its heartbeats.
     pub(super) fn dead_at(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         // Bytes that wait to be read count as life: it is we who do not read.
-        let line = self.line().filter(|_| !link.may_read())?;
+        let line = self.line().filter(|line| !link.may_read() && !line.is_beyond_heartbeats())?;
         line.pulse.dead_at(link.heard, absence?)
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! listening end                     exposing end
-//! CALL, again every 200 ms   --->   (connects to its service)
+//! CALL, again every 500 ms   --->   (connects to its service)
 //!                            <---   HERE
 //! BEGIN                      --->
 //! payload                    <-->   payload
@@ -15,6 +15,7 @@
 //! them gets the same service as one who does not. Nothing follows BEGIN but payload: from there on it is a pipe.
 
 use super::Agent;
+use super::line::{begin_payload, hear_mark};
 use super::state::{Line, State};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
 use crate::net::buffers::Desk;
@@ -34,14 +35,14 @@ const BEGIN: &[u8] = b"iofog/1 tunnel >";
 
 /// What one end of a tunnel says to the other before payload flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+pub(crate) enum Word {
     Call,
     Here,
     Begin,
 }
 
 /// Whether what a line heard first is the other end of a tunnel, which may have called several times.
-pub(super) fn is_call(bytes: &[u8]) -> bool {
+pub(crate) fn is_call(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.chunks(LENGTH).all(|word| word == CALLS)
 }
 
@@ -68,7 +69,8 @@ impl Agent {
             let State::Calling { again, .. } = &mut socket.state else { continue };
             if *again <= now {
                 *again = now + CALL_AGAIN;
-                if socket.link.is_flushed() && socket.link.send(CALLS, desk, now).is_err() {
+                let State::Calling { line, .. } = &mut socket.state else { continue };
+                if socket.link.is_flushed() && say(CALLS, &mut socket.link, line, desk, now).is_err() {
                     self.end(key, Some(key));
                     continue;
                 }
@@ -102,10 +104,9 @@ impl Agent {
         let until = now + GREETING;
         self.set_state(key, State::Answering { line, local, heard: Vec::new(), until });
         self.reactor.wake_by(until);
-        match self.reactor.get_mut(key) {
-            Some((socket, desk)) => socket.link.send(HERE, desk, now),
-            None => Ok(()),
-        }
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(()) };
+        let State::Answering { line, .. } = &mut socket.state else { return Ok(()) };
+        say(HERE, &mut socket.link, line, desk, now)
     }
 
     /// The exposing end waits for the word behind which payload begins.
@@ -143,6 +144,39 @@ impl Agent {
     }
 }
 
+/// Says a word to the other end. For the Connector it is payload.
+fn say(word: &[u8], link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    begin_payload(link, line, desk, now)?;
+    link.send(word, desk, now)
+}
+
+/// What the bytes heard so far are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Word(Word),
+    /// They begin with the answer to a heartbeat.
+    Beat,
+    /// The beginning of either; so many more bytes may be read without reading anything behind a word.
+    Part {
+        missing: usize,
+    },
+    /// Nothing that the other end of a tunnel says.
+    Other,
+}
+
+pub(crate) fn understand(heard: &[u8]) -> Heard {
+    let words = [(CALLS, Word::Call), (HERE, Word::Here), (BEGIN, Word::Begin)];
+    if heard.starts_with(BEAT) {
+        Heard::Beat
+    } else if let Some((_, word)) = words.iter().find(|(text, _)| heard == *text) {
+        Heard::Word(*word)
+    } else if words.iter().any(|(text, _)| text.starts_with(heard)) || BEAT.starts_with(heard) {
+        Heard::Part { missing: LENGTH - heard.len() }
+    } else {
+        Heard::Other
+    }
+}
+
 /// The next word that is there; `None`: more must come. Reads nothing behind it. Answers to heartbeats are taken out.
 fn next_word(
     link: &mut Link,
@@ -151,47 +185,29 @@ fn next_word(
     desk: &mut Desk,
     now: Instant,
 ) -> Result<Option<Word>, Fault> {
+    match hear_mark(link, line, desk, now)? {
+        None => {}
+        Some(Got::End) => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
+        Some(_) => return Ok(None),
+    }
     loop {
-        if heard.starts_with(BEAT) {
-            heard.drain(..BEAT.len());
-            line.pulse.answered(1, now);
-            continue;
-        }
-        let words = [(CALLS, Word::Call), (HERE, Word::Here), (BEGIN, Word::Begin)];
-        if let Some((_, word)) = words.iter().find(|(text, _)| heard == text) {
-            heard.clear();
-            return Ok(Some(*word));
-        }
-        if !words.iter().any(|(text, _)| text.starts_with(heard)) && !BEAT.starts_with(heard) {
-            return Err(Error::new(ErrorKind::InvalidData, "no word of a tunnel").into());
-        }
-        let missing = LENGTH - heard.len();
-        match link.receive(missing, desk, now, |message| heard.extend_from_slice(message))? {
-            Got::Some => {}
-            Got::Dry => return Ok(None),
-            Got::End => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_calls_are_calls() {
-        assert!(is_call(CALLS));
-        assert!(is_call(&CALLS.repeat(3)));
-        for other in [&b""[..], HERE, &CALLS[..LENGTH - 1], b"GET / HTTP/1.1\r\n", &[CALLS, HERE].concat()] {
-            assert!(!is_call(other), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn no_word_can_be_taken_for_another_or_for_a_heartbeat() {
-        for word in [CALLS, HERE, BEGIN] {
-            assert!(!word.starts_with(BEAT));
-            assert_eq!([CALLS, HERE, BEGIN].iter().filter(|other| **other == word).count(), 1);
+        match understand(heard) {
+            Heard::Beat => {
+                heard.drain(..BEAT.len());
+                line.pulse.answered(1, now);
+            }
+            Heard::Word(word) => {
+                heard.clear();
+                return Ok(Some(word));
+            }
+            Heard::Part { missing } => {
+                match link.receive(missing, desk, now, |message| heard.extend_from_slice(message))? {
+                    Got::Some => {}
+                    Got::Dry => return Ok(None),
+                    Got::End => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
+                }
+            }
+            Heard::Other => return Err(Error::new(ErrorKind::InvalidData, "no word of a tunnel").into()),
         }
     }
 }

@@ -229,12 +229,12 @@ fn converse(mut stream: impl Read + Write, request: &str) -> io::Result<Vec<u8>>
     Ok(answer)
 }
 
-fn is_whole(answer: &[u8]) -> bool {
+pub(crate) fn is_whole(answer: &[u8]) -> bool {
     matches!(parse(answer), Ok(Some((_, start, length))) if answer.len() >= start + length)
 }
 
 /// Status and body of a whole answer.
-fn split(answer: &[u8]) -> Result<(u16, &[u8]), String> {
+pub(crate) fn split(answer: &[u8]) -> Result<(u16, &[u8]), String> {
     let (status, start, length) = parse(answer)?.ok_or("its answer breaks off")?;
     let body = answer.get(start..start + length).ok_or("its answer breaks off")?;
     Ok((status, body))

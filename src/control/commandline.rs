@@ -30,7 +30,7 @@ help             show this text
 
 /// What `params` may not be: names and values in turn, separated by spaces, of which no name comes
 /// twice. No command reads them, but Controllers have always been told of such a slip.
-pub(super) fn repeated_name(params: &str) -> Option<&str> {
+pub(crate) fn repeated_name(params: &str) -> Option<&str> {
     let words: Vec<&str> = params.split(' ').filter(|word| !word.is_empty()).collect();
     let names: Vec<&str> = words.chunks_exact(2).map(|pair| pair[0]).collect();
     names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)).map(|(_, name)| *name)

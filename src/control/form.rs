@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// A body of `application/x-www-form-urlencoded`. Of a field that is there twice, the first counts.
-pub(super) struct Form<'a>(pub &'a [u8]);
+pub(crate) struct Form<'a>(pub &'a [u8]);
 
 impl<'a> Form<'a> {
     /// The field `name`, decoded.
@@ -61,7 +61,7 @@ fn first_value(text: &[u8]) -> Result<Value, serde_json::Error> {
 
 /// Why there is no mapping in a body.
 #[derive(Debug)]
-pub(super) enum MappingError {
+pub(crate) enum MappingError {
     /// No field of this name.
     Missing,
     /// It is there, and no JSON.

@@ -67,6 +67,9 @@ const DAEMON: &[Metric<Snapshot>] = &[
         s.totals.traffic.back
     }),
     counter("discarded_bytes_total", "Payload of agents that were joined to nobody.", |s| s.totals.traffic.discarded),
+    counter("unsettled_agents_total", "Agents that sent payload while joined to nobody.", |s| {
+        s.totals.traffic.unsettled
+    }),
     counter("rejected_passcodes_total", "Connections closed for a wrong passcode.", |s| s.totals.agents.rejected),
 ];
 
@@ -90,6 +93,9 @@ const MAPPING: &[Metric<PipeStatus>] = &[
         p.traffic.back
     }),
     counter("mapping_discarded_bytes_total", "Payload of agents that were joined to nobody.", |p| p.traffic.discarded),
+    counter("mapping_unsettled_agents_total", "Agents that sent payload while joined to nobody.", |p| {
+        p.traffic.unsettled
+    }),
     counter("mapping_rejected_passcodes_total", "Connections closed for a wrong passcode.", |p| agents(p).rejected),
 ];
 

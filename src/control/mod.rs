@@ -10,7 +10,7 @@ mod answer;
 mod api;
 pub mod commandline;
 mod direct;
-mod form;
+pub(crate) mod form;
 mod list;
 mod metrics;
 mod registry;

@@ -40,6 +40,7 @@ pub(super) struct OfAll {
     bytesport1: u64,
     bytesport2: u64,
     discarded: u64,
+    unsettled: u64,
     /// Bytes a second.
     rateport1: u64,
     rateport2: u64,
@@ -78,6 +79,7 @@ impl OfAll {
             bytesport1: traffic.forth,
             bytesport2: traffic.back,
             discarded: traffic.discarded,
+            unsettled: traffic.unsettled,
             rateport1: rates.forth,
             rateport2: rates.back,
             certificateend: totals.expiry.map(|expiry| expiry.timestamp() * 1000),
@@ -135,6 +137,7 @@ struct Traffic {
     bytesport1: u64,
     bytesport2: u64,
     discarded: u64,
+    unsettled: u64,
     /// Milliseconds since the epoch; absent while nothing is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<u64>,
@@ -187,6 +190,7 @@ impl<'a> OfOne<'a> {
             bytesport1: traffic.forth,
             bytesport2: traffic.back,
             discarded: traffic.discarded,
+            unsettled: traffic.unsettled,
             since: since.map(millis),
         });
         Self { id, timestamp: timestamp(), ends, traffic }

@@ -14,6 +14,7 @@
 //! | `closing` | the end of a link: deliver, say goodbye, wait for the peer's |
 //! | `pump` | moves bytes from one link to another |
 //! | `wire` | the agents' words |
+//! | `marked` | payload without records: where it begins on a connection of dev mode |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
 //! | `trust` | whether the other end of a dialled connection is the Connector |
@@ -28,6 +29,7 @@ pub mod closing;
 pub mod expiry;
 mod inbox;
 pub mod link;
+pub mod marked;
 pub mod outbox;
 pub mod pump;
 pub mod reactor;

@@ -35,6 +35,17 @@ pub enum End {
     Open,
 }
 
+impl End {
+    /// So many `BEAT` in one message are heartbeats; more are payload.
+    fn most_beats(self, is_plain: bool) -> usize {
+        match self {
+            Self::Wire if is_plain => wire::BEATS_A_READ,
+            Self::Wire => wire::BEATS_A_RECORD,
+            Self::Open => 0,
+        }
+    }
+}
+
 /// What one call of [`pump`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pumped {
@@ -98,7 +109,8 @@ fn move_chunks(
         if !source.may_read() && !source.has_ended() {
             return Ok(Then::Dry);
         }
-        let mut tally = Tally { end: source_end, shield: destination_end == End::Wire, payload: 0, beats: 0 };
+        let most_beats = source_end.most_beats(source.is_plain());
+        let mut tally = Tally { most_beats, shield: destination_end == End::Wire, payload: 0, beats: 0 };
         let chunk = match (&source.transport, &mut destination.transport) {
             (Transport::Plain, Transport::Plain) => copy(source, destination, &mut tally, desk, now),
             (Transport::Plain, Transport::Tls(tls)) => {
@@ -132,7 +144,7 @@ enum Chunk {
 
 /// Tells heartbeats from payload, and counts both.
 struct Tally {
-    end: End,
+    most_beats: usize,
     shield: bool,
     payload: u64,
     beats: usize,
@@ -141,7 +153,7 @@ struct Tally {
 impl Tally {
     /// True: `message` is payload and goes on.
     fn admit(&mut self, message: &[u8]) -> bool {
-        let beats = if self.end == End::Wire { wire::beats(message) } else { 0 };
+        let beats = wire::beats(message, self.most_beats);
         self.beats += beats;
         if beats == 0 {
             self.payload += message.len() as u64;
@@ -187,7 +199,7 @@ fn hand_over(
         Err(e) => return Err(Fail::Source(e.into())),
     };
     let bytes = &desk.scratch[..seen];
-    let taken = match tally.end == End::Wire && wire::beats(bytes) > 0 {
+    let taken = match wire::beats(bytes, tally.most_beats) > 0 {
         true => seen,
         false => destination.write_through(bytes, now).map_err(|e| Fail::Destination(e.into()))?,
     };
@@ -267,8 +279,7 @@ pub fn send_payload(to: &mut Link, message: &[u8], desk: &mut Desk, now: Instant
 fn put(tls: Option<&mut Tls>, outbox: &mut Outbox, message: &[u8], shield: bool, pool: &mut Pool) -> Result<(), Fault> {
     let no_room = |NoRoom| Fault::Io(std::io::ErrorKind::OutOfMemory.into());
     let Some(tls) = tls else { return outbox.append(message, pool).map_err(no_room) };
-    let at = if shield { wire::cut(message).unwrap_or(message.len()) } else { message.len() };
-    let (head, tail) = message.split_at(at);
+    let (head, tail) = if shield { wire::cut(message) } else { (message, &[][..]) };
     for piece in [head, tail] {
         if !piece.is_empty() {
             let count = tls.seal(piece, outbox.room(pool).map_err(no_room)?)?;

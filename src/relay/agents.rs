@@ -5,8 +5,9 @@ use super::pipe::{Agents, Ends, Place};
 use super::state::{Agent, State};
 use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Got, Link};
-use crate::net::reactor::Key;
-use crate::net::wire::{BEAT, beats};
+use crate::net::marked::Marked;
+use crate::net::reactor::{Key, Socket};
+use crate::net::wire::{self, BEAT};
 use crate::throttle::and_more;
 use log::info;
 use std::time::Instant;
@@ -38,6 +39,9 @@ impl Relay {
         match &mut socket.state {
             State::Free { agent, .. } => {
                 agent.welcome = None;
+                // The scan that brought us here has not looked at the deadline behind this one.
+                let next = agent.unsettled;
+                next.into_iter().for_each(|until| self.reactor.wake_by(until));
                 self.offer(key);
             }
             State::Joined { agent, .. } => {
@@ -55,8 +59,10 @@ impl Relay {
 
     /// The agent that has been free longest, and is neither stuck nor broken.
     pub(super) fn first_free(&self, agents: &Agents) -> Option<Key> {
-        let fit = |link: &Link| link.is_flushed() && !link.is_reset();
-        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(|socket| fit(&socket.link)))
+        let settled = |state: &State| state.agent().is_some_and(|agent| agent.unsettled.is_none());
+        let fit =
+            |socket: &Socket<State>| socket.link.is_flushed() && !socket.link.is_reset() && settled(&socket.state);
+        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(fit))
     }
 
     /// Finds somebody to join a free agent to.
@@ -105,6 +111,9 @@ impl Relay {
         let heard = listen_to(&mut socket.link, agent, &mut discarded, desk, now);
         let (place, is_fit_again) = (agent.place, was_stuck && socket.link.is_flushed());
         self.count_discarded(place, discarded);
+        if discarded > 0 {
+            self.unsettle(key);
+        }
         match heard {
             Ok(Got::Some) => self.reactor.again(key),
             Ok(Got::Dry) => {}
@@ -157,10 +166,18 @@ fn listen_to(
     now: Instant,
 ) -> Result<Got, Fault> {
     answer_beats(link, agent, desk, now)?;
+    if let Some(marked) = agent.marked.as_mut().filter(|marked| !marked.hears_payload()) {
+        let (heard, got) = marked.hear(link, desk, now)?;
+        agent.owe(heard);
+        answer_beats(link, agent, desk, now)?;
+        return Ok(got);
+    }
+    // Nobody loses anything by what is taken for heartbeats here.
+    let most_beats = if agent.marked.is_some() { 0 } else { usize::MAX };
     for _ in 0..GLANCES {
         let mut heard = 0;
         let got = link.receive(GLANCE, desk, now, |message| {
-            heard = beats(message);
+            heard = wire::beats(message, most_beats);
             if heard == 0 {
                 *discarded += message.len() as u64;
             }
@@ -178,9 +195,14 @@ fn listen_to(
 ///
 /// What cannot be sent now (all relay buffers are in use, and the kernel takes nothing) is owed until it can.
 pub(super) fn answer_beats(link: &mut Link, agent: &mut Agent, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    if agent.marked.as_ref().is_some_and(Marked::sends_payload) {
+        agent.owed = 0;
+    }
     while link.flush(&mut desk.pool, now)? && agent.owed > 0 && link.can_send(&desk.pool) {
         link.send(BEAT, desk, now)?;
         agent.owed -= 1;
+        agent.beaten = now;
+        agent.held_back = false;
     }
     Ok(())
 }
@@ -206,7 +228,7 @@ mod tests {
     }
 
     fn owing() -> Agent {
-        let mut agent = Agent::new(crate::relay::pipe::Place { pipe: 0, side: 0 });
+        let mut agent = Agent::new(crate::relay::pipe::Place { pipe: 0, side: 0 }, None, Instant::now());
         agent.owe(1);
         agent
     }

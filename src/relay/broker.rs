@@ -13,9 +13,9 @@
 //! | `entries` | the direct entries, and who waits |
 //! | `words` | what peers are told |
 
-mod entries;
-mod request;
-mod words;
+pub(crate) mod entries;
+pub(crate) mod request;
+pub(crate) mod words;
 
 use super::Relay;
 use super::fair_queue::FairQueue;

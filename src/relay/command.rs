@@ -137,6 +137,8 @@ pub struct Traffic {
     pub back: u64,
     /// From agents that were joined to nobody.
     pub discarded: u64,
+    /// How many agents that was. No bytes.
+    pub unsettled: u64,
 }
 
 impl Traffic {
@@ -145,6 +147,7 @@ impl Traffic {
             forth: self.forth + other.forth,
             back: self.back + other.back,
             discarded: self.discarded + other.discarded,
+            unsettled: self.unsettled + other.unsettled,
         }
     }
 }

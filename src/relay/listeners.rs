@@ -5,9 +5,10 @@
 //! there is room again.
 
 use super::eviction::Room;
+use super::offer::Offer;
 use super::pipe::{Pipe, PipeKey, Place};
 use super::rate_limit::{Permit, Source};
-use super::state::{Offer, State};
+use super::state::State;
 use super::{FIRST_LISTENER, Relay};
 use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, SILENT_USERS, STRANGERS};
 use crate::net::closing::Closing;

@@ -34,6 +34,7 @@ impl Meter {
             forth: rate(before.forth, after.forth),
             back: rate(before.back, after.back),
             discarded: rate(before.discarded, after.discarded),
+            unsettled: rate(before.unsettled, after.unsettled),
         }
     }
 }
@@ -52,7 +53,7 @@ mod tests {
             traffic.forth += if second < 10 { 1_000_000 } else { 300 };
             traffic.back += 50;
         }
-        assert_eq!(meter.rates(), Traffic { forth: 300, back: 50, discarded: 0 });
+        assert_eq!(meter.rates(), Traffic { forth: 300, back: 50, discarded: 0, unsettled: 0 });
         assert!(meter.samples.len() <= 7, "{} samples", meter.samples.len());
     }
 

@@ -16,16 +16,18 @@
 pub mod command;
 
 mod agents;
-mod broker;
+pub(crate) mod broker;
 mod closing;
 mod eviction;
 mod fair_queue;
 mod front;
 mod listeners;
 mod meter;
+mod offer;
 mod open;
 mod outsiders;
 mod pipe;
+mod prompts;
 mod queue;
 mod rate_limit;
 mod refusal;
@@ -33,6 +35,7 @@ mod rejection;
 pub(crate) mod request;
 pub mod seal;
 mod session;
+mod settling;
 mod state;
 mod strangers;
 mod users;
@@ -240,6 +243,7 @@ impl Relay {
                 State::Greeting { .. } => self.greeting_is_late(key),
                 State::Rejected(_) => self.close_rejected(key),
                 State::Free { .. } | State::Joined { .. } if self.is_being_welcomed(key) => self.has_been_welcomed(key),
+                State::Free { .. } if self.is_unsettled(key) => self.settle(key),
                 State::Free { .. } | State::Joined { .. } => self.absent(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
                 State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
@@ -290,6 +294,7 @@ impl Relay {
             self.end_most_stalled();
         }
         let now = self.reactor.now;
+        self.prompt_agents();
         self.reactor.links_mut().for_each(|link| link.review_patience(now));
         self.meter.sample(now, self.traffic());
     }

@@ -6,7 +6,7 @@ use super::queue::Queue;
 use crate::mapping::{AgentPort, Kind, Mapping};
 use crate::net::reactor::Key;
 use crate::throttle::Throttle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Names an open mapping until it is closed.
 pub(super) type PipeKey = usize;
@@ -49,6 +49,8 @@ pub(super) struct Agents {
     /// Authorized, free or not.
     pub(super) authorized: usize,
     pub(super) rejected: u64,
+    /// Until then an agent that comes may still send the end of an answer that nobody waits for any more.
+    pub(super) leftovers: Option<Instant>,
     /// What the log has said of agents that came, that fell silent, and that found no place.
     pub(super) arrivals: Throttle,
     pub(super) absences: Throttle,
@@ -140,6 +142,7 @@ impl Agents {
             free: Queue::default(),
             authorized: 0,
             rejected: 0,
+            leftovers: None,
             arrivals: Throttle::default(),
             absences: Throttle::default(),
             full: Throttle::default(),

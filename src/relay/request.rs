@@ -148,6 +148,12 @@ impl Collector {
         Ok(Some(head))
     }
 
+    /// How many bytes are held.
+    #[cfg(any(test, fuzzing))]
+    pub fn held(&self) -> usize {
+        self.bytes.len() + if let State::Chunked { decoder, .. } = &self.state { decoder.held() } else { 0 }
+    }
+
     fn end(&mut self) {
         self.bytes = Vec::new();
         self.state = State::Over;

@@ -8,7 +8,7 @@ use super::Relay;
 use super::agents::answer_beats;
 use super::pipe::Place;
 use super::state::State;
-use crate::net::link::Fault;
+use crate::net::link::{Fault, Got};
 use crate::net::pump::{Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
 
@@ -21,6 +21,17 @@ enum Direction {
     Broken,
     /// The destination takes nothing any more. What it has sent may still be there to be read.
     Deaf,
+}
+
+/// How far a direction is with the marks of [`crate::net::marked`].
+#[derive(PartialEq, Eq)]
+pub(super) enum Marks {
+    /// Payload may go on.
+    Passed,
+    /// Not yet.
+    Awaited,
+    /// The source has ended without any payload.
+    Ended,
 }
 
 impl Relay {
@@ -74,6 +85,13 @@ impl Relay {
         if self.answer_owed(to).is_err() {
             return Direction::Deaf;
         }
+        match self.pass_marks(from, to) {
+            Ok(Marks::Passed) => {}
+            Ok(Marks::Awaited) => return Direction::Open,
+            Ok(Marks::Ended) => return Direction::Ended,
+            Err(Fail::Source(_)) => return Direction::Broken,
+            Err(Fail::Destination(_)) => return Direction::Deaf,
+        }
         let Some((source, destination, desk)) = self.reactor.pair_mut(from, to) else { return Direction::Broken };
         let ends = (source.state.end(), destination.state.end());
         let pumped = pump((&mut source.link, ends.0), (&mut destination.link, ends.1), desk, now);
@@ -96,9 +114,53 @@ impl Relay {
             Then::Ended => return Direction::Ended,
             Then::Again => self.reactor.again(from),
             Then::Starved => self.reactor.starve(from),
-            Then::Dry | Then::Full => {}
+            Then::Full => self.note_held_back(from),
+            Then::Dry => {}
         }
         Direction::Open
+    }
+
+    /// Hears and says the marks behind which all is payload, where agents have them.
+    pub(super) fn pass_marks(&mut self, from: Key, to: Key) -> Result<Marks, Fail> {
+        let now = self.reactor.now;
+        let Some((source, desk)) = self.reactor.get_mut(from) else { return Ok(Marks::Awaited) };
+        if let State::Joined { agent, .. } = &mut source.state {
+            if let Some(marked) = agent.marked.as_mut().filter(|marked| !marked.hears_payload()) {
+                let (beats, got) = marked.hear(&mut source.link, desk, now).map_err(Fail::Source)?;
+                let is_open = marked.hears_payload();
+                agent.owe(beats);
+                // If it does not take the answers, the other direction will find out.
+                let _ = answer_beats(&mut source.link, agent, desk, now);
+                match got {
+                    Got::Some if !is_open => self.reactor.again(from),
+                    Got::End => return Ok(Marks::Ended),
+                    _ => {}
+                }
+                if !is_open {
+                    return Ok(Marks::Awaited);
+                }
+            }
+        }
+        self.begin_payload(from, to)
+    }
+
+    /// Says the mark, if this agent waits for one and there is something to say behind it.
+    fn begin_payload(&mut self, from: Key, to: Key) -> Result<Marks, Fail> {
+        let now = self.reactor.now;
+        let Some((source, destination, desk)) = self.reactor.pair_mut(from, to) else { return Ok(Marks::Awaited) };
+        let Some(marked) = destination.state.agent_mut().and_then(|agent| agent.marked.as_mut()) else {
+            return Ok(Marks::Passed);
+        };
+        // What is not there yet will raise an event, and the pump does not find it before.
+        if marked.sends_payload() || source.link.waiting(desk).map_err(Fail::Source)? != Got::Some {
+            return Ok(Marks::Passed);
+        }
+        if destination.link.is_flushed() && !destination.link.can_send(&desk.pool) {
+            self.reactor.starve(from);
+            return Ok(Marks::Awaited);
+        }
+        marked.begin_payload(&mut destination.link, desk, now).map_err(Fail::Destination)?;
+        Ok(Marks::Passed)
     }
 
     fn count(&mut self, from: Key, to: Key, payload: u64) {
@@ -165,6 +227,8 @@ impl Relay {
 
     /// The end of a session: both are closed, after what they still hold for their readers.
     pub(super) fn part(&mut self, one: Key, other: Key, broken: Option<Key>) {
+        self.note_leftovers(one, other);
+        self.note_leftovers(other, one);
         for key in [one, other] {
             self.leave_session(key);
             if broken == Some(key) { self.remove(key) } else { self.close(key) }

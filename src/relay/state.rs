@@ -5,12 +5,14 @@
 
 use super::broker::Peer;
 use super::front::{Api, Backend};
+use super::offer::Offer;
 use super::pipe::{PipeKey, Place};
 use super::queue::Ticket;
 use super::rejection::Rejected;
 use crate::limits::OWED_BEATS;
 use crate::net::closing::Closing;
 use crate::net::link::Link;
+use crate::net::marked::Marked;
 use crate::net::pump::End;
 use crate::net::reactor::Key;
 use std::time::{Duration, Instant};
@@ -45,27 +47,62 @@ pub(super) enum State {
     Peer(Peer),
 }
 
-/// What an agent that is not authorized has sent so far.
-#[derive(Debug, Default)]
-pub(super) struct Offer {
-    pub(super) passcode: Vec<u8>,
-    /// What stood behind the passcode in the same record.
-    pub(super) behind: Vec<u8>,
-}
-
 /// An authorized agent.
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) place: Place,
+    /// It marks where payload begins, and so do we: dev mode, and an agent that began with the preamble.
+    pub(super) marked: Option<Marked>,
     /// Heartbeats that are to be answered when there is room.
     pub(super) owed: u8,
     /// Without records, nothing may follow `AUTHORIZED` before then: it must be read by itself.
     pub(super) welcome: Option<Instant>,
+    /// It may still be sending what was meant for somebody else: nobody is joined to it before then.
+    pub(super) unsettled: Option<Instant>,
+    /// It has sent payload while it was free, and is counted.
+    pub(super) has_unsettled: bool,
+    /// When it was authorized.
+    pub(super) born: Instant,
+    /// When it was last sent a heartbeat.
+    pub(super) beaten: Instant,
+    /// Its payload had to wait for its reader since then.
+    pub(super) held_back: bool,
+    /// When it was last sent one that it had not asked for, and when the kernel had last taken something else.
+    pub(super) prompted: Option<(Instant, Instant)>,
 }
 
 impl Agent {
-    pub(super) fn new(place: Place) -> Self {
-        Self { place, owed: 0, welcome: None }
+    pub(super) fn new(place: Place, marked: Option<Marked>, now: Instant) -> Self {
+        Self {
+            place,
+            marked,
+            owed: 0,
+            welcome: None,
+            unsettled: None,
+            has_unsettled: false,
+            born: now,
+            beaten: now,
+            held_back: false,
+            prompted: None,
+        }
+    }
+
+    /// When the kernel last took something of ours that was not sent for its own sake.
+    pub(super) fn told(&self, link: &Link) -> Instant {
+        match self.prompted {
+            Some((at, before)) if link.told <= at => before,
+            _ => link.told,
+        }
+    }
+
+    /// What the pump has to know of it: behind its marks a connection has no heartbeats.
+    fn end(&self) -> End {
+        if self.marked.is_some() { End::Open } else { End::Wire }
+    }
+
+    /// Whether it is to be heard of in time.
+    fn is_beyond_heartbeats(&self) -> bool {
+        self.marked.as_ref().is_some_and(Marked::is_beyond_heartbeats)
     }
 
     pub(super) fn owe(&mut self, beats: usize) {
@@ -83,9 +120,17 @@ impl State {
         }
     }
 
+    /// The same, to be changed.
+    pub(super) fn agent_mut(&mut self) -> Option<&mut Agent> {
+        match self {
+            Self::Free { agent, .. } | Self::Joined { agent, .. } => Some(agent),
+            _ => None,
+        }
+    }
+
     /// What the pump has to know of this end.
     pub(super) fn end(&self) -> End {
-        if self.agent().is_some() { End::Wire } else { End::Open }
+        self.agent().map_or(End::Open, Agent::end)
     }
 
     /// When the connection has outstayed its state. `None`: never, or what ends it is an event.
@@ -97,11 +142,16 @@ impl State {
             Self::Greeting { until, .. } | Self::Silent { until, .. } | Self::Waiting { until, .. } => Some(*until),
             Self::Free { agent: Agent { welcome: Some(until), .. }, .. }
             | Self::Joined { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
+            Self::Free { agent: Agent { unsettled: Some(until), .. }, .. } => Some(*until),
             // Bytes that wait to be read count as life: it is we who do not read.
             Self::Free { .. } | Self::Joined { .. } if link.may_read() => None,
+            // It has no way to say so, and the kernel's keepalive finds out whether its host is there.
+            Self::Free { agent, .. } | Self::Joined { agent, .. } if agent.is_beyond_heartbeats() => None,
             // Without records an agent that is busy taking payload cannot ask for an answer: it would run together with
             // the payload. That it takes is its sign of life.
-            Self::Joined { .. } if link.is_plain() => absence.map(|threshold| link.heard.max(link.told) + threshold),
+            Self::Joined { agent, .. } if link.is_plain() => {
+                absence.map(|threshold| link.heard.max(agent.told(link)) + threshold)
+            }
             Self::Free { .. } | Self::Joined { .. } => absence.map(|threshold| link.heard + threshold),
             // A user that is joined lives as long as its agent.
             Self::Served { .. } => None,

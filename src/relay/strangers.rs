@@ -3,13 +3,15 @@
 //! A stranger costs little: no relay buffer, one try, a deadline, and a place in a queue that pushes out the oldest.
 
 use super::Relay;
+use super::offer::{Offer, Progress};
 use super::rate_limit::{Permit, Source};
-use super::state::{Agent, Offer, State};
+use super::state::{Agent, State};
 use crate::limits::{GREETING, NO_PLACE, WELCOME};
 use crate::net::link::{Fault, Got};
+use crate::net::marked::Marked;
 use crate::net::pump::send_payload;
 use crate::net::reactor::Key;
-use crate::net::wire::{AUTHORIZED, beats};
+use crate::net::wire::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
 use crate::throttle::and_more;
 use log::{info, warn};
 
@@ -33,7 +35,7 @@ impl Relay {
     pub(super) fn has_its_turn(&mut self, key: Key) {
         let now = self.reactor.now;
         let Some(State::Deferred { place, ticket, offer, .. }) = self.take_state(key) else { return };
-        let was_complete = !offer.passcode.is_empty();
+        let was_complete = !offer.bytes.is_empty();
         self.set_state(key, State::Greeting { place, ticket, until: now + GREETING, offer });
         if was_complete { self.compare(key, true) } else { self.reactor.again(key) }
     }
@@ -58,22 +60,27 @@ impl Relay {
         let Some(agents) = self.pipes.get_mut(place.pipe).and_then(|pipe| pipe.agents(place.side)) else {
             return Ok(Verdict::Left);
         };
-        let expected = agents.terms.passcode.expose().len();
+        let passcode = &agents.terms.passcode;
         if !socket.link.handshake(desk, now)? {
             return Ok(Verdict::Undecided);
         }
+        let is_plain = socket.link.is_plain();
         // Records may be empty: without a bound a stranger could keep the loop here for as long as it sends them.
         for _ in 0..READS {
-            let Offer { passcode, behind } = &mut *offer;
-            let missing = expected.saturating_sub(passcode.len());
-            let got = socket.link.receive(missing.max(1), desk, now, |message| {
+            let missing = match offer.progress(passcode, is_plain) {
+                Progress::Missing(missing) => missing,
+                Progress::Preamble => {
+                    socket.link.send(PREAMBLE, desk, now)?;
+                    continue;
+                }
+                Progress::Complete => return Ok(Verdict::Complete),
+            };
+            let Offer { bytes, behind, .. } = &mut *offer;
+            let got = socket.link.receive(missing, desk, now, |message| {
                 let (head, rest) = message.split_at(missing.min(message.len()));
-                passcode.extend_from_slice(head);
+                bytes.extend_from_slice(head);
                 behind.extend_from_slice(rest);
             })?;
-            if passcode.len() == expected {
-                return Ok(Verdict::Complete);
-            }
             match got {
                 Got::Some => {}
                 Got::Dry => return Ok(Verdict::Undecided),
@@ -89,7 +96,7 @@ impl Relay {
         let Some(source) = self.source(key) else { return };
         let Self { reactor, rate_limit, .. } = self;
         let Some(State::Greeting { until, offer, .. }) = reactor.get(key).map(|socket| &socket.state) else { return };
-        match rate_limit.guess(source, &offer.passcode, *until, now) {
+        match rate_limit.guess(source, &offer.bytes, *until, now) {
             Permit::Now => self.compare(key, false),
             Permit::Never => self.reject(key, None),
             Permit::At(turn) => {
@@ -105,11 +112,7 @@ impl Relay {
             return;
         };
         let Some(agents) = self.pipes.get_mut(place.pipe).and_then(|pipe| pipe.agents(place.side)) else { return };
-        if agents.terms.passcode.matches(&offer.passcode) {
-            self.authorize(key)
-        } else {
-            self.reject(key, Some(waited))
-        }
+        if agents.terms.passcode.matches(&offer.bytes) { self.authorize(key) } else { self.reject(key, Some(waited)) }
     }
 
     fn authorize(&mut self, key: Key) {
@@ -135,18 +138,20 @@ impl Relay {
         if let (Some(unsaid), Some(socket)) = (said, self.reactor.get(key)) {
             info!("Port {port}: agent {} authorized{}", socket.link.peer, and_more(unsaid));
         }
-        self.welcome(key, Agent::new(place), &offer.behind);
+        let marked = offer.has_preamble.then(Marked::new);
+        self.welcome(key, Agent::new(place, marked, now), &offer.behind);
     }
 
     fn welcome(&mut self, key: Key, mut agent: Agent, behind: &[u8]) {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let sent = socket.link.send(AUTHORIZED, desk, now);
-        if socket.link.is_plain() {
+        if socket.link.is_plain() && agent.marked.is_none() {
             agent.welcome = Some(now + WELCOME);
             self.reactor.wake_by(now + WELCOME);
         }
         self.set_free(key, agent);
+        self.expect_leftovers(key);
         match sent {
             Ok(()) => {
                 self.offer(key);
@@ -159,7 +164,7 @@ impl Relay {
     /// What stood in the same record as the passcode is the agent's first message.
     fn hear_what_came_behind(&mut self, key: Key, message: &[u8]) {
         let now = self.reactor.now;
-        let beats = beats(message);
+        let beats = beats(message, BEATS_A_RECORD);
         let (agent, peer) = match self.reactor.get_mut(key).map(|(socket, _)| &mut socket.state) {
             Some(State::Free { agent, .. }) => (agent, None),
             Some(State::Joined { agent, peer }) => (agent, Some(*peer)),
@@ -189,7 +194,7 @@ impl Relay {
         };
         let Some(State::Greeting { place, ticket, offer, .. }) = self.take_state(key) else { return };
         let rejection = match compared {
-            Some(waited) => self.rate_limit.wrong(source, &offer.passcode, waited, now),
+            Some(waited) => self.rate_limit.wrong(source, &offer.bytes, waited, now),
             None => self.rate_limit.reject(source, now),
         };
         if let Some(agents) = self.agents(place) {
@@ -222,7 +227,7 @@ impl Relay {
         let (Some(source), Some(socket)) = (self.source(key), self.reactor.get(key)) else { return };
         let peer = socket.link.peer;
         let State::Greeting { place, offer, .. } = &socket.state else { return };
-        let (place, length) = (*place, offer.passcode.len());
+        let (place, length) = (*place, offer.bytes.len());
         self.rate_limit.abandoned(source, now);
         if length == 0 {
             return;

@@ -5,6 +5,7 @@
 
 use super::Relay;
 use super::pipe::{Ends, PipeKey, Users};
+use super::session::Marks;
 use super::state::State;
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
 use crate::net::link::Got;
@@ -69,8 +70,18 @@ impl Relay {
     /// Hands the user's first bytes to the agent. Only if there were any are the two joined.
     fn try_join(&mut self, user: Key, agent: Key, pipe: PipeKey) {
         let now = self.reactor.now;
+        match self.pass_marks(user, agent) {
+            Ok(Marks::Passed) => {}
+            Ok(_) => return,
+            Err(Fail::Source(_)) => return self.dismiss_user(user),
+            Err(Fail::Destination(_)) => {
+                self.abort(agent);
+                return self.reactor.again(user);
+            }
+        }
         let Some((from, to, desk)) = self.reactor.pair_mut(user, agent) else { return };
-        let pumped = pump((&mut from.link, End::Open), (&mut to.link, End::Wire), desk, now);
+        let to_end = to.state.end();
+        let pumped = pump((&mut from.link, End::Open), (&mut to.link, to_end), desk, now);
         match pumped {
             Ok(Pumped { payload: 0, then, .. }) => match then {
                 Then::Ended => self.dismiss_user(user),

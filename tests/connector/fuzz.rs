@@ -2,10 +2,10 @@
 //!
 //! The same bodies every time. `FUZZED_REQUESTS` says how many, `FUZZ_SEED` which.
 
-use crate::harness::{Controller, Daemon, Mode, PATIENCE, Setup, form, recorded, wait_until};
+use crate::harness::{Controller, Daemon, Mode, PATIENCE, Random, Setup, form, number, recorded, wait_until};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 const REQUESTS: u64 = 4000;
 /// Connections that they come on.
@@ -53,27 +53,6 @@ const TOKENS: [&[u8]; 34] = [
     b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
 ];
 
-/// Xorshift: the same numbers for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// From 0 to `limit` - 1.
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % limit.max(1)
-    }
-
-    fn any<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
-    }
-}
-
 /// Tampers with `body` in a few places; `others` are what it may be crossed with.
 fn mutate(body: &mut Vec<u8>, others: &[(String, Vec<u8>)], random: &mut Random) {
     for _ in 0..1 + random.below(4) {
@@ -98,10 +77,6 @@ fn mutate(body: &mut Vec<u8>, others: &[(String, Vec<u8>)], random: &mut Random)
 /// The daemon does what it is told from this machine.
 fn is_deadly(body: &[u8]) -> bool {
     form_urlencoded::parse(body).any(|(_, value)| value == "stop")
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// Path and body of each recorded request, the answers to those before it put in.
@@ -179,7 +154,7 @@ fn tampered_requests_are_answered_and_do_no_harm() {
     let originals = bodies(&controller);
     remove_all(&daemon);
     let (descriptors, memory) = (daemon.descriptors(), daemon.resident_kib());
-    let (count, seed) = (setting("FUZZED_REQUESTS", REQUESTS), setting("FUZZ_SEED", 1));
+    let (count, seed) = (number("FUZZED_REQUESTS", REQUESTS), number("FUZZ_SEED", 1));
     let statuses = thread::scope(|scope| {
         let begin = |caller| {
             let random = Random::new(seed * CALLERS + caller);

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 
 /// What a peer says of itself, and where it called from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     /// As the daemon sees it: of the NAT, most likely.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// As the peer itself sees it.
-    pub(super) local_ip: String,
-    pub(super) certificate: String,
+    pub(crate) local_ip: String,
+    pub(crate) certificate: String,
 }
 
 impl Caller {

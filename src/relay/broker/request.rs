@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use std::net::SocketAddr;
 
 /// A peer wants to meet the other one of a direct entry.
-pub(in crate::relay) struct Request {
-    pub(super) id: String,
-    pub(super) passkey: Secret,
-    pub(super) caller: Caller,
+pub(crate) struct Request {
+    pub(crate) id: String,
+    pub(crate) passkey: Secret,
+    pub(crate) caller: Caller,
 }
 
 impl Request {
@@ -25,7 +25,7 @@ impl Request {
 }
 
 /// What has come of the bytes so far.
-pub(super) enum Progress {
+pub(crate) enum Progress {
     Incomplete,
     Complete(Request),
     /// Never a request; the peer is told why. Not for the log: it may quote what was said.
@@ -34,7 +34,7 @@ pub(super) enum Progress {
 
 /// Collects the request of one connection.
 #[derive(Default)]
-pub(in crate::relay) struct Collector {
+pub(crate) struct Collector {
     bytes: Vec<u8>,
     /// Braces that are open.
     depth: usize,
@@ -53,7 +53,7 @@ enum Text {
 
 impl Collector {
     /// Takes what `peer` has sent. To be called until there is an outcome; what stands behind the object is ignored.
-    pub(super) fn take(&mut self, bytes: &[u8], peer: SocketAddr) -> Progress {
+    pub(crate) fn take(&mut self, bytes: &[u8], peer: SocketAddr) -> Progress {
         for &byte in bytes {
             if self.depth == 0 && byte.is_ascii_whitespace() {
                 continue;

@@ -11,7 +11,7 @@ pub(super) const NOT_AUTHORIZED: &str = r#"{"status":"not authorized"}"#;
 /// Tells `to` where to find `other`. `delay`: it is the second of the two.
 ///
 /// No longer than the other's request and what stands around it: JSON strings do not grow on their way through.
-pub(super) fn connect(to: &Caller, other: &Caller, delay: bool) -> String {
+pub(crate) fn connect(to: &Caller, other: &Caller, delay: bool) -> String {
     #[derive(Serialize)]
     struct Connect<'a> {
         status: &'static str,

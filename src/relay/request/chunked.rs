@@ -49,6 +49,11 @@ impl Decoder {
         matches!(self.stage, Stage::Done).then(|| std::mem::take(&mut self.body))
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub fn held(&self) -> usize {
+        self.body.len()
+    }
+
     /// One stage: how many bytes it took, or `None` if it needs more than there are.
     fn step(&mut self, input: &[u8]) -> Result<Option<usize>, Refusal> {
         match self.stage {

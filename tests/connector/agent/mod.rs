@@ -11,6 +11,6 @@ mod tunnel;
 use crate::harness::Daemon;
 
 /// A port for the listening end of a tunnel, at the far end of the block from those that mappings get.
-fn listening_port(daemon: &Daemon) -> u16 {
+pub fn listening_port(daemon: &Daemon) -> u16 {
     daemon.ports.mappings().1
 }

@@ -141,8 +141,8 @@ fn a_connector_that_answers_no_heartbeats_is_given_up() {
     let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector]);
     let _agent = agent.with(&["--heartbeat", "200", "--threshold", "600"]).exposing(1, 1).spawn();
     let (mut first, _) = listener.accept().expect("a connection");
-    first.read_exact(&mut [0; 4]).expect("the passcode");
-    first.write_all(b"AUTHORIZED").expect("a connection");
+    first.read_exact(&mut [0; 20]).expect("the preamble of dev mode and the passcode");
+    first.write_all(b"iofog/1 dev modeAUTHORIZED").expect("a connection");
     let start = Instant::now();
     let _second = listener.accept().expect("a second connection, for the first was given up");
     let waited = start.elapsed();
@@ -150,6 +150,32 @@ fn a_connector_that_answers_no_heartbeats_is_given_up() {
     let mut heard = Vec::new();
     let _ = first.read_to_end(&mut heard);
     assert!(heard.starts_with(b"BEATBEAT"), "{heard:?}");
+}
+
+#[test]
+fn a_connector_that_does_not_know_the_preamble_is_asked_without_it() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let connector = listener.local_addr().expect("it is bound").to_string();
+    let service = Service::echo();
+    let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector]);
+    let agent = agent.with(&["--heartbeat", "0"]).exposing(service.port, 1).spawn();
+    let mut read = [0; 100];
+    let (mut asked, _) = listener.accept().expect("a connection");
+    let count = asked.read(&mut read).expect("a connection");
+    assert_eq!(&read[..count], b"iofog/1 dev modehush");
+    drop(asked);
+    for _ in 0..2 {
+        let (mut line, _) = listener.accept().expect("another try, and then another session");
+        let count = line.read(&mut read).expect("a connection");
+        assert_eq!(&read[..count], b"hush");
+        line.write_all(b"AUTHORIZED").expect("a connection");
+        agent.wait_for("Authorized by the Connector");
+        line.write_all(b"hello").expect("a connection");
+        let mut answer = [0; 5];
+        line.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"hello");
+    }
+    assert!(!agent.log().contains("WARN"), "{}", agent.log());
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod payload;
 mod peer;
 mod ports;
 mod process;
+mod random;
 mod recorded;
 mod service;
 
@@ -26,6 +27,7 @@ pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use payload::Payload;
 pub use peer::{Dial, End, Heard, Peer};
 pub use ports::PortBlock;
+pub use random::{Random, number, seed};
 pub use recorded::{Exchange, recorded};
 pub use service::Service;
 

@@ -299,6 +299,15 @@ impl Peer {
         }
     }
 
+    /// The next message, which must come. What is behind `most` bytes over plain TCP is left for later.
+    #[track_caller]
+    pub fn expect_up_to(&self, most: usize) -> Vec<u8> {
+        match self.hear_up_to(most, PATIENCE) {
+            Heard::Message(message) => message,
+            other => panic!("expected bytes, got {other:?}"),
+        }
+    }
+
     /// Exactly this as the next message. What is behind it over plain TCP is left for later.
     #[track_caller]
     pub fn expect_message(&self, expected: &[u8]) {

@@ -1,0 +1,27 @@
+//! Addresses and ports as people write them: of Controllers, of targets, of mappings.
+
+use crate::agent::target::Target;
+use crate::cidr::Cidr;
+use crate::ports::{PortRange, PortSet};
+
+pub fn body(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(range) = text.parse::<Cidr>() {
+        let written = range.to_string();
+        assert_eq!(written.parse(), Ok(range), "{written}");
+        let (network, _) = written.split_once('/').expect("an address and a length");
+        assert!(range.contains(network.parse().expect("an address")), "{written}");
+    }
+    if let Ok(target) = text.parse::<Target>() {
+        assert!(target.port != 0 && !target.host.is_empty(), "{target:?}");
+        assert_eq!(target.to_string().parse(), Ok(target.clone()));
+        if let Some(address) = target.address() {
+            assert_eq!(address.port(), target.port);
+        }
+    }
+    if let Ok(range) = text.parse::<PortRange>() {
+        let ports = PortSet::usable(std::slice::from_ref(&range), &[]);
+        assert!(!ports.is_empty() && !ports.contains(0), "{range:?}");
+        assert!(PortSet::usable(std::slice::from_ref(&range), std::slice::from_ref(&range)).is_empty());
+    }
+}

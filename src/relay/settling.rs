@@ -1,0 +1,82 @@
+//! Payload that comes from an agent too late: the end of an answer whose user is gone (docs/protocol.md, section 5).
+//!
+//! An agent in the field whose user leaves in the middle of an answer sends the rest into its next connection, right
+//! behind `AUTHORIZED`. Whoever is joined to that one at once gets it. So an agent that sends payload while it is free
+//! is joined when it has been quiet for a while, and one that comes right after such a session is listened to first.
+
+use super::Relay;
+use super::pipe::Ends;
+use super::state::State;
+use crate::limits::{LEFTOVERS, SETTLE, SETTLE_PRIVATE};
+use crate::net::reactor::Key;
+
+impl Relay {
+    /// A session is about to end. If its agent's payload was still on its way, the rest may come with the next agent.
+    pub(super) fn note_leftovers(&mut self, agent: Key, peer: Key) {
+        let now = self.reactor.now;
+        let (Some(source), Some(destination)) = (self.reactor.get(agent), self.reactor.get(peer)) else { return };
+        let State::Joined { agent, .. } = &source.state else { return };
+        let place = agent.place;
+        let has_more = source.link.may_read() || !destination.link.is_flushed();
+        // One that has ended by itself has said all that it had to say.
+        if has_more && !source.link.has_hung_up() {
+            if let Some(agents) = self.agents(place) {
+                agents.leftovers = Some(now + LEFTOVERS);
+            }
+        }
+    }
+
+    /// A new agent is listened to before it is joined, if there may be leftovers.
+    pub(super) fn expect_leftovers(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some(State::Free { agent, .. }) = self.state(key) else { return };
+        let place = agent.place;
+        if self.agents(place).is_some_and(|agents| agents.leftovers.is_some_and(|until| now < until)) {
+            self.hold(key);
+        }
+    }
+
+    /// A free agent has sent payload.
+    pub(super) fn unsettle(&mut self, key: Key) {
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        let State::Free { agent, .. } = &mut socket.state else { return };
+        let (place, is_first) = (agent.place, !std::mem::replace(&mut agent.has_unsettled, true));
+        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
+            pipe.traffic.unsettled += u64::from(is_first);
+        }
+        self.hold(key);
+    }
+
+    /// Joins nobody to a free agent before it has been quiet.
+    fn hold(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        let State::Free { agent, .. } = &mut socket.state else { return };
+        let is_private = self.pipes.get(agent.place.pipe).is_some_and(|pipe| matches!(pipe.ends, Ends::Private(_)));
+        let until = if is_private { (now + SETTLE).min(agent.born + SETTLE_PRIVATE) } else { now + SETTLE };
+        if until > now {
+            agent.unsettled = Some(until);
+            self.reactor.wake_by(until);
+        }
+    }
+
+    pub(super) fn is_unsettled(&self, key: Key) -> bool {
+        self.state(key).and_then(State::agent).is_some_and(|agent| agent.unsettled.is_some())
+    }
+
+    /// It has been quiet for long enough, or is not to be waited for any longer.
+    pub(super) fn settle(&mut self, key: Key) {
+        if self.reactor.get(key).is_some_and(|socket| socket.link.may_read()) {
+            // What has come meanwhile is looked at first.
+            self.hold(key);
+            self.reactor.again(key);
+        }
+        let now = self.reactor.now;
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        let State::Free { agent, .. } = &mut socket.state else { return };
+        if agent.unsettled.is_some_and(|until| until <= now) {
+            agent.unsettled = None;
+            self.offer(key);
+        }
+    }
+}
