@@ -18,6 +18,7 @@ use super::Agent;
 use super::state::{Line, State};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
 use crate::net::buffers::Desk;
+use crate::net::closing::Cause;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
 use crate::net::wire::BEAT;
@@ -68,7 +69,7 @@ impl Agent {
             if *again <= now {
                 *again = now + CALL_AGAIN;
                 if socket.link.is_flushed() && socket.link.send(CALLS, desk, now).is_err() {
-                    self.end(key, Some(key));
+                    self.end(key, Cause::Broken(key));
                     continue;
                 }
             }
@@ -85,14 +86,13 @@ impl Agent {
             Ok(Some(Word::Here)) => {}
             Ok(Some(_)) => return self.not_a_tunnel(key),
             Ok(None) => return,
-            Err(_) => return self.end(key, None),
+            Err(_) => return self.end(key, Cause::Interrupted),
         }
         if socket.link.send(BEGIN, desk, now).is_err() {
-            return self.end(key, Some(key));
+            return self.end(key, Cause::Broken(key));
         }
         let State::Calling { line, client, .. } = self.take_state(key) else { return };
-        self.set_state(key, State::Joined { line, local: client });
-        [key, client].into_iter().for_each(|key| self.reactor.again(key));
+        self.join(key, line, client);
     }
 
     /// The exposing end has its service, and tells the other end.
@@ -118,11 +118,10 @@ impl Agent {
             Ok(Some(Word::Call)) => return self.reactor.again(key),
             Ok(Some(Word::Here)) => return self.not_a_tunnel(key),
             Ok(None) => return,
-            Err(_) => return self.end(key, None),
+            Err(_) => return self.end(key, Cause::Interrupted),
         }
         let State::Answering { line, local, .. } = self.take_state(key) else { return };
-        self.set_state(key, State::Joined { line, local });
-        [key, local].into_iter().for_each(|key| self.reactor.again(key));
+        self.join(key, line, local);
     }
 
     /// The other end does not speak as a tunnel's other end does.
@@ -130,7 +129,7 @@ impl Agent {
         if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
             warn!("The other end is no agent with --to; a connection is closed{}", and_more(unsaid));
         }
-        self.end(key, None);
+        self.end(key, Cause::Interrupted);
     }
 
     /// A client has waited for the other end in vain.
@@ -138,7 +137,7 @@ impl Agent {
         if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
             warn!("The other end of the tunnel does not answer; a client is turned away{}", and_more(unsaid));
         }
-        self.end(key, None);
+        self.end(key, Cause::Interrupted);
     }
 }
 

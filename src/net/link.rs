@@ -38,6 +38,12 @@ pub struct Link {
     pub told: Instant,
     /// Its reader is slow but alive: TCP_USER_TIMEOUT is off.
     spared: bool,
+    /// The peer's FIN has been read.
+    finished: bool,
+    /// A write has taken the socket's error from the kernel: what is read from now on ends in a FIN that is none.
+    failed: bool,
+    /// Closing it means a reset.
+    abortive: bool,
 }
 
 /// How bytes travel.
@@ -63,6 +69,8 @@ struct Ready {
 pub enum Fault {
     Io(io::Error),
     Tls(tls::Broken),
+    /// FIN over TLS without close_notify: what came before it may not be all that the peer sent.
+    Truncated,
 }
 
 impl fmt::Display for Fault {
@@ -70,6 +78,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Io(e) => e.fmt(f),
             Self::Tls(e) => e.fmt(f),
+            Self::Truncated => f.write_str("the peer closed the connection without close_notify"),
         }
     }
 }
@@ -119,6 +128,9 @@ impl Link {
             heard: now,
             told: now,
             spared: false,
+            finished: false,
+            failed: false,
+            abortive: false,
         }
     }
 
@@ -189,9 +201,14 @@ impl Link {
         }
     }
 
-    /// The peer has sent close_notify: there is an end to be told although no event may come for it.
-    pub(super) fn has_ended(&self) -> bool {
-        matches!(&self.transport, Transport::Tls(tls) if tls.peer_has_closed())
+    /// The peer has sent all that it had to send, and it has been read: close_notify over TLS, else FIN.
+    ///
+    /// After close_notify no event may come any more.
+    pub fn has_ended(&self) -> bool {
+        match &self.transport {
+            Transport::Plain => self.finished,
+            Transport::Tls(tls) => tls.peer_has_closed(),
+        }
     }
 
     /// The handshake is done, or there is none.
@@ -220,7 +237,8 @@ impl Link {
     /// Writes what is held, if the kernel takes it. True: nothing is left.
     pub fn flush(&mut self, pool: &mut Pool, now: Instant) -> io::Result<bool> {
         if !self.outbox.is_empty() && self.ready.writable {
-            if self.outbox.flush(&mut self.stream, pool)? > 0 {
+            let sent = self.outbox.flush(&mut self.stream, pool).inspect_err(|e| self.failed |= is_first_error(e))?;
+            if sent > 0 {
                 self.told = now;
             }
             self.ready.writable = self.outbox.is_empty();
@@ -297,7 +315,10 @@ impl Link {
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.ready.writable = false,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) => {
+                    self.failed |= is_first_error(&e);
+                    return Err(e);
+                }
             }
         }
         Ok(sent)
@@ -329,9 +350,27 @@ impl Link {
         }
     }
 
+    /// Without TLS: from now on whatever closes the socket, a crash of this process included, resets the connection,
+    /// or not any more. FIN would tell the peer that it has got everything. Over TLS close_notify tells that.
+    pub fn set_abortive(&mut self, abortive: bool) {
+        if self.is_plain() && self.abortive != abortive && self.stream.set_abortive(abortive).is_ok() {
+            self.abortive = abortive;
+        }
+    }
+
     /// Gives back what belongs to the pool. The socket closes when the link is dropped.
     pub fn release(&mut self, pool: &mut Pool) {
+        if !self.outbox.is_empty() {
+            self.set_abortive(true);
+        }
         self.outbox.clear(pool);
         self.inbox.clear(pool);
     }
+}
+
+/// Whether a write has reported how the connection broke. The kernel tells that once; behind it every read is an end.
+///
+/// Not so EPIPE: then the peer's FIN came first, and is to be read as such.
+fn is_first_error(error: &io::Error) -> bool {
+    error.kind() != ErrorKind::BrokenPipe
 }

@@ -14,7 +14,7 @@ use super::seal::{Peer, Seal};
 use super::state::State;
 use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::authority;
-use crate::net::closing::Closing;
+use crate::net::closing::{Closing, Ending, Progress};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Then, pump};
 use crate::net::reactor::{Key, Socket};
@@ -144,6 +144,11 @@ impl Api {
             Phase::Reading => 1,
             Phase::Asking { .. } => 2,
         }
+    }
+
+    /// The last answer has arrived.
+    pub(super) fn has_delivered(&self, link: &Link) -> bool {
+        matches!(&self.phase, Phase::Closing(closing) if closing.has_delivered(link))
     }
 
     /// No request is on its way to its answer.
@@ -367,12 +372,13 @@ impl Relay {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Api(api) = &mut socket.state else { return };
         if let Phase::Reading = api.phase {
-            api.phase = Phase::Closing(Closing::begin(now));
+            api.phase = Phase::Closing(Closing::begin(&mut socket.link, Ending::Complete, now));
         }
         let Phase::Closing(closing) = &mut api.phase else { return };
         match closing.proceed(&mut socket.link, desk, now) {
-            Ok(false) => {}
-            Ok(true) | Err(_) => {
+            Ok(Progress::Wait) => {}
+            Ok(Progress::Again) => self.reactor.again(key),
+            Ok(Progress::Over) | Err(_) => {
                 self.part_with_controller(key);
                 self.remove(key);
             }

@@ -33,7 +33,11 @@ pub(super) enum State {
     /// A user that will send no more, and may still be answered. `since`: the agent's last payload.
     HalfClosed { pipe: PipeKey, agent: Key, since: Instant },
     /// Done for; what is held still goes out.
-    Closing(Closing),
+    Closing {
+        closing: Closing,
+        /// The mapping that it goes with.
+        pipe: Option<PipeKey>,
+    },
     /// A Controller's connection.
     Api(Box<Api>),
     /// Its other half: our own connection to the HTTP parser.
@@ -97,7 +101,7 @@ impl State {
             // A user that is joined lives as long as its agent.
             Self::Served { .. } => None,
             Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
-            Self::Closing(closing) => Some(closing.deadline(link)),
+            Self::Closing { closing, .. } => Some(closing.deadline(link)),
             Self::Api(api) => Some(api.deadline(link)),
             // Lives and dies with its Controller's connection.
             Self::Backend(_) => None,

@@ -362,6 +362,22 @@ impl Peer {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
+    /// FIN without close_notify, which over TLS is no proper end.
+    pub fn cut(&self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// close_notify over TLS, and no FIN.
+    pub fn notify(&self) {
+        lock(self.tls.as_ref().expect("only called over TLS")).send_close_notify();
+        self.flush();
+    }
+
+    /// A record that no key has sealed.
+    pub fn forge(&self) {
+        self.send_raw(&[23, 3, 3, 0, 32].into_iter().chain([0x5a; 32]).collect::<Vec<u8>>()).expect("a connection");
+    }
+
     /// Ends the connection with a reset.
     pub fn reset(self) {
         let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
