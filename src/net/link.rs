@@ -237,7 +237,10 @@ impl Link {
     /// Writes what is held, if the kernel takes it. True: nothing is left.
     pub fn flush(&mut self, pool: &mut Pool, now: Instant) -> io::Result<bool> {
         if !self.outbox.is_empty() && self.ready.writable {
-            let sent = self.outbox.flush(&mut self.stream, pool).inspect_err(|e| self.failed |= is_first_error(e))?;
+            let sent = self
+                .outbox
+                .flush(&mut self.stream, pool)
+                .inspect_err(|e| note_failure(e, &mut self.failed, &mut self.ready))?;
             if sent > 0 {
                 self.told = now;
             }
@@ -316,7 +319,7 @@ impl Link {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.ready.writable = false,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
-                    self.failed |= is_first_error(&e);
+                    note_failure(&e, &mut self.failed, &mut self.ready);
                     return Err(e);
                 }
             }
@@ -368,9 +371,11 @@ impl Link {
     }
 }
 
-/// Whether a write has reported how the connection broke. The kernel tells that once; behind it every read is an end.
+/// A write has reported that the connection is broken, perhaps before the event that tells of it.
 ///
-/// Not so EPIPE: then the peer's FIN came first, and is to be read as such.
-fn is_first_error(error: &io::Error) -> bool {
-    error.kind() != ErrorKind::BrokenPipe
+/// What the peer sent before can still be read. The kernel tells once how the connection broke, and behind that every
+/// read is an end. Not so EPIPE: then the peer's FIN came first, and is to be read as such.
+fn note_failure(error: &io::Error, failed: &mut bool, ready: &mut Ready) {
+    *failed |= error.kind() != ErrorKind::BrokenPipe;
+    ready.readable = true;
 }

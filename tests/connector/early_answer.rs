@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 30;
 /// Far more than all buffers on the way hold.
-const UPLOAD: usize = 24 << 20;
+const UPLOAD: usize = 8 << 20;
 const ANSWER: usize = 100_000;
 /// What a closed socket has delivered by then, since it fits the reader's first window.
 const SHORT_ANSWER: usize = 16_000;
