@@ -199,6 +199,27 @@ fn a_free_agent_that_ends_is_never_given_a_user() {
 }
 
 #[test]
+fn an_agent_that_ends_in_the_very_turn_is_not_given_a_user() {
+    in_both_modes(|daemon| {
+        for round in 0..5 {
+            let mapping = daemon.add_public(3);
+            let [gone, other, stays] = [0; 3].map(|_| daemon.agent(&mapping));
+            let user = daemon.user(&mapping);
+            // The daemon hears of all of it at once, and of the user first.
+            daemon.signal(libc::SIGSTOP);
+            user.send(b"hello");
+            match daemon.mode {
+                Mode::Tls if round % 2 == 0 => gone.notify(),
+                _ => gone.finish(),
+            }
+            other.reset();
+            daemon.signal(libc::SIGCONT);
+            stays.expect(b"hello");
+        }
+    });
+}
+
+#[test]
 fn a_half_closed_user_still_gets_its_answer() {
     let daemon = Setup::new(Mode::Plain).start();
     let mapping = daemon.add_public(1);
@@ -352,6 +373,19 @@ fn a_stalled_user_does_not_keep_the_place_of_an_agent_that_is_gone() {
         wait_until("the agent's place is free", 90 * SECOND, || daemon.controller().status(&mapping.id)["agents"] == 0);
         daemon.agent(&mapping);
     });
+}
+
+#[test]
+fn a_stalled_user_of_an_agent_that_has_said_its_last_word_has_a_minute() {
+    // close_notify and no FIN: TCP knows nothing of this end.
+    let daemon = Setup::new(Mode::Tls).start();
+    let mapping = daemon.add_public(1);
+    let (agent, _stalled) = daemon.narrow_pair(&mapping);
+    Payload::new(9).send(&agent, 30_000);
+    agent.notify();
+    wait_until("the agent's place is free", 5 * SECOND, || daemon.controller().status(&mapping.id)["agents"] == 0);
+    let connections = || daemon.controller().status("all")["connections"].as_u64();
+    wait_until("all are closed", 80 * SECOND, || connections() == Some(0));
 }
 
 #[test]

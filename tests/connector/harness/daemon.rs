@@ -176,6 +176,14 @@ impl Daemon {
         self.child = Some(command.spawn().expect("the binary"));
     }
 
+    /// Starts another one with the same settings, whether this one runs or not.
+    pub fn successor(&self) -> Child {
+        let mut command = Command::new(BINARY);
+        command.args(["start", "--config"]).arg(self.path("connector.conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the binary")
+    }
+
     /// Gives it another certificate, for its next start.
     pub fn install(&mut self, certificate: &Certificate) {
         fs::write(self.path("server-cert.pem"), &certificate.chain).expect("a file");
