@@ -16,10 +16,7 @@ use super::tls::{self, Tls};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
-/// A reader that has taken nothing for so long is looked at more closely.
-const SLOW: Duration = Duration::from_secs(5);
+use std::time::Instant;
 
 /// One end of the relay.
 pub struct Link {
@@ -36,14 +33,25 @@ pub struct Link {
     pub heard: Instant,
     /// When the kernel last took a byte of ours.
     pub told: Instant,
-    /// Its reader is slow but alive: TCP_USER_TIMEOUT is off.
-    spared: bool,
+    /// Its reader has closed its window, and still answers.
+    slow: Option<Slow>,
+    /// `told` when the kernel was last seen with nothing left to send.
+    settled: Option<Instant>,
     /// The peer's FIN has been read.
     finished: bool,
     /// A write has taken the socket's error from the kernel: what is read from now on ends in a FIN that is none.
     failed: bool,
     /// Closing it means a reset.
     abortive: bool,
+}
+
+/// A reader that takes nothing at the moment.
+#[derive(Clone, Copy)]
+struct Slow {
+    /// Bytes that it had acknowledged ...
+    acknowledged: u64,
+    /// ... when it was first seen so.
+    since: Instant,
 }
 
 /// How bytes travel.
@@ -127,7 +135,8 @@ impl Link {
             peer,
             heard: now,
             told: now,
-            spared: false,
+            slow: None,
+            settled: None,
             finished: false,
             failed: false,
             abortive: false,
@@ -343,14 +352,25 @@ impl Link {
         }
     }
 
-    /// Sees to it that a dead peer is found and a slow one is not taken for dead. Cheap while all goes well.
+    /// Sees to it that a dead peer is found and a slow one is not taken for dead. To be called once a second; cheap for
+    /// whoever has taken everything.
     pub fn review_patience(&mut self, now: Instant) {
         let Stream::Tcp(stream) = &self.stream else { return };
-        let stuck = !self.outbox.is_empty() && now >= self.told + SLOW;
-        let spare = stuck && tcp::is_slow_but_alive(stream);
-        if spare != self.spared && tcp::set_user_timeout(stream, !spare).is_ok() {
-            self.spared = spare;
+        if self.outbox.is_empty() && self.settled != Some(self.told) && tcp::unsent(stream) == 0 {
+            self.settled = Some(self.told);
         }
+        let is_settled = self.outbox.is_empty() && self.settled == Some(self.told);
+        let slow = if is_settled { None } else { tcp::slow_but_alive(stream) };
+        let slow = slow.map(|acknowledged| match self.slow {
+            Some(slow) if slow.acknowledged == acknowledged => slow,
+            _ => Slow { acknowledged, since: now },
+        });
+        match slow {
+            Some(Slow { since, .. }) => tcp::probe_closed_window(stream, now - since),
+            None if self.slow.is_some() => tcp::expect_acknowledgements(stream),
+            None => {}
+        }
+        self.slow = slow;
     }
 
     /// Without TLS: from now on whatever closes the socket, a crash of this process included, resets the connection,

@@ -145,10 +145,10 @@ fn an_agent_that_ends_in_the_very_turn_is_joined_to_nobody() {
         let mapping = daemon.add_private(3);
         let [gone, stays] = [0; 2].map(|_| daemon.agent_on(&mapping, 0));
         let late = daemon.stranger(&mapping, 1);
-        daemon.signal(libc::SIGSTOP);
+        daemon.freeze();
         late.send(mapping.passcodes[1].as_bytes());
         gone.finish();
-        daemon.signal(libc::SIGCONT);
+        daemon.thaw();
         late.expect_message(b"AUTHORIZED");
         expect_joined(&stays, &late);
     });

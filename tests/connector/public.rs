@@ -206,14 +206,14 @@ fn an_agent_that_ends_in_the_very_turn_is_not_given_a_user() {
             let [gone, other, stays] = [0; 3].map(|_| daemon.agent(&mapping));
             let user = daemon.user(&mapping);
             // The daemon hears of all of it at once, and of the user first.
-            daemon.signal(libc::SIGSTOP);
+            daemon.freeze();
             user.send(b"hello");
             match daemon.mode {
                 Mode::Tls if round % 2 == 0 => gone.notify(),
                 _ => gone.finish(),
             }
             other.reset();
-            daemon.signal(libc::SIGCONT);
+            daemon.thaw();
             stays.expect(b"hello");
         }
     });
@@ -393,11 +393,11 @@ fn urgent_data_is_passed_on_like_any_other() {
     let daemon = Setup::new(Mode::Plain).start();
     let (agent, user) = daemon.pair(&daemon.add_public(1));
     // All of it is there before the daemon looks: one event tells of it.
-    daemon.signal(libc::SIGSTOP);
+    daemon.freeze();
     user.send(b"before");
     user.send_urgent(b'!');
     user.send(b"behind");
-    daemon.signal(libc::SIGCONT);
+    daemon.thaw();
     agent.expect(b"before!behind");
 }
 

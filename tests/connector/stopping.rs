@@ -132,7 +132,10 @@ fn all_agents_are_back_soon_after_a_restart() {
         let quick = restart(daemon, &mapping.id, 30);
         let _pair = stuck(daemon);
         let with_a_stuck_user = restart(daemon, &mapping.id, 30);
-        eprintln!("{:?}: the last agent was back after {quick:?}, with a stuck user {with_a_stuck_user:?}", daemon.mode);
+        eprintln!(
+            "{:?}: the last agent was back after {quick:?}, with a stuck user {with_a_stuck_user:?}",
+            daemon.mode
+        );
         assert!(quick < 3 * SECOND, "took {quick:?}");
         assert!(with_a_stuck_user < 5 * SECOND, "took {with_a_stuck_user:?}");
     });

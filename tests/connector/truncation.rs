@@ -118,11 +118,11 @@ fn a_reset_that_a_write_finds_first_is_a_broken_end_too() {
     in_both_modes(|daemon| {
         let (agent, user) = daemon.pair(&daemon.add_public(1));
         // The daemon reads nothing of it before it has something to write.
-        daemon.signal(libc::SIGSTOP);
+        daemon.freeze();
         agent.send(b"half an answer");
         user.send(b"more");
         agent.reset();
-        daemon.signal(libc::SIGCONT);
+        daemon.thaw();
         expect_truncated(&user);
     });
 }
@@ -175,10 +175,10 @@ fn what_broke_in_the_turn_in_which_it_came_is_counted() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(1);
         let (agent, user) = daemon.pair(&mapping);
-        daemon.signal(libc::SIGSTOP);
+        daemon.freeze();
         Payload::new(1).send(&agent, 65_536);
         agent.reset();
-        daemon.signal(libc::SIGCONT);
+        daemon.thaw();
         let mut heard = Payload::new(1);
         while let Heard::Message(bytes) = user.hear(PATIENCE) {
             heard.check(&bytes);

@@ -2,11 +2,12 @@
 
 use super::listening_port;
 use crate::harness::{
-    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Payload, Peer, Service, in_both_modes, wait_until,
+    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup, in_both_modes, wait_until,
 };
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::thread;
+use std::time::{Duration, Instant};
 
 fn exposing(daemon: &Daemon, mapping: &Mapping, service: &Service) -> AgentProgram {
     AgentProgram::new(daemon, mapping, 1).exposing(service.port, 4)
@@ -163,4 +164,35 @@ fn either_end_may_be_killed_and_come_back() {
             after.expect(b"hello again");
         }
     });
+}
+
+#[test]
+fn a_half_closed_client_gives_way_as_soon_as_its_time_is_over() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let service = Service::start(|mut stream| {
+        let _ = stream.read(&mut [0]);
+        for _ in 0..4 {
+            let _ = stream.write_all(b".");
+            thread::sleep(Duration::from_millis(60)); // a slow answer: each byte puts the deadline off
+        }
+        let _ = stream.read_to_end(&mut Vec::new());
+        thread::sleep(PATIENCE);
+    });
+    let mapping = daemon.add_private(2);
+    let _exposing = exposing(&daemon, &mapping, &service).start();
+    let listening = AgentProgram::new(&daemon, &mapping, 0).listening(listening_port(&daemon), 1).start();
+    for round in 0..5 {
+        let first = client(&daemon);
+        first.send(b"x");
+        first.finish();
+        first.expect(b".");
+        let waiting = client(&daemon);
+        first.expect(b"...");
+        let start = Instant::now();
+        first.expect_clean_end();
+        let took = start.elapsed();
+        assert!(took < Duration::from_millis(450), "round {round}: took {took:?} instead of 200 ms");
+        drop(waiting);
+    }
+    drop(listening);
 }

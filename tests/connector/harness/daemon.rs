@@ -209,6 +209,18 @@ impl Daemon {
         assert_eq!(unsafe { libc::kill(self.pid() as i32, signal) }, 0, "{}", io::Error::last_os_error());
     }
 
+    /// Stops its clock: what happens meanwhile, it hears of at once. Returns when it stands still.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        wait_until("it stands still", PATIENCE, || process::is_stopped(self.pid()));
+    }
+
+    /// Ends [`Daemon::freeze`].
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
     /// Waits until it has ended.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
