@@ -105,9 +105,10 @@ impl Agent {
         }
         while let (Some(client), Some(line)) = (self.next_client(), self.longest_free()) {
             // Its end may have come in this very turn, and not have had its own.
-            if self.reactor.get(line).is_some_and(|socket| socket.link.may_read()) {
-                self.attend(line);
+            if let Some((socket, _)) = self.reactor.get_mut(line) {
+                socket.link.look_again();
             }
+            self.attend(line);
             if self.reactor.get(line).is_some_and(is_fit) {
                 self.call(line, client);
             }

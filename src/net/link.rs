@@ -176,6 +176,18 @@ impl Link {
         self.ready.readable || self.inbox.is_ready()
     }
 
+    /// Has the next reading ask the kernel, whatever the events have said so far: one may be on its way.
+    pub fn look_again(&mut self) {
+        self.ready.readable = true;
+    }
+
+    /// Asks the kernel whether FIN or a reset has come, whatever stands in front of it.
+    pub fn look_for_end(&mut self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            self.ready.fin |= !tcp::is_established(stream);
+        }
+    }
+
     /// As [`Link::note`] of an event that says so.
     #[cfg(test)]
     pub fn note_writable(&mut self) {

@@ -101,8 +101,16 @@ pub fn unsent(stream: &impl AsFd) -> usize {
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
+/// Neither side has ended, as far as the kernel knows.
+pub fn is_established(stream: &impl AsFd) -> bool {
+    /// TCP_ESTABLISHED of <netinet/tcp.h>.
+    const ESTABLISHED: u8 = 1;
+    tcp_info(stream).is_some_and(|info| info.state == ESTABLISHED)
+}
+
 /// What the kernel knows of a connection.
 struct Info {
+    state: u8,
     /// Window probes that have not been answered.
     probes: u8,
     /// Segments that have been sent and not acknowledged.
@@ -128,6 +136,7 @@ fn tcp_info(stream: &impl AsFd) -> Option<Info> {
     };
     let [.., b0, b1, b2, b3, b4, b5, b6, b7] = bytes;
     (result == 0).then(|| Info {
+        state: bytes[0],
         probes: bytes[3],
         unacknowledged: u32::from_ne_bytes([bytes[24], bytes[25], bytes[26], bytes[27]]),
         acknowledged: u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),

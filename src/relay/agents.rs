@@ -60,11 +60,15 @@ impl Relay {
             let Self { pipes, reactor, .. } = self;
             let free = &pipes.get_mut(place.pipe)?.agents(place.side)?.free;
             let key = free.iter().find(|&key| reactor.get(key).is_some_and(is_fit))?;
-            if !self.reactor.get(key)?.link.may_read() {
-                return Some(key);
+            // Its end may have come in this very turn, and not have had its own. At a private pipe what it has said may
+            // be for the one that has just come; at a public one it is for nobody.
+            let is_public = matches!(pipes.get(place.pipe)?.ends, Ends::Public { .. });
+            let link = &mut reactor.get_mut(key)?.0.link;
+            link.look_for_end();
+            if is_public && !link.has_hung_up() {
+                link.look_again();
+                self.attend(key);
             }
-            // Its end may have come in this very turn, and not have had its own.
-            self.attend(key);
             if self.reactor.get(key).is_some_and(is_fit) {
                 return Some(key);
             }

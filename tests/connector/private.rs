@@ -148,6 +148,7 @@ fn an_agent_that_ends_in_the_very_turn_is_joined_to_nobody() {
         daemon.freeze();
         late.send(mapping.passcodes[1].as_bytes());
         gone.finish();
+        gone.wait_until_acknowledged();
         daemon.thaw();
         late.expect_message(b"AUTHORIZED");
         expect_joined(&stays, &late);

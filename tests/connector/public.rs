@@ -208,11 +208,12 @@ fn an_agent_that_ends_in_the_very_turn_is_not_given_a_user() {
             // The daemon hears of all of it at once, and of the user first.
             daemon.freeze();
             user.send(b"hello");
+            other.reset();
             match daemon.mode {
                 Mode::Tls if round % 2 == 0 => gone.notify(),
                 _ => gone.finish(),
             }
-            other.reset();
+            gone.wait_until_acknowledged();
             daemon.thaw();
             stays.expect(b"hello");
         }

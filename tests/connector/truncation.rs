@@ -146,6 +146,8 @@ fn a_session_that_is_interrupted_by_a_removal_or_a_stop_has_no_proper_end() {
 fn not_even_a_crash_looks_like_a_proper_end() {
     in_both_modes(|daemon| {
         let (agent, user) = daemon.pair(&daemon.add_public(1));
+        agent.send(b"both have heard each other");
+        user.expect(b"both have heard each other");
         daemon.kill();
         expect_truncated(&user);
         expect_truncated(&agent);

@@ -178,10 +178,10 @@ fn a_half_closed_client_gives_way_as_soon_as_its_time_is_over() {
         let _ = stream.read_to_end(&mut Vec::new());
         thread::sleep(PATIENCE);
     });
-    let mapping = daemon.add_private(2);
+    let mapping = daemon.add_private(4);
     let _exposing = exposing(&daemon, &mapping, &service).start();
-    let listening = AgentProgram::new(&daemon, &mapping, 0).listening(listening_port(&daemon), 1).start();
-    for round in 0..5 {
+    for round in 0..4 {
+        let mut listening = AgentProgram::new(&daemon, &mapping, 0).listening(listening_port(&daemon), 1).start();
         let first = client(&daemon);
         first.send(b"x");
         first.finish();
@@ -193,6 +193,6 @@ fn a_half_closed_client_gives_way_as_soon_as_its_time_is_over() {
         let took = start.elapsed();
         assert!(took < Duration::from_millis(450), "round {round}: took {took:?} instead of 200 ms");
         drop(waiting);
+        listening.kill();
     }
-    drop(listening);
 }
