@@ -72,8 +72,10 @@ pub const HALF_CLOSED_CONTENDED: Duration = Duration::from_millis(200);
 pub const DELIVERY: Duration = Duration::from_secs(60);
 /// After our FIN the peer has so long to send its own; an early close would make the kernel reset the connection ...
 pub const LINGER: Duration = Duration::from_secs(5);
-/// ... and so long if it still sends all the while, which is thrown away.
+/// ... and so long if it still sends all the while, which is thrown away ...
 pub const LINGER_LONGEST: Duration = Duration::from_secs(30);
+/// ... of a Controller only so many bytes: what it had to say was too much already.
+pub const LINGER_BYTES: usize = 256 * 1024;
 /// Without TLS an agent has so long to read `AUTHORIZED` before anything may follow it: there are no records.
 pub const WELCOME: Duration = Duration::from_millis(50);
 /// At the end of the daemon, what is in flight is delivered for so long.

@@ -17,7 +17,7 @@
 use super::buffers::Desk;
 use super::link::{Fault, Got, Link};
 use super::reactor::Key;
-use crate::limits::{DELIVERY, LINGER, LINGER_LONGEST};
+use crate::limits::{DELIVERY, LINGER, LINGER_BYTES, LINGER_LONGEST};
 use std::time::{Duration, Instant};
 
 /// Reads in one turn of what is thrown away.
@@ -71,6 +71,8 @@ pub struct Closing {
     /// When this stage began.
     since: Instant,
     delivery: Delivery,
+    /// Bytes that are still thrown away for the peer.
+    patience: usize,
 }
 
 /// How far it has come.
@@ -126,12 +128,18 @@ impl Closing {
     /// The first step.
     pub fn begin(link: &mut Link, ending: Ending, now: Instant) -> Self {
         link.set_abortive(ending == Ending::Truncated);
-        Self { ending, stage: Stage::Delivering, since: now, delivery: Delivery::new(now) }
+        Self { ending, stage: Stage::Delivering, since: now, delivery: Delivery::new(now), patience: usize::MAX }
+    }
+
+    /// The same for a peer that is not to be listened to for long: at most [`LINGER_BYTES`].
+    pub fn refuse(link: &mut Link, now: Instant) -> Self {
+        Self { patience: LINGER_BYTES, ..Self::begin(link, Ending::Complete, now) }
     }
 
     /// Nothing left to wait for: due to be removed.
     pub fn overdue(now: Instant) -> Self {
-        Self { ending: Ending::Truncated, stage: Stage::Over, since: now, delivery: Delivery::new(now) }
+        let delivery = Delivery::new(now);
+        Self { ending: Ending::Truncated, stage: Stage::Over, since: now, delivery, patience: 0 }
     }
 
     /// When to ask [`Closing::is_over`].
@@ -171,7 +179,7 @@ impl Closing {
     /// Goes on as far as the kernel lets it. After an error the link can be removed.
     pub fn proceed(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Progress, Fault> {
         // While it cannot write, the peer may not read either.
-        let input = discard(link, desk, now)?;
+        let input = self.discard(link, desk, now)?;
         if link.flush(&mut desk.pool, now)? && self.stage == Stage::Delivering {
             self.finish_writing(link, desk, now)?;
         }
@@ -181,6 +189,7 @@ impl Closing {
         }
         let over = match self.stage {
             Stage::Delivering | Stage::Notifying => false,
+            Stage::Lingering if self.patience == 0 => self.delivery.is_over(link, now),
             Stage::Lingering => input == Got::End || link.is_reset(),
             Stage::Draining => link.is_reset() || self.delivery.is_over(link, now),
             Stage::Over => true,
@@ -208,17 +217,20 @@ impl Closing {
     fn enter(&mut self, stage: Stage, now: Instant) {
         (self.stage, self.since, self.delivery) = (stage, now, Delivery::new(now));
     }
-}
 
-/// Throws away what the peer still sends, a bounded amount.
-fn discard(link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Got, Fault> {
-    for _ in 0..READS {
-        match link.drain(desk, now)? {
-            (Got::Some, _) => {}
-            (got, _) => return Ok(got),
+    /// Throws away what the peer still sends, a bounded amount.
+    fn discard(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Got, Fault> {
+        for _ in 0..READS {
+            if self.patience == 0 {
+                return Ok(Got::Dry);
+            }
+            match link.drain(desk, now)? {
+                (Got::Some, count) => self.patience = self.patience.saturating_sub(count),
+                (got, _) => return Ok(got),
+            }
         }
+        Ok(Got::Some)
     }
-    Ok(Got::Some)
 }
 
 /// Ends a link now, with FIN rather than a reset as far as one read can help it.

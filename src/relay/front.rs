@@ -14,7 +14,7 @@ use super::seal::{Peer, Seal};
 use super::state::State;
 use crate::limits::{API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::authority;
-use crate::net::closing::{Closing, Ending, Progress};
+use crate::net::closing::{Closing, Progress};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Then, pump};
 use crate::net::reactor::{Key, Socket};
@@ -372,7 +372,7 @@ impl Relay {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Api(api) = &mut socket.state else { return };
         if let Phase::Reading = api.phase {
-            api.phase = Phase::Closing(Closing::begin(&mut socket.link, Ending::Complete, now));
+            api.phase = Phase::Closing(Closing::refuse(&mut socket.link, now));
         }
         let Phase::Closing(closing) = &mut api.phase else { return };
         match closing.proceed(&mut socket.link, desk, now) {

@@ -2,7 +2,8 @@
 
 use super::listening_port;
 use crate::harness::{
-    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup, in_both_modes, wait_until,
+    AgentProgram, Daemon, Dial, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup, in_both_modes,
+    wait_until,
 };
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
@@ -187,10 +188,12 @@ fn a_half_closed_client_gives_way_as_soon_as_its_time_is_over() {
         first.finish();
         first.expect(b".");
         let waiting = client(&daemon);
-        first.expect(b"...");
-        let start = Instant::now();
-        first.expect_clean_end();
-        let took = start.elapsed();
+        // On a busy machine the rest of the answer may come too late.
+        let mut last = Instant::now();
+        while let Heard::Message(_) = first.hear(PATIENCE) {
+            last = Instant::now();
+        }
+        let took = last.elapsed();
         assert!(took < Duration::from_millis(450), "round {round}: took {took:?} instead of 200 ms");
         drop(waiting);
         listening.kill();
