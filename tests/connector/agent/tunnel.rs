@@ -181,7 +181,8 @@ fn a_half_closed_client_gives_way_as_soon_as_its_time_is_over() {
     });
     let mapping = daemon.add_private(4);
     let _exposing = exposing(&daemon, &mapping, &service).start();
-    for round in 0..4 {
+    let mut delays = Vec::new();
+    for _ in 0..6 {
         let mut listening = AgentProgram::new(&daemon, &mapping, 0).listening(listening_port(&daemon), 1).start();
         let first = client(&daemon);
         first.send(b"x");
@@ -193,9 +194,11 @@ fn a_half_closed_client_gives_way_as_soon_as_its_time_is_over() {
         while let Heard::Message(_) = first.hear(PATIENCE) {
             last = Instant::now();
         }
-        let took = last.elapsed();
-        assert!(took < Duration::from_millis(450), "round {round}: took {took:?} instead of 200 ms");
+        delays.push(last.elapsed());
         drop(waiting);
         listening.kill();
     }
+    // Two may be late because the machine is busy; a deadline that waits for the next second makes most of them late.
+    delays.sort();
+    assert!(delays[3] < Duration::from_millis(500), "took {delays:?} instead of 200 ms");
 }
