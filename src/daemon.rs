@@ -48,7 +48,7 @@ use supervisor::Supervisor;
 const RESERVED: usize = 64 + 3 * API_CONNECTIONS;
 
 /// What `start` is told on the command line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     pub settings: PathBuf,
     /// `None`: [`pidfile::default_path`].

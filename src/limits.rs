@@ -99,9 +99,11 @@ pub const HALF_CLOSED: Duration = Duration::from_secs(10);
 pub const HALF_CLOSED_CONTENDED: Duration = Duration::from_millis(200);
 /// What is left of a session is delivered as long as the reader takes something within this time.
 pub const DELIVERY: Duration = Duration::from_secs(60);
-/// After our FIN the peer has so long to send its own; an early close would make the kernel reset the connection.
+/// After our FIN the peer has so long to send its own; an early close would make the kernel reset the connection ...
 pub const LINGER: Duration = Duration::from_secs(5);
-/// ... and so many bytes that it still sends are thrown away meanwhile.
+/// ... and so long if it still sends all the while, which is thrown away ...
+pub const LINGER_LONGEST: Duration = Duration::from_secs(30);
+/// ... of a Controller only so many bytes: what it had to say was too much already.
 pub const LINGER_BYTES: usize = 256 * 1024;
 /// Without TLS an agent has so long to read `AUTHORIZED` before anything may follow it: there are no records.
 pub const WELCOME: Duration = Duration::from_millis(50);

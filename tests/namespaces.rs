@@ -12,25 +12,29 @@ const UNSHARE: [&str; 4] = ["--user", "--map-root-user", "--net", "--mount"];
 const PROCESSES: [&str; 4] = ["--pid", "--fork", "--kill-child", "--mount-proc"];
 
 /// What is missing for these tests, if anything.
-fn missing() -> Option<String> {
+fn missing(needed: &[(&str, &str)], probe: &str) -> Option<String> {
     let works = |program: &str, words: &[&str]| {
         let mut command = Command::new(program);
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    let programs = [("ip", "-V"), ("nft", "--version"), ("curl", "--version"), ("python3", "--version")];
-    let absent = programs.iter().find(|(program, word)| !works(program, &[word]));
+    let absent = needed.iter().find(|(program, word)| !works(program, &[word]));
     if let Some((program, _)) = absent {
         return Some(format!("there is no {program}"));
     }
-    let nat = "nft add table ip t && nft 'add chain ip t c { type nat hook postrouting priority 100; }'";
-    let words: Vec<&str> = UNSHARE.into_iter().chain(PROCESSES).chain(["sh", "-c", nat]).collect();
-    (!works("unshare", &words)).then(|| "user and network namespaces with NAT are not permitted".to_owned())
+    let words: Vec<&str> = UNSHARE.into_iter().chain(PROCESSES).chain(["sh", "-c", probe]).collect();
+    (!works("unshare", &words)).then(|| format!("in namespaces of their own nobody may do `{probe}`"))
+}
+
+/// What the scripts need that source network.sh.
+fn missing_for_nat() -> Option<String> {
+    let programs = [("ip", "-V"), ("nft", "--version"), ("curl", "--version"), ("python3", "--version")];
+    missing(&programs, "nft add table ip t && nft 'add chain ip t c { type nat hook postrouting priority 100; }'")
 }
 
 /// Runs a script of tests/namespaces in namespaces of its own.
-fn run(script: &str, words: &[&str]) {
-    if let Some(missing) = missing() {
+fn run(script: &str, words: &[&str], missing: Option<String>) {
+    if let Some(missing) = missing {
         eprintln!("skipped: {missing}");
         return;
     }
@@ -58,15 +62,21 @@ fn run(script: &str, words: &[&str]) {
 
 #[test]
 fn the_page_about_nat_works_as_written() {
-    run("behind-nat.sh", &["docs/behind-nat.md", "FOLDER"]);
+    run("behind-nat.sh", &["docs/behind-nat.md", "FOLDER"], missing_for_nat());
 }
 
 #[test]
 fn a_network_that_drops_packets_silently_is_noticed_and_recovered_from() {
-    run("silence.sh", &["FOLDER", "dev"]);
+    run("silence.sh", &["FOLDER", "dev"], missing_for_nat());
+}
+
+#[test]
+fn a_peer_that_dies_with_a_closed_window_is_found_and_a_slow_one_is_not_taken_for_it() {
+    let missing = missing(&[("ip", "-V"), ("python3", "--version")], "ip link add name here type veth peer name there");
+    run("closed-window.sh", &["FOLDER"], missing);
 }
 
 #[test]
 fn the_same_over_tls() {
-    run("silence.sh", &["FOLDER", "tls"]);
+    run("silence.sh", &["FOLDER", "tls"], missing_for_nat());
 }

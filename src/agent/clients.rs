@@ -5,8 +5,9 @@ use super::target::Target;
 use super::{Agent, Near};
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{ACCEPTS, HALF_CLOSED_CONTENDED, WAIT_FOR_LINE, WAITING_USERS};
+use crate::net::closing::Cause;
 use crate::net::link::{Got, Link};
-use crate::net::reactor::Key;
+use crate::net::reactor::{Key, Socket};
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::network::Network;
@@ -116,7 +117,14 @@ impl Agent {
             return;
         }
         while let (Some(client), Some(line)) = (self.next_client(), self.longest_free()) {
-            self.call(line, client);
+            // Its end may have come in this very turn, and not have had its own.
+            if let Some((socket, _)) = self.reactor.get_mut(line) {
+                socket.link.look_again();
+            }
+            self.attend(line);
+            if self.reactor.get(line).is_some_and(is_fit) {
+                self.call(line, client);
+            }
         }
     }
 
@@ -130,7 +138,7 @@ impl Agent {
 
     fn longest_free(&self) -> Option<Key> {
         let free = self.reactor.iter().filter_map(|(key, socket)| match &socket.state {
-            State::Free(line) if socket.link.is_flushed() => Some((line.born, key)),
+            State::Free(line) if is_fit(socket) => Some((line.born, key)),
             _ => None,
         });
         free.min().map(|(_, key)| key)
@@ -141,7 +149,7 @@ impl Agent {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         match socket.link.waiting(desk) {
             Ok(Got::Some | Got::Dry) => {}
-            Ok(Got::End) | Err(_) => self.end(key, None),
+            Ok(Got::End) | Err(_) => self.end(key, Cause::Ended),
         }
     }
 
@@ -151,4 +159,9 @@ impl Agent {
         self.take_state(key);
         self.discard(key);
     }
+}
+
+/// The line is free, and can be sent something as far as anybody knows.
+fn is_fit(Socket { link, state, .. }: &Socket<State>) -> bool {
+    matches!(state, State::Free(_)) && link.is_flushed() && !link.has_hung_up()
 }

@@ -150,12 +150,12 @@ impl Agent {
                 Err(Fault::Io(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
                     return Err(Failure::Refused { dev });
                 }
+                Err(Fault::Truncated) | Ok(Got::End) => return Err(Failure::Refused { dev }),
                 Err(fault) => return Err(Failure::Broken(fault)),
                 Ok(_) if *heard == awaited => return Ok(true),
                 Ok(_) if !awaited.starts_with(heard) => return Err(Failure::NotAConnector),
                 Ok(Got::Some) => {}
                 Ok(Got::Dry) => return Ok(false),
-                Ok(Got::End) => return Err(Failure::Refused { dev }),
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use super::Agent;
 use super::state::{Line, State};
-use crate::net::closing::{Closing, end_at_once};
+use crate::net::closing::{Cause, Closing, Ending, Progress, end_at_once};
 use crate::net::reactor::Key;
 use crate::throttle::and_more;
 use log::info;
@@ -26,8 +26,10 @@ impl Agent {
     }
 
     /// Closes at leisure: what is held is delivered first. The state must have been left already.
-    fn close(&mut self, key: Key) {
-        self.set_state(key, State::Closing(Closing::begin(self.reactor.now)));
+    fn close(&mut self, key: Key, ending: Ending) {
+        let now = self.reactor.now;
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        socket.state = State::Closing(Closing::begin(&mut socket.link, ending, now));
         self.close_further(key);
     }
 
@@ -43,12 +45,16 @@ impl Agent {
     /// The deadline of a closing connection has come.
     pub(super) fn close_at_last(&mut self, key: Key) {
         let now = self.reactor.now;
-        let over = self.reactor.get_mut(key).is_none_or(|(socket, _)| match &mut socket.state {
-            State::Closing(closing) => closing.is_over(&socket.link, now),
-            _ => true,
-        });
-        if over {
-            self.reactor.remove(key);
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        match &mut socket.state {
+            State::Closing(closing) => match closing.is_over(&socket.link, now) {
+                true => drop(self.reactor.remove(key)),
+                false => {
+                    let deadline = closing.deadline(&socket.link);
+                    self.reactor.wake_by(deadline);
+                }
+            },
+            _ => drop(self.reactor.remove(key)),
         }
     }
 
@@ -57,38 +63,49 @@ impl Agent {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Closing(closing) = &mut socket.state else { return };
-        match closing.proceed(&mut socket.link, desk, now) {
-            Ok(false) => {}
-            Ok(true) | Err(_) => drop(self.reactor.remove(key)),
+        let progress = closing.proceed(&mut socket.link, desk, now);
+        let deadline = closing.deadline(&socket.link);
+        match progress {
+            Ok(Progress::Wait) => self.reactor.wake_by(deadline),
+            Ok(Progress::Again) => self.reactor.again(key),
+            Ok(Progress::Over) | Err(_) => drop(self.reactor.remove(key)),
         }
     }
 
-    /// Ends `key` and what it is joined to; what was sent is delivered first. `broken`: the one of both that takes
-    /// nothing any more.
-    pub(super) fn end(&mut self, key: Key, broken: Option<Key>) {
+    /// Ends `key` and what it is joined to; what was sent is delivered first.
+    pub(super) fn end(&mut self, key: Key, cause: Cause) {
+        let partner = self.reactor.get(key).and_then(|socket| socket.state.partner());
+        let both = [Some((key, partner)), partner.map(|partner| (partner, Some(key)))];
+        let endings = both.map(|one| one.map(|(key, from)| (key, self.ending(key, from, cause))));
+        for (key, ending) in endings.into_iter().flatten() {
+            let state = self.take_state(key);
+            self.retire(&state);
+            match cause {
+                Cause::Broken(broken) if broken == key => drop(self.reactor.remove(key)),
+                _ => self.close(key, ending),
+            }
+        }
+    }
+
+    fn ending(&self, key: Key, from: Option<Key>, cause: Cause) -> Ending {
+        let link = |key| self.reactor.get(key).map(|socket| &socket.link);
+        match (link(key), from.and_then(|from| Some((from, link(from)?)))) {
+            (Some(own), Some(source)) => cause.ending(own, source),
+            // Somebody waits at the other end of the line.
+            _ if cause == Cause::Interrupted => Ending::Truncated,
+            _ => Ending::Complete,
+        }
+    }
+
+    /// A line that serves nobody is closed at once.
+    pub(super) fn release(&mut self, key: Key) {
         let state = self.take_state(key);
-        let partner = match &state {
-            State::Summoning { local, .. } => *local,
-            State::Answering { local, .. } | State::Joined { local, .. } => Some(*local),
-            State::Calling { client, .. } => Some(*client),
-            State::Connecting { line, .. } | State::Local { line } | State::HalfClosed { line, .. } => Some(*line),
-            _ => None,
-        };
-        self.retire(state);
-        self.shut(key, broken);
-        if let Some(partner) = partner {
-            let state = self.take_state(partner);
-            self.retire(state);
-            self.shut(partner, broken);
-        }
-    }
-
-    fn shut(&mut self, key: Key, broken: Option<Key>) {
-        if broken == Some(key) { drop(self.reactor.remove(key)) } else { self.close(key) }
+        self.retire(&state);
+        self.discard(key);
     }
 
     /// Gives back the place of a line that has left its state.
-    fn retire(&mut self, state: State) {
+    fn retire(&mut self, state: &State) {
         if let Some(line) = state.line() {
             self.give_back(line);
         }
@@ -111,6 +128,6 @@ impl Agent {
         if let Some(unsaid) = self.log.absences.may_say(now) {
             info!("The Connector does not answer heartbeats, connection given up{}", and_more(unsaid));
         }
-        self.end(key, Some(key));
+        self.end(key, Cause::Broken(key));
     }
 }

@@ -6,6 +6,7 @@ use super::settings::Role;
 use super::state::{First, Line, State};
 use super::tunnel;
 use crate::net::buffers::Desk;
+use crate::net::closing::Cause;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
 use crate::net::wire::{self, BEAT, BEATS_A_RECORD};
@@ -35,9 +36,9 @@ impl Agent {
         match listen_to(&mut socket.link, line, desk, now) {
             Ok(Heard::Nothing(Got::Some)) => self.reactor.again(key),
             Ok(Heard::Nothing(Got::Dry)) => {}
-            Ok(Heard::Nothing(Got::End)) => self.lost(key, None),
+            Ok(Heard::Nothing(Got::End)) => self.lost(key, Cause::Ended),
             Ok(Heard::Payload(bytes)) => self.needed(key, bytes),
-            Err(_) => self.lost(key, Some(key)),
+            Err(_) => self.lost(key, Cause::Broken(key)),
         }
     }
 
@@ -51,8 +52,8 @@ impl Agent {
     }
 
     /// The Connector has ended a line that nobody used.
-    fn lost(&mut self, key: Key, broken: Option<Key>) {
-        self.end(key, broken);
+    fn lost(&mut self, key: Key, cause: Cause) {
+        self.end(key, cause);
         let now = self.reactor.now;
         if self.pool.authorized() == 0 && std::mem::take(&mut self.log.connected) {
             if let Some(unsaid) = self.log.losses.may_say(now) {
@@ -87,7 +88,7 @@ impl Agent {
         if due <= now && link.is_flushed() && desk.pool.available() > 0 {
             pulse.sent(now);
             if link.send(BEAT, desk, now).is_err() {
-                self.end(key, Some(key));
+                self.end(key, Cause::Broken(key));
             }
             return Some(now + interval);
         }

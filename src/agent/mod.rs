@@ -34,7 +34,8 @@ mod state;
 pub mod target;
 pub(crate) mod tunnel;
 
-use crate::limits::{LAST_WORDS, STALLED};
+use crate::limits::{DELIVERY, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
+use crate::net::closing::Cause;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use crate::throttle::Throttle;
 use clients::Clients;
@@ -50,7 +51,7 @@ use std::io;
 use std::mem::Discriminant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The agent's event loop.
 pub struct Agent {
@@ -96,6 +97,8 @@ struct Log {
 /// The reactor's own tokens.
 const WAKE: usize = 0;
 const CLIENTS: usize = 1;
+/// While the agent ends, it looks this often whether everything has been delivered.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Agent {
     /// Serves until told to stop. Errors: the system's, from poll.
@@ -158,17 +161,28 @@ impl Agent {
     /// Looks through all connections for those that have outstayed their state.
     fn enforce_deadlines(&mut self) {
         let (now, absence, patience) = (self.reactor.now, self.settings.absence, self.patience());
-        let deadline = |socket: &Socket<State>| socket.state.deadline(&socket.link, absence, patience);
-        let is_overdue = |socket: &Socket<State>| deadline(socket).is_some_and(|deadline| deadline <= now);
-        let overdue = self.reactor.iter().filter(|(_, socket)| is_overdue(socket)).map(|(key, _)| key);
-        for key in overdue.collect::<Vec<Key>>() {
+        let mut overdue = Vec::new();
+        let mut next = now + TICK;
+        for (key, socket) in self.reactor.iter() {
+            let own = socket.state.deadline(&socket.link, absence, patience);
+            match [own, self.delivery_deadline(socket)].into_iter().flatten().min() {
+                Some(deadline) if deadline <= now => overdue.push(key),
+                Some(deadline) => next = next.min(deadline),
+                None => {}
+            }
+        }
+        self.reactor.wake_by(next);
+        for key in overdue {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
+                _ if self.delivery_deadline(socket).is_some_and(|deadline| deadline <= now) => {
+                    self.end(key, Cause::Broken(key));
+                }
                 State::Dialling { .. } => self.dial_next(key, io::ErrorKind::TimedOut.into()),
                 State::Handshaking { .. } | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
                 State::Free(_) | State::Joined { .. } => self.absent(key),
                 State::Summoning { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
-                State::Answering { .. } => self.end(key, None),
+                State::Answering { .. } => self.end(key, Cause::Interrupted),
                 State::Calling { .. } => self.nobody_answers(key),
                 State::Connecting { .. } => self.connect_next(key, io::ErrorKind::TimedOut.into()),
                 State::Waiting { .. } => self.dismiss_client(key),
@@ -177,6 +191,19 @@ impl Agent {
                 State::Closing(_) => self.close_at_last(key),
             }
         }
+    }
+
+    /// Until when the end of a session is kept for a reader that takes nothing, while who sent it is gone already.
+    fn delivery_deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
+        let (State::Joined { local: sender, .. }
+        | State::Local { line: sender }
+        | State::HalfClosed { line: sender, .. }) = state
+        else {
+            return None;
+        };
+        let sender = &self.reactor.get(*sender)?.link;
+        let is_gone = sender.has_hung_up() || sender.has_ended();
+        (is_gone && !link.is_flushed()).then(|| link.told + DELIVERY)
     }
 
     /// Once a second: clients that could not be taken in, buffers that are not to be had, readers that are slow.
@@ -196,7 +223,7 @@ impl Agent {
         let Some((key, peer, since)) = stuck.min_by_key(|&(_, _, since)| since) else { return };
         if now >= since + STALLED {
             warn!("All relay buffers are in use; the connection of {peer}, which has been stuck longest, is ended");
-            self.end(key, Some(key));
+            self.end(key, Cause::Broken(key));
         }
     }
 
@@ -218,9 +245,9 @@ impl Agent {
             return;
         }
         info!("Stopping");
-        let end = self.reactor.now + LAST_WORDS;
-        self.ending = Some(end);
-        self.reactor.wake_by(end);
+        let now = self.reactor.now;
+        self.ending = Some(now + LAST_WORDS);
+        self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
         if let Near::Clients(clients) = &mut self.near {
             clients.close();
         }
@@ -234,12 +261,25 @@ impl Agent {
                 State::Dialling { .. } | State::Handshaking { .. } | State::Greeting { .. } => {
                     self.give_up(key, Failure::TooSlow);
                 }
-                _ => self.end(key, None),
+                State::Free(_) => self.release(key),
+                _ => self.end(key, Cause::Interrupted),
             }
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.ending.is_some_and(|end| self.reactor.now >= end || self.reactor.is_empty())
+    /// Nobody is served any more, or the time for that is over.
+    fn has_ended(&mut self) -> bool {
+        let Some(end) = self.ending else { return false };
+        let now = self.reactor.now;
+        let is_done = |Socket { link, state, .. }: &Socket<State>| match state {
+            State::Closing(closing) => closing.has_delivered(link),
+            _ => false,
+        };
+        let ended = now >= end || self.reactor.iter().all(|(_, socket)| is_done(socket));
+        if !ended {
+            // Acknowledgements raise no event.
+            self.reactor.wake_by(end.min(now + LOOK));
+        }
+        ended
     }
 }

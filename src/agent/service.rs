@@ -4,6 +4,7 @@ use super::resolver::Answer;
 use super::state::{First, State};
 use super::{Agent, Near};
 use crate::limits::{DIAL, SUMMON};
+use crate::net::closing::Cause;
 use crate::net::link::Link;
 use crate::net::reactor::Key;
 use crate::net::stream::Stream;
@@ -91,25 +92,28 @@ impl Agent {
             let service = self.settings.role.target();
             warn!("The local service {service} cannot be reached, a session is ended: {error}{}", and_more(unsaid));
         }
-        self.end(line, None);
+        self.end(line, Cause::Interrupted);
     }
 
     /// The service is there: it gets what has come for it, or the other end of the tunnel is told.
     fn arrived(&mut self, key: Key, line: Key) {
         self.set_state(key, State::Local { line });
-        let State::Summoning { line: its, first, .. } = self.take_state(line) else { return self.end(key, None) };
-        let now = self.reactor.now;
-        let sent = match first {
-            First::Payload(bytes) => {
-                self.set_state(line, State::Joined { line: its, local: key });
-                let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-                socket.link.send(&bytes, desk, now)
-            }
-            First::Call => self.answer_call(line, its, key),
+        let State::Summoning { line: its, first, .. } = self.take_state(line) else {
+            return self.end(key, Cause::Interrupted);
         };
-        match sent {
-            Ok(()) => [line, key].into_iter().for_each(|key| self.reactor.again(key)),
-            Err(_) => self.end(line, None),
+        let now = self.reactor.now;
+        match first {
+            First::Payload(bytes) => {
+                self.join(line, its, key);
+                let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+                if socket.link.send(&bytes, desk, now).is_err() {
+                    self.end_when_read(key);
+                }
+            }
+            First::Call => match self.answer_call(line, its, key) {
+                Ok(()) => self.reactor.again(line),
+                Err(_) => self.end(line, Cause::Broken(line)),
+            },
         }
     }
 }

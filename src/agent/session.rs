@@ -5,9 +5,10 @@
 
 use super::heartbeat::sift;
 use super::line::{GLANCE, begin_payload};
-use super::state::State;
+use super::state::{Line, State};
 use super::{Agent, Near};
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED};
+use crate::net::closing::Cause;
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{End, Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
@@ -18,11 +19,26 @@ enum Direction {
     Open,
     /// The source has ended, everything it sent is on its way.
     Ended,
-    /// The connection with this key is broken.
-    Broken(Key),
+    /// The source has broken off, everything that could be read of it is on its way. It may still listen.
+    Truncated,
+    /// The same, and the connection is gone.
+    Broken,
+    /// The destination takes nothing any more. What it has sent may still be there to be read.
+    Deaf,
 }
 
 impl Agent {
+    /// Both sides are there: payload flows from here on.
+    pub(super) fn join(&mut self, key: Key, line: Line, local: Key) {
+        self.set_state(key, State::Joined { line, local });
+        for key in [key, local] {
+            if let Some((socket, _)) = self.reactor.get_mut(key) {
+                socket.link.set_abortive(true);
+            }
+            self.reactor.again(key);
+        }
+    }
+
     /// Moves what there is to move between a line and its local connection.
     pub(super) fn relay(&mut self, line: Key, local: Key) {
         match self.reactor.get(line).map(|socket| &socket.state) {
@@ -32,16 +48,29 @@ impl Agent {
             _ => return,
         }
         let inward = self.inward(line, local);
-        if let Direction::Broken(key) = inward {
-            return self.end(line, Some(key));
-        }
         let half_closed = matches!(self.reactor.get(local), Some(s) if matches!(s.state, State::HalfClosed { .. }));
         let outward = if half_closed { Direction::Open } else { self.outward(local, line) };
         match (inward, outward) {
-            (_, Direction::Broken(key)) => self.end(line, Some(key)),
-            (Direction::Ended, _) => self.end(line, None),
+            (Direction::Broken, _) => self.end(line, Cause::Broken(line)),
+            (Direction::Truncated, _) => self.end(line, Cause::Truncated(line)),
+            (Direction::Ended, _) => self.end(line, Cause::Ended),
+            (_, Direction::Broken) => self.end(line, Cause::Broken(local)),
+            (_, Direction::Truncated) => self.end(line, Cause::Truncated(local)),
+            // It takes nothing any more, and all that it sent is on its way.
+            (Direction::Deaf, Direction::Ended) => self.end(line, Cause::Ended),
+            (Direction::Deaf, _) => self.end_when_read(local),
+            (_, Direction::Deaf) => self.end_when_read(line),
             (_, Direction::Ended) => self.local_ended(line, local),
             _ => self.end_if_idle_at_stop(line, local),
+        }
+    }
+
+    /// `deaf` takes nothing any more. What it has sent before is delivered first: an answer that comes before the whole
+    /// question was read, say.
+    pub(super) fn end_when_read(&mut self, deaf: Key) {
+        let unread = self.reactor.get(deaf).is_some_and(|socket| socket.link.may_read());
+        if !unread {
+            self.end(deaf, Cause::Broken(deaf));
         }
     }
 
@@ -68,52 +97,50 @@ impl Agent {
         match self.begin_payload(local, line) {
             Ok(true) => {}
             Ok(false) => return Direction::Open,
-            Err(broken) => return Direction::Broken(broken),
+            Err(direction) => return direction,
         }
         self.pass_on((local, End::Open), (line, End::Wire))
     }
 
     /// Says the mark of a line before its first payload, once there is some. False: it cannot be said now.
-    fn begin_payload(&mut self, local: Key, line: Key) -> Result<bool, Key> {
+    fn begin_payload(&mut self, local: Key, line: Key) -> Result<bool, Direction> {
         let now = self.reactor.now;
         let Some((source, destination, desk)) = self.reactor.pair_mut(local, line) else { return Ok(false) };
         let State::Joined { line: its, .. } = &mut destination.state else { return Ok(true) };
         // What is not there yet will raise an event, and the pump does not find it before.
         let is_due = its.marked.as_ref().is_some_and(|marked| !marked.sends_payload());
-        if !is_due || source.link.waiting(desk).map_err(|_| local)? != Got::Some {
+        if !is_due || source.link.waiting(desk).map_err(|fault| Direction::of_source(&fault))? != Got::Some {
             return Ok(true);
         }
         if destination.link.is_flushed() && !destination.link.can_send(&desk.pool) {
             self.reactor.starve(local);
             return Ok(false);
         }
-        begin_payload(&mut destination.link, its, desk, now).map_err(|_| line)?;
+        begin_payload(&mut destination.link, its, desk, now).map_err(|_| Direction::Deaf)?;
         Ok(true)
     }
 
     /// One direction, one turn.
     fn pass_on(&mut self, from: (Key, End), to: (Key, End)) -> Direction {
         let now = self.reactor.now;
-        let Some((source, destination, desk)) = self.reactor.pair_mut(from.0, to.0) else {
-            return Direction::Broken(from.0);
+        let Some((source, destination, desk)) = self.reactor.pair_mut(from.0, to.0) else { return Direction::Broken };
+        let pumped = pump((&mut source.link, from.1), (&mut destination.link, to.1), desk, now);
+        let payload = match &pumped {
+            Ok(Pumped { payload, .. }) | Err(Failed { payload, .. }) => *payload,
         };
-        let Pumped { payload, beats, then } =
-            match pump((&mut source.link, from.1), (&mut destination.link, to.1), desk, now) {
-                Ok(pumped) => pumped,
-                Err(Failed { fail: Fail::Source(_), .. }) => return Direction::Broken(from.0),
-                Err(Failed { fail: Fail::Destination(_), .. }) => return Direction::Broken(to.0),
-            };
-        if let Some(line) = source.state.line_mut() {
-            line.pulse.answered(beats, now);
+        if let (Ok(Pumped { beats, .. }), Some(line)) = (&pumped, source.state.line_mut()) {
+            line.pulse.answered(*beats, now);
         }
         if payload > 0 {
             self.note_payload(from.0, to.0);
         }
-        match then {
-            Then::Ended => return Direction::Ended,
-            Then::Again => self.reactor.again(from.0),
-            Then::Starved => self.reactor.starve(from.0),
-            Then::Dry | Then::Full => {}
+        match pumped.map(|pumped| pumped.then) {
+            Ok(Then::Ended) => return Direction::Ended,
+            Ok(Then::Again) => self.reactor.again(from.0),
+            Ok(Then::Starved) => self.reactor.starve(from.0),
+            Ok(Then::Dry | Then::Full) => {}
+            Err(Failed { fail: Fail::Source(fault), .. }) => return Direction::of_source(&fault),
+            Err(Failed { fail: Fail::Destination(_), .. }) => return Direction::Deaf,
         }
         Direction::Open
     }
@@ -134,19 +161,17 @@ impl Agent {
     /// The same as passing on while an answer to a heartbeat may have run together with payload: plain TCP only.
     fn sift_inward(&mut self, line: Key, local: Key) -> Direction {
         let now = self.reactor.now;
-        let Some((source, destination, desk)) = self.reactor.pair_mut(line, local) else {
-            return Direction::Broken(line);
-        };
+        let Some((source, destination, desk)) = self.reactor.pair_mut(line, local) else { return Direction::Broken };
         match destination.link.flush(&mut desk.pool, now) {
             Ok(true) => {}
             Ok(false) => return Direction::Open,
-            Err(_) => return Direction::Broken(local),
+            Err(_) => return Direction::Deaf,
         }
         if desk.pool.available() == 0 {
             self.reactor.starve(line);
             return Direction::Open;
         }
-        let Some(pulse) = source.state.line_mut().map(|line| &mut line.pulse) else { return Direction::Broken(line) };
+        let Some(pulse) = source.state.line_mut().map(|line| &mut line.pulse) else { return Direction::Broken };
         let mut bytes = Vec::new();
         let got = source.link.receive(GLANCE, desk, now, |message| {
             let (payload, answers) = sift(message, pulse.awaited());
@@ -157,13 +182,13 @@ impl Agent {
         if !bytes.is_empty() {
             self.note_payload(line, local);
         }
-        self.after_sifting(line, local, got, sent)
+        self.after_sifting(line, got, sent)
     }
 
-    fn after_sifting(&mut self, line: Key, local: Key, got: Result<Got, Fault>, sent: Result<(), Fault>) -> Direction {
+    fn after_sifting(&mut self, line: Key, got: Result<Got, Fault>, sent: Result<(), Fault>) -> Direction {
         match (got, sent) {
-            (_, Err(_)) => Direction::Broken(local),
-            (Err(_), _) => Direction::Broken(line),
+            (_, Err(_)) => Direction::Deaf,
+            (Err(fault), _) => Direction::of_source(&fault),
             (Ok(Got::End), _) => Direction::Ended,
             (Ok(Got::Dry), _) => Direction::Open,
             (Ok(Got::Some), _) => {
@@ -176,19 +201,19 @@ impl Agent {
     /// The local side will send no more.
     fn local_ended(&mut self, line: Key, local: Key) {
         match self.near {
-            Near::Clients(_) if self.ending.is_none() => {
+            Near::Clients(_) => {
                 let since = self.reactor.now;
                 self.set_state(local, State::HalfClosed { line, since });
                 self.reactor.wake_by(since + self.patience());
             }
-            _ => self.end(line, None),
+            Near::Service(_) => self.end(line, Cause::Ended),
         }
     }
 
     /// How long the other end of a half-closed session may be silent.
     pub(super) fn patience(&self) -> Duration {
         let contended = self.reactor.iter().any(|(_, socket)| matches!(socket.state, State::Waiting { .. }));
-        if contended { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
+        if contended || self.ending.is_some() { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
     }
 
     /// The other end has been silent for long enough, unless it is the client who is slow.
@@ -196,15 +221,28 @@ impl Agent {
         let unread = self.reactor.get(line).is_some_and(|socket| socket.link.may_read());
         let unsent = self.reactor.get(client).is_some_and(|socket| !socket.link.is_flushed());
         if !unread && !unsent {
-            self.end(line, None);
+            let cause = if self.ending.is_some() { Cause::Interrupted } else { Cause::Ended };
+            self.end(line, cause);
         }
     }
 
-    /// While the agent ends, a session with nothing in flight is over.
+    /// While the agent ends, a session with nothing in flight is over. A half-closed one waits for its answer, but not
+    /// for long.
     fn end_if_idle_at_stop(&mut self, line: Key, local: Key) {
         let quiet = |key| self.reactor.get(key).is_some_and(|s| !s.link.may_read() && s.link.is_flushed());
-        if self.ending.is_some() && quiet(line) && quiet(local) {
-            self.end(line, None);
+        let awaits = self.reactor.get(local).is_some_and(|s| matches!(s.state, State::HalfClosed { .. }));
+        if self.ending.is_some() && !awaits && quiet(line) && quiet(local) {
+            self.end(line, Cause::Interrupted);
+        }
+    }
+}
+
+impl Direction {
+    /// The source cannot be read from any more.
+    fn of_source(fault: &Fault) -> Self {
+        match fault {
+            Fault::Io(_) => Self::Broken,
+            Fault::Tls(_) | Fault::Truncated => Self::Truncated,
         }
     }
 }

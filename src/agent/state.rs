@@ -107,6 +107,17 @@ impl State {
         }
     }
 
+    /// The connection that this one is joined to, or is to be.
+    pub(super) fn partner(&self) -> Option<Key> {
+        match self {
+            Self::Summoning { local, .. } => *local,
+            Self::Answering { local, .. } | Self::Joined { local, .. } => Some(*local),
+            Self::Calling { client, .. } => Some(*client),
+            Self::Connecting { line, .. } | Self::Local { line } | Self::HalfClosed { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
+
     /// When the connection has outstayed its state.
     ///
     /// `absence`: the heartbeat threshold. `patience`: how long a half-closed session may be silent.

@@ -19,6 +19,7 @@ use super::line::{begin_payload, hear_mark};
 use super::state::{Line, State};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
 use crate::net::buffers::Desk;
+use crate::net::closing::Cause;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
 use crate::net::wire::BEAT;
@@ -71,7 +72,7 @@ impl Agent {
                 *again = now + CALL_AGAIN;
                 let State::Calling { line, .. } = &mut socket.state else { continue };
                 if socket.link.is_flushed() && say(CALLS, &mut socket.link, line, desk, now).is_err() {
-                    self.end(key, Some(key));
+                    self.end(key, Cause::Broken(key));
                     continue;
                 }
             }
@@ -88,14 +89,13 @@ impl Agent {
             Ok(Some(Word::Here)) => {}
             Ok(Some(_)) => return self.not_a_tunnel(key),
             Ok(None) => return,
-            Err(_) => return self.end(key, None),
+            Err(_) => return self.end(key, Cause::Interrupted),
         }
         if socket.link.send(BEGIN, desk, now).is_err() {
-            return self.end(key, Some(key));
+            return self.end(key, Cause::Broken(key));
         }
         let State::Calling { line, client, .. } = self.take_state(key) else { return };
-        self.set_state(key, State::Joined { line, local: client });
-        [key, client].into_iter().for_each(|key| self.reactor.again(key));
+        self.join(key, line, client);
     }
 
     /// The exposing end has its service, and tells the other end.
@@ -120,11 +120,10 @@ impl Agent {
             Ok(Some(Word::Call)) => return self.reactor.again(key),
             Ok(Some(Word::Here)) => return self.not_a_tunnel(key),
             Ok(None) => return,
-            Err(_) => return self.end(key, None),
+            Err(_) => return self.end(key, Cause::Interrupted),
         }
         let State::Answering { line, local, .. } = self.take_state(key) else { return };
-        self.set_state(key, State::Joined { line, local });
-        [key, local].into_iter().for_each(|key| self.reactor.again(key));
+        self.join(key, line, local);
     }
 
     /// The other end does not speak as a tunnel's other end does.
@@ -132,7 +131,7 @@ impl Agent {
         if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
             warn!("The other end is no agent with --to; a connection is closed{}", and_more(unsaid));
         }
-        self.end(key, None);
+        self.end(key, Cause::Interrupted);
     }
 
     /// A client has waited for the other end in vain.
@@ -140,7 +139,7 @@ impl Agent {
         if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
             warn!("The other end of the tunnel does not answer; a client is turned away{}", and_more(unsaid));
         }
-        self.end(key, None);
+        self.end(key, Cause::Interrupted);
     }
 }
 

@@ -1,13 +1,20 @@
 //! `start`: runs the daemon in the foreground.
 
 use super::output::say;
+use super::status::is_stopping;
 use super::{Failure, Outcome, default_settings};
 use crate::daemon::pidfile::LockError;
 use crate::daemon::{Daemon, Options, StartError};
 use crate::exit;
+use crate::limits::LAST_WORDS;
 use argh::FromArgs;
 use log::{LevelFilter, error};
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often to look whether a daemon that is stopping is gone.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Run the daemon in the foreground.
 #[derive(FromArgs)]
@@ -33,7 +40,7 @@ pub(super) struct Start {
 impl Start {
     pub fn run(self) -> Outcome {
         let Self { config: settings, pid_file, user, log_file, log_level } = self;
-        let daemon = match Daemon::enter(Options { settings, pid_file, user, log_file, log_level }) {
+        let daemon = match enter(&Options { settings, pid_file, user, log_file, log_level }) {
             Ok(daemon) => daemon,
             Err(e @ StartError::PidFile(LockError::Held)) => {
                 say(&e.to_string());
@@ -53,6 +60,24 @@ impl Start {
             Err(e) if logs_to_file => Err(Failure::new(e.status(), e)),
             Err(e) => Ok(e.status()),
         }
+    }
+}
+
+/// Becomes the daemon. One that is about to end is waited for: it is running no longer.
+fn enter(options: &Options) -> Result<Daemon, StartError> {
+    let mut deadline = None;
+    loop {
+        match Daemon::enter(options.clone()) {
+            Err(StartError::PidFile(LockError::Held)) => {}
+            other => return other,
+        }
+        if deadline.is_none() && is_stopping(&options.settings) {
+            deadline = Some(Instant::now() + LAST_WORDS * 2);
+        }
+        if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
+            return Err(StartError::PidFile(LockError::Held));
+        }
+        thread::sleep(LOOK);
     }
 }
 

@@ -1,7 +1,8 @@
 //! `status`: tells whether the daemon runs, and what it does.
 //!
 //! Whether it runs is decided by the lock on its pid file, and by an answer of its API: a daemon that holds the
-//! lock and does not answer (it is starting, or stuck) is one of which nobody can tell.
+//! lock and does not answer (it is starting, or stuck) is one of which nobody can tell. One that is stopping is neither
+//! running nor stopped: who waits for either goes on waiting.
 
 mod report;
 
@@ -34,6 +35,8 @@ pub(super) struct Status {
 /// What can be told.
 enum Finding {
     Running(Report),
+    /// It has been told to end, and still delivers what is in flight.
+    Stopping(Report),
     Stopped,
     Unknown(String),
 }
@@ -48,6 +51,7 @@ impl Status {
         }
         Ok(match finding {
             Finding::Running(_) => exit::OK,
+            Finding::Stopping(_) => exit::UNKNOWN,
             Finding::Stopped => exit::STOPPED,
             Finding::Unknown(_) => exit::UNKNOWN,
         })
@@ -68,7 +72,11 @@ fn look(pid_file: &Path, settings: &Path) -> Finding {
         Err(e) => return unreadable(e),
     };
     match ask(settings) {
-        Ok((config, url, answer)) => Finding::Running(Report::new(&config, pid, url, answer)),
+        Ok((config, url, answer)) => {
+            let stopping = says_stopping(&answer);
+            let report = Report::new(&config, pid, url, answer);
+            if stopping { Finding::Stopping(report) } else { Finding::Running(report) }
+        }
         Err(reason) => {
             let who = pid.map_or("a process in another container".to_owned(), |pid| format!("process {pid}"));
             Finding::Unknown(format!("{who} holds {}, but {reason}", pid_file.display()))
@@ -88,12 +96,25 @@ fn ask(settings: &Path) -> Result<(Config, String, Result<Value, String>), Strin
     Ok((config, client.url(), answer))
 }
 
+/// Whether the daemon of these settings says that it has been told to end.
+pub(super) fn is_stopping(settings: &Path) -> bool {
+    ask(settings).is_ok_and(|(_, _, answer)| says_stopping(&answer))
+}
+
+fn says_stopping(answer: &Result<Value, String>) -> bool {
+    answer.as_ref().is_ok_and(|answer| answer["status"] == "stopping")
+}
+
 fn tell(finding: &Finding) {
     match finding {
         Finding::Running(report) => {
             say("iofog-connector is up and running.");
             say_facts(&report.facts());
             report.warnings().iter().for_each(|warning| complain(warning));
+        }
+        Finding::Stopping(report) => {
+            say("iofog-connector is stopping.");
+            say_facts(&report.facts());
         }
         Finding::Stopped => say("iofog-connector is stopped."),
         Finding::Unknown(reason) => complain(&format!("not able to tell: {reason}")),
@@ -102,7 +123,8 @@ fn tell(finding: &Finding) {
 
 fn to_json(finding: &Finding) -> Value {
     match finding {
-        Finding::Running(report) => report.to_json(),
+        Finding::Running(report) => report.to_json("running"),
+        Finding::Stopping(report) => report.to_json("stopping"),
         Finding::Stopped => json!({"status": "stopped"}),
         Finding::Unknown(reason) => json!({"status": "unknown", "reason": reason}),
     }

@@ -53,6 +53,10 @@ const ENDPOINTS: [(&str, Endpoint); 8] = [
     ("/api/v2/direct/remove", Api::direct_remove),
 ];
 
+/// What changes the mappings.
+const CHANGES: [&str; 4] =
+    ["/api/v2/mapping/add", "/api/v2/mapping/remove", "/api/v2/direct/add", "/api/v2/direct/remove"];
+
 /// For monitoring, where it is expected; everything else is a POST.
 const METRICS: &str = "/metrics";
 
@@ -90,6 +94,10 @@ impl Api {
         }
         if !call.content_type.is_some_and(is_form) {
             return Ok(Answer::failed(400, "Incorrect content type!", &format!("expected Content-Type: {FORM}")));
+        }
+        if CHANGES.contains(&call.target) && self.registry.is_stopping() {
+            let refusal = Answer::failed(503, "Service Unavailable", "the daemon is stopping; try again soon");
+            return Ok(refusal.with_header("Retry-After", "1"));
         }
         endpoint(self, call)
     }
@@ -157,7 +165,8 @@ impl Api {
     fn status_of_all(&self) -> Result<Answer, Gone> {
         let (registry, uptime) = (&self.registry, self.started.elapsed());
         let totals = registry.totals()?;
-        Ok(Answer::ok(&status::OfAll::new(registry.len(), registry.available_ports(), uptime, &totals)))
+        let state = if registry.is_stopping() { "stopping" } else { "running" };
+        Ok(Answer::ok(&status::OfAll::new(state, registry.len(), registry.available_ports(), uptime, &totals)))
     }
 
     fn status_of(&self, id: &str) -> Result<Answer, Gone> {
@@ -195,6 +204,7 @@ impl Api {
             return Err(FieldError::new("params", format!("naming {name:?} twice"), "each name once").into());
         }
         Ok(match &*command {
+            "status" if self.registry.is_stopping() => say("Connector is stopping."),
             "status" => say("Connector is up and running."),
             "version" | "-v" | "--version" => say(commandline::VERSION),
             "stop" if !call.peer.is_here => {

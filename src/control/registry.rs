@@ -105,6 +105,11 @@ impl Registry {
         self.pending.len()
     }
 
+    /// The daemon is about to end: nothing can be changed any more.
+    pub fn is_stopping(&self) -> bool {
+        self.relay.is_stopping()
+    }
+
     /// Ends the event loop, and with it the daemon.
     pub fn stop_relay(&self) -> Result<(), Gone> {
         self.relay.stop()

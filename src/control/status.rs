@@ -50,12 +50,18 @@ pub(super) struct OfAll {
 }
 
 impl OfAll {
-    pub fn new(mappings: usize, available_ports: usize, uptime: Duration, totals: &Totals) -> Self {
+    pub fn new(
+        status: &'static str,
+        mappings: usize,
+        available_ports: usize,
+        uptime: Duration,
+        totals: &Totals,
+    ) -> Self {
         let Totals { agents, users, traffic, rates, .. } = totals;
         Self {
             id: "all",
             timestamp: timestamp(),
-            status: "running",
+            status,
             mappings,
             version: env!("CARGO_PKG_VERSION"),
             available_ports,

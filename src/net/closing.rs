@@ -1,92 +1,235 @@
 //! The end of a link, whatever the reason.
 //!
-//! Closing a socket that has unread bytes makes the kernel reset it, and the peer may lose the end of what it
-//! was sent. So: what is held goes out, then close_notify, then FIN, and the peer's own FIN is awaited for a while.
+//! Closing a socket that has unread bytes makes the kernel reset it, and the peer may lose the end of what it was
+//! sent. So what is held goes out, then close_notify, then FIN, and what the peer still sends is thrown away until its
+//! own FIN comes. A peer that got less than the other side had to send must not take that for an end: over TLS it gets
+//! FIN without close_notify, else a reset, once it has acknowledged what there was.
+//!
+//! | stage | complete | truncated, TLS | truncated, plain |
+//! |---|---|---|---|
+//! | Delivering | what is held goes out | the same | the same |
+//! | Notifying | close_notify goes out | | |
+//! | Lingering | FIN is out; the peer's is awaited | the same | |
+//! | Draining | | | until all is acknowledged; then the reset |
 //!
 //! Who owns the link has left its state before, and removes it from the reactor when this is over.
 
 use super::buffers::Desk;
 use super::link::{Fault, Got, Link};
-use crate::limits::{DELIVERY, LINGER, LINGER_BYTES};
-use std::time::Instant;
+use super::reactor::Key;
+use crate::limits::{DELIVERY, LINGER, LINGER_BYTES, LINGER_LONGEST};
+use std::time::{Duration, Instant};
 
-/// How far the closing of a link has come.
+/// Reads in one turn of what is thrown away.
+const READS: usize = 4;
+/// The kernel raises no event for an acknowledgement: it is asked, first after the shorter of these ...
+const LOOK_SOON: Duration = Duration::from_millis(10);
+/// ... and then ever more seldom.
+const LOOK_SELDOM: Duration = Duration::from_secs(1);
+
+/// What the peer of a link is to conclude from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It has got all that there was.
+    Complete,
+    /// There would have been more.
+    Truncated,
+}
+
+/// Why a session of two links ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// One side has ended, or both have nothing to say any more.
+    Ended,
+    /// This side broke off in the middle; it may still listen.
+    Truncated(Key),
+    /// This connection is of no more use.
+    Broken(Key),
+    /// It is ended from outside, on its way.
+    Interrupted,
+}
+
+impl Cause {
+    /// What `to` is to conclude from its end: whether it has got all that `from` had to send, as far as anybody knows.
+    pub fn ending(self, to: &Link, (from, source): (Key, &Link)) -> Ending {
+        let complete = match self {
+            Self::Broken(key) | Self::Truncated(key) if key == from => false,
+            _ if source.has_ended() => true,
+            // Who has ended first wants no more, unless it was in the middle of listening.
+            Self::Ended => to.has_ended() && !source.may_read(),
+            _ => false,
+        };
+        if complete { Ending::Complete } else { Ending::Truncated }
+    }
+}
+
+/// The closing of a link.
 #[derive(Debug)]
-pub enum Closing {
-    /// Done for; what is held still goes out.
-    Delivering { since: Instant },
-    /// close_notify is on its way out; FIN follows.
-    Parting { since: Instant },
-    /// FIN is out; waiting for the peer's. `patience`: bytes that are still thrown away for it.
-    Lingering { until: Instant, patience: usize, delivery: Delivery },
+pub struct Closing {
+    ending: Ending,
+    stage: Stage,
+    /// When this stage began.
+    since: Instant,
+    delivery: Delivery,
+    /// Bytes that are still thrown away for the peer.
+    patience: usize,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Delivering,
+    Notifying,
+    Lingering,
+    Draining,
+    /// There is nothing left to wait for.
+    Over,
 }
 
 /// How what the kernel has of ours comes along.
 #[derive(Debug)]
-pub struct Delivery {
+struct Delivery {
     /// Bytes that the peer has not acknowledged.
     unsent: usize,
     /// When they last became fewer.
     since: Instant,
+    /// When to look again.
+    look: Instant,
+}
+
+/// How one turn of closing went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// An event, or [`Closing::deadline`], will tell.
+    Wait,
+    /// There is more to do: after the others.
+    Again,
+    /// The link can be removed.
+    Over,
+}
+
+impl Delivery {
+    fn new(now: Instant) -> Self {
+        Self { unsent: usize::MAX, since: now, look: now }
+    }
+
+    /// Asks the kernel. True: everything has been acknowledged, or nothing for too long.
+    fn is_over(&mut self, link: &Link, now: Instant) -> bool {
+        let unsent = link.unsent();
+        if unsent < self.unsent {
+            (self.unsent, self.since) = (unsent, now);
+        }
+        self.look = now + (now - self.since).clamp(LOOK_SOON, LOOK_SELDOM);
+        unsent == 0 || now >= self.since + DELIVERY
+    }
 }
 
 impl Closing {
     /// The first step.
-    pub fn begin(now: Instant) -> Self {
-        Self::Delivering { since: now }
+    pub fn begin(link: &mut Link, ending: Ending, now: Instant) -> Self {
+        link.set_abortive(ending == Ending::Truncated);
+        Self { ending, stage: Stage::Delivering, since: now, delivery: Delivery::new(now), patience: usize::MAX }
+    }
+
+    /// The same for a peer that is not to be listened to for long: at most [`LINGER_BYTES`].
+    pub fn refuse(link: &mut Link, now: Instant) -> Self {
+        Self { patience: LINGER_BYTES, ..Self::begin(link, Ending::Complete, now) }
     }
 
     /// Nothing left to wait for: due to be removed.
     pub fn overdue(now: Instant) -> Self {
-        Self::Lingering { until: now, patience: 0, delivery: Delivery { unsent: 0, since: now } }
+        let delivery = Delivery::new(now);
+        Self { ending: Ending::Truncated, stage: Stage::Over, since: now, delivery, patience: 0 }
     }
 
     /// When to ask [`Closing::is_over`].
     pub fn deadline(&self, link: &Link) -> Instant {
-        match self {
-            Self::Delivering { since } | Self::Parting { since } => (*since).max(link.told) + DELIVERY,
-            Self::Lingering { until, .. } => *until,
+        match self.stage {
+            Stage::Delivering | Stage::Notifying => self.since.max(link.told) + DELIVERY,
+            Stage::Lingering => self.linger_until(link).max(self.delivery.look),
+            Stage::Draining => self.delivery.look,
+            Stage::Over => self.since,
         }
     }
 
-    /// The deadline has come: the link can be removed, unless a close would now take from a slow reader what is
-    /// still on its way to it. That happens if it has sent more than we throw away: the kernel resets the connection.
+    /// Until when the peer's FIN is awaited: longer while it still sends.
+    fn linger_until(&self, link: &Link) -> Instant {
+        (self.since.max(link.heard) + LINGER).min(self.since + LINGER_LONGEST)
+    }
+
+    /// The deadline has come: the link can be removed, unless that would now take from a slow reader what is still on
+    /// its way to it.
     pub fn is_over(&mut self, link: &Link, now: Instant) -> bool {
-        let Self::Lingering { until, delivery, .. } = self else { return true };
-        let unsent = if link.may_read() { link.unsent() } else { 0 };
-        if unsent < delivery.unsent {
-            *delivery = Delivery { unsent, since: now };
+        match self.stage {
+            Stage::Delivering | Stage::Notifying | Stage::Over => true,
+            // Bytes that come when the socket is closed make the kernel reset the connection.
+            Stage::Lingering => {
+                let still_sends = link.may_read() || link.heard + LINGER > now;
+                !still_sends || self.delivery.is_over(link, now)
+            }
+            Stage::Draining => self.delivery.is_over(link, now),
         }
-        *until = now + LINGER;
-        unsent == 0 || now >= delivery.since + DELIVERY
     }
 
-    /// Goes on as far as the kernel lets it. True, and errors: the link can be removed.
-    pub fn proceed(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<bool, Fault> {
-        if !link.flush(&mut desk.pool, now)? {
-            return Ok(false);
+    /// The peer has got everything that it can get.
+    pub fn has_delivered(&self, link: &Link) -> bool {
+        matches!(self.stage, Stage::Lingering | Stage::Draining | Stage::Over) && link.unsent() == 0
+    }
+
+    /// Goes on as far as the kernel lets it. After an error the link can be removed.
+    pub fn proceed(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Progress, Fault> {
+        // While it cannot write, the peer may not read either.
+        let input = self.discard(link, desk, now)?;
+        if link.flush(&mut desk.pool, now)? && self.stage == Stage::Delivering {
+            self.finish_writing(link, desk, now)?;
         }
-        if let Self::Delivering { .. } = self {
-            link.say_goodbye(desk, now)?;
-            *self = Self::Parting { since: now };
-        }
-        if !link.is_flushed() {
-            return Ok(false);
-        }
-        if let Self::Parting { .. } = self {
+        if link.is_flushed() && self.stage == Stage::Notifying {
             link.stream().shutdown_write()?;
-            let delivery = Delivery { unsent: link.unsent(), since: now };
-            *self = Self::Lingering { until: now + LINGER, patience: LINGER_BYTES, delivery };
+            self.enter(Stage::Lingering, now);
         }
-        if let Self::Lingering { patience, .. } = self {
-            while *patience > 0 {
-                match link.drain(desk, now)? {
-                    (Got::Some, count) => *patience = patience.saturating_sub(count),
-                    (got, _) => return Ok(got == Got::End),
-                }
+        let over = match self.stage {
+            Stage::Delivering | Stage::Notifying => false,
+            Stage::Lingering if self.patience == 0 => self.delivery.is_over(link, now),
+            Stage::Lingering => input == Got::End || link.is_reset(),
+            Stage::Draining => link.is_reset() || self.delivery.is_over(link, now),
+            Stage::Over => true,
+        };
+        Ok(match input {
+            _ if over => Progress::Over,
+            Got::Some => Progress::Again,
+            Got::Dry | Got::End => Progress::Wait,
+        })
+    }
+
+    fn finish_writing(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        match self.ending {
+            Ending::Complete => link.say_goodbye(desk, now)?,
+            Ending::Truncated if link.is_plain() => {
+                self.enter(Stage::Draining, now);
+                return Ok(());
+            }
+            Ending::Truncated => {}
+        }
+        self.enter(Stage::Notifying, now);
+        Ok(())
+    }
+
+    fn enter(&mut self, stage: Stage, now: Instant) {
+        (self.stage, self.since, self.delivery) = (stage, now, Delivery::new(now));
+    }
+
+    /// Throws away what the peer still sends, a bounded amount.
+    fn discard(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Got, Fault> {
+        for _ in 0..READS {
+            if self.patience == 0 {
+                return Ok(Got::Dry);
+            }
+            match link.drain(desk, now)? {
+                (Got::Some, count) => self.patience = self.patience.saturating_sub(count),
+                (got, _) => return Ok(got),
             }
         }
-        Ok(link.is_reset() || link.unsent() == 0)
+        Ok(Got::Some)
     }
 }
 

@@ -16,10 +16,7 @@ use super::tls::{self, Tls};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
-/// A reader that has taken nothing for so long is looked at more closely.
-const SLOW: Duration = Duration::from_secs(5);
+use std::time::Instant;
 
 /// One end of the relay.
 pub struct Link {
@@ -36,8 +33,25 @@ pub struct Link {
     pub heard: Instant,
     /// When the kernel last took a byte of ours.
     pub told: Instant,
-    /// Its reader is slow but alive: TCP_USER_TIMEOUT is off.
-    spared: bool,
+    /// Its reader has closed its window, and still answers.
+    slow: Option<Slow>,
+    /// `told` when the kernel was last seen with nothing left to send.
+    settled: Option<Instant>,
+    /// The peer's FIN has been read.
+    finished: bool,
+    /// A write has taken the socket's error from the kernel: what is read from now on ends in a FIN that is none.
+    failed: bool,
+    /// Closing it means a reset.
+    abortive: bool,
+}
+
+/// A reader that takes nothing at the moment.
+#[derive(Clone, Copy)]
+struct Slow {
+    /// Bytes that it had acknowledged ...
+    acknowledged: u64,
+    /// ... when it was first seen so.
+    since: Instant,
 }
 
 /// How bytes travel.
@@ -63,6 +77,8 @@ struct Ready {
 pub enum Fault {
     Io(io::Error),
     Tls(tls::Broken),
+    /// FIN over TLS without close_notify: what came before it may not be all that the peer sent.
+    Truncated,
 }
 
 impl fmt::Display for Fault {
@@ -70,6 +86,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Io(e) => e.fmt(f),
             Self::Tls(e) => e.fmt(f),
+            Self::Truncated => f.write_str("the peer closed the connection without close_notify"),
         }
     }
 }
@@ -118,7 +135,11 @@ impl Link {
             peer,
             heard: now,
             told: now,
-            spared: false,
+            slow: None,
+            settled: None,
+            finished: false,
+            failed: false,
+            abortive: false,
         }
     }
 
@@ -155,6 +176,18 @@ impl Link {
         self.ready.readable || self.inbox.is_ready()
     }
 
+    /// Has the next reading ask the kernel, whatever the events have said so far: one may be on its way.
+    pub fn look_again(&mut self) {
+        self.ready.readable = true;
+    }
+
+    /// Asks the kernel whether FIN or a reset has come, whatever stands in front of it.
+    pub fn look_for_end(&mut self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            self.ready.fin |= !tcp::is_established(stream);
+        }
+    }
+
     /// As [`Link::note`] of an event that says so.
     #[cfg(test)]
     pub fn note_writable(&mut self) {
@@ -189,9 +222,14 @@ impl Link {
         }
     }
 
-    /// The peer has sent close_notify: there is an end to be told although no event may come for it.
-    pub(super) fn has_ended(&self) -> bool {
-        matches!(&self.transport, Transport::Tls(tls) if tls.peer_has_closed())
+    /// The peer has sent all that it had to send, and it has been read: close_notify over TLS, else FIN.
+    ///
+    /// After close_notify no event may come any more.
+    pub fn has_ended(&self) -> bool {
+        match &self.transport {
+            Transport::Plain => self.finished,
+            Transport::Tls(tls) => tls.peer_has_closed(),
+        }
     }
 
     /// The handshake is done, or there is none.
@@ -220,7 +258,11 @@ impl Link {
     /// Writes what is held, if the kernel takes it. True: nothing is left.
     pub fn flush(&mut self, pool: &mut Pool, now: Instant) -> io::Result<bool> {
         if !self.outbox.is_empty() && self.ready.writable {
-            if self.outbox.flush(&mut self.stream, pool)? > 0 {
+            let sent = self
+                .outbox
+                .flush(&mut self.stream, pool)
+                .inspect_err(|e| note_failure(e, &mut self.failed, &mut self.ready))?;
+            if sent > 0 {
                 self.told = now;
             }
             self.ready.writable = self.outbox.is_empty();
@@ -297,7 +339,10 @@ impl Link {
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.ready.writable = false,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) => {
+                    note_failure(&e, &mut self.failed, &mut self.ready);
+                    return Err(e);
+                }
             }
         }
         Ok(sent)
@@ -333,19 +378,50 @@ impl Link {
         }
     }
 
-    /// Sees to it that a dead peer is found and a slow one is not taken for dead. Cheap while all goes well.
+    /// Sees to it that a dead peer is found and a slow one is not taken for dead. To be called once a second; cheap for
+    /// whoever has taken everything.
     pub fn review_patience(&mut self, now: Instant) {
         let Stream::Tcp(stream) = &self.stream else { return };
-        let stuck = !self.outbox.is_empty() && now >= self.told + SLOW;
-        let spare = stuck && tcp::is_slow_but_alive(stream);
-        if spare != self.spared && tcp::set_user_timeout(stream, !spare).is_ok() {
-            self.spared = spare;
+        if self.outbox.is_empty() && self.settled != Some(self.told) && tcp::unsent(stream) == 0 {
+            self.settled = Some(self.told);
+        }
+        let is_settled = self.outbox.is_empty() && self.settled == Some(self.told);
+        let slow = if is_settled { None } else { tcp::slow_but_alive(stream) };
+        let slow = slow.map(|acknowledged| match self.slow {
+            Some(slow) if slow.acknowledged == acknowledged => slow,
+            _ => Slow { acknowledged, since: now },
+        });
+        match slow {
+            Some(Slow { since, .. }) => tcp::probe_closed_window(stream, now - since),
+            None if self.slow.is_some() => tcp::expect_acknowledgements(stream),
+            None => {}
+        }
+        self.slow = slow;
+    }
+
+    /// Without TLS: from now on whatever closes the socket, a crash of this process included, resets the connection,
+    /// or not any more. FIN would tell the peer that it has got everything. Over TLS close_notify tells that.
+    pub fn set_abortive(&mut self, abortive: bool) {
+        if self.is_plain() && self.abortive != abortive && self.stream.set_abortive(abortive).is_ok() {
+            self.abortive = abortive;
         }
     }
 
     /// Gives back what belongs to the pool. The socket closes when the link is dropped.
     pub fn release(&mut self, pool: &mut Pool) {
+        if !self.outbox.is_empty() {
+            self.set_abortive(true);
+        }
         self.outbox.clear(pool);
         self.inbox.clear(pool);
     }
+}
+
+/// A write has reported that the connection is broken, perhaps before the event that tells of it.
+///
+/// What the peer sent before can still be read. The kernel tells once how the connection broke, and behind that every
+/// read is an end. Not so EPIPE: then the peer's FIN came first, and is to be read as such.
+fn note_failure(error: &io::Error, failed: &mut bool, ready: &mut Ready) {
+    *failed |= error.kind() != ErrorKind::BrokenPipe;
+    ready.readable = true;
 }

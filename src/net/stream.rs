@@ -8,6 +8,7 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::time::Duration;
 
 /// One connected (or connecting) socket.
 #[derive(Debug)]
@@ -57,6 +58,15 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Whether closing it resets the connection, and throws away what the kernel has not sent (socket(7), SO_LINGER).
+    /// Unix sockets know no such thing.
+    pub fn set_abortive(&self, abortive: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).set_linger(abortive.then_some(Duration::ZERO)),
+            Self::Unix(_) => Ok(()),
         }
     }
 

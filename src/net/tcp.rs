@@ -3,7 +3,6 @@
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -66,19 +65,32 @@ pub fn prepare(stream: &impl AsFd) -> io::Result<()> {
 }
 
 /// Unanswered window probes after which a peer is no longer taken for alive.
-const PROBES: u8 = 3;
+const PROBES: u8 = 2;
+/// The kernel asks a closed window at least so often whether it opens.
+const PROBE_EVERY: Duration = Duration::from_secs(8);
 
-/// Switches the end for peers that acknowledge nothing on or off.
+/// Keeps a slow reader from being taken for dead, and has a dead one found. To be called every second while its window
+/// is closed; `closed`: for how long it has been seen so.
 ///
-/// TCP_USER_TIMEOUT also ends connections whose peer answers every probe with "no room yet"; a slow reader is
-/// not dead (docs/protocol.md, "Public pipe").
-pub fn set_user_timeout(stream: &impl AsFd, on: bool) -> io::Result<()> {
-    SockRef::from(stream).set_tcp_user_timeout(Some(if on { DEAD_AFTER } else { Duration::ZERO }))
+/// TCP_USER_TIMEOUT also ends connections whose peer answers every probe with "no room yet", so it must run ahead of
+/// the time that the window is closed. Not far ahead: the kernel doubles the pause between two probes up to 2 min, but
+/// sends the next one before the timeout (Linux 5.11 and later, tcp_clamp_probe0_to_user_timeout).
+pub fn probe_closed_window(stream: &impl AsFd, closed: Duration) {
+    // A socket that refuses its options is already broken; writing will tell.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(closed + PROBE_EVERY));
 }
 
-/// The peer has closed its window, and still answers when it is asked whether it opens it.
-pub fn is_slow_but_alive(stream: &impl AsFd) -> bool {
-    tcp_info(stream).is_some_and(|info| info.tcpi_unacked == 0 && info.tcpi_probes <= PROBES)
+/// Ends [`probe_closed_window`].
+pub fn expect_acknowledgements(stream: &impl AsFd) {
+    // As above.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(DEAD_AFTER));
+}
+
+/// The peer has closed its window, and still answers when it is asked whether it opens it: how many bytes it has
+/// acknowledged in all. To be asked while there is something to send.
+pub fn slow_but_alive(stream: &impl AsFd) -> Option<u64> {
+    let info = tcp_info(stream)?;
+    (info.unacknowledged == 0 && info.probes <= PROBES).then_some(info.acknowledged)
 }
 
 /// Bytes that were written and not acknowledged yet.
@@ -89,22 +101,46 @@ pub fn unsent(stream: &impl AsFd) -> usize {
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
-fn tcp_info(stream: &impl AsFd) -> Option<libc::tcp_info> {
-    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+/// Neither side has ended, as far as the kernel knows.
+pub fn is_established(stream: &impl AsFd) -> bool {
+    /// TCP_ESTABLISHED of <netinet/tcp.h>.
+    const ESTABLISHED: u8 = 1;
+    tcp_info(stream).is_some_and(|info| info.state == ESTABLISHED)
+}
+
+/// What the kernel knows of a connection.
+struct Info {
+    state: u8,
+    /// Window probes that have not been answered.
+    probes: u8,
+    /// Segments that have been sent and not acknowledged.
+    unacknowledged: u32,
+    /// Bytes that have been acknowledged. 0: the kernel is older than Linux 4.1.
+    acknowledged: u64,
+}
+
+fn tcp_info(stream: &impl AsFd) -> Option<Info> {
+    // The beginning of `struct tcp_info` of <linux/tcp.h>, which only ever grows; that of libc is shorter.
+    let mut bytes = [0; 128];
+    let mut length = bytes.len() as libc::socklen_t;
     // SAFETY: the descriptor is open for the duration of the call, and the kernel writes at most `length` bytes
-    // into `info`, which is that large. No crate at hand offers TCP_INFO.
+    // into `bytes`, which is that long. No crate at hand offers TCP_INFO.
     let result = unsafe {
         libc::getsockopt(
             stream.as_fd().as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
+            bytes.as_mut_ptr().cast(),
             &mut length,
         )
     };
-    // SAFETY: all of `tcp_info` is integers, for which the zeroes that an older kernel leaves are valid.
-    (result == 0).then(|| unsafe { info.assume_init() })
+    let [.., b0, b1, b2, b3, b4, b5, b6, b7] = bytes;
+    (result == 0).then(|| Info {
+        state: bytes[0],
+        probes: bytes[3],
+        unacknowledged: u32::from_ne_bytes([bytes[24], bytes[25], bytes[26], bytes[27]]),
+        acknowledged: u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
+    })
 }
 
 /// The address as a person writes it: an IPv4 peer of an IPv6 socket is an IPv4 peer.

@@ -1,9 +1,10 @@
 //! Authorized agents that are joined to nobody: heartbeats, and being ready for the next user or peer.
 
 use super::Relay;
-use super::pipe::{Agents, Ends, Place};
+use super::pipe::{Agents, Ends, PipeKey, Place};
 use super::state::{Agent, State};
 use crate::net::buffers::Desk;
+use crate::net::closing::Ending;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
 use crate::net::reactor::{Key, Socket};
@@ -57,12 +58,25 @@ impl Relay {
         self.state(key).and_then(State::agent).is_some_and(|agent| agent.welcome.is_some())
     }
 
-    /// The agent that has been free longest, and is neither stuck nor broken.
-    pub(super) fn first_free(&self, agents: &Agents) -> Option<Key> {
-        let settled = |state: &State| state.agent().is_some_and(|agent| agent.unsettled.is_none());
-        let fit =
-            |socket: &Socket<State>| socket.link.is_flushed() && !socket.link.is_reset() && settled(&socket.state);
-        agents.free.iter().find(|&key| self.reactor.get(key).is_some_and(fit))
+    /// The agent that has been free longest, and is neither stuck nor gone.
+    pub(super) fn first_free(&mut self, place: Place) -> Option<Key> {
+        loop {
+            let Self { pipes, reactor, .. } = self;
+            let free = &pipes.get_mut(place.pipe)?.agents(place.side)?.free;
+            let key = free.iter().find(|&key| reactor.get(key).is_some_and(is_fit))?;
+            // Its end may have come in this very turn, and not have had its own. At a private pipe what it has said may
+            // be for the one that has just come; at a public one it is for nobody.
+            let is_public = matches!(pipes.get(place.pipe)?.ends, Ends::Public { .. });
+            let link = &mut reactor.get_mut(key)?.0.link;
+            link.look_for_end();
+            if is_public && !link.has_hung_up() {
+                link.look_again();
+                self.attend(key);
+            }
+            if self.reactor.get(key).is_some_and(is_fit) {
+                return Some(key);
+            }
+        }
     }
 
     /// Finds somebody to join a free agent to.
@@ -84,8 +98,8 @@ impl Relay {
 
     /// Joins the free agents of both sides of a private pipe, those that have been free longest first.
     fn join_sides(&mut self, pipe: usize) {
-        while let Some(Ends::Private([one, two])) = self.pipes.get(pipe).map(|pipe| &pipe.ends) {
-            let (Some(left), Some(right)) = (self.first_free(one), self.first_free(two)) else { return };
+        let [one, two] = [0, 1].map(|side| Place { pipe, side });
+        while let (Some(left), Some(right)) = (self.first_free(one), self.first_free(two)) {
             self.join(left, right);
             self.join(right, left);
             self.reactor.again(left);
@@ -98,7 +112,10 @@ impl Relay {
         if let Some(agents) = self.agents(agent.place) {
             agents.free.leave(ticket);
         }
-        self.set_state(key, State::Joined { agent, peer });
+        if let Some((socket, _)) = self.reactor.get_mut(key) {
+            socket.link.set_abortive(true);
+            socket.state = State::Joined { agent, peer };
+        }
     }
 
     /// Listens to a free agent: heartbeats are answered, payload is for nobody.
@@ -147,15 +164,28 @@ impl Relay {
         self.abort(key);
     }
 
-    /// A free agent leaves, or is sent away with a proper end.
-    pub(super) fn part_with_agent(&mut self, key: Key) {
-        let Some(State::Free { agent, ticket }) = self.take_state(key) else { return };
-        if let Some(agents) = self.agents(agent.place) {
-            agents.free.leave(ticket);
-            agents.authorized -= 1;
+    /// A free agent has left.
+    fn part_with_agent(&mut self, key: Key) {
+        if let Some(pipe) = self.leave_pool(key) {
+            self.close(key, Ending::Complete, Some(pipe));
         }
-        self.close(key);
     }
+
+    /// Takes a free agent out of the counts of its pipe.
+    pub(super) fn leave_pool(&mut self, key: Key) -> Option<PipeKey> {
+        let free = |state: &State| matches!(state, State::Free { .. });
+        let Some(State::Free { agent, ticket }) = self.take_state_if(key, free) else { return None };
+        let agents = self.agents(agent.place)?;
+        agents.free.leave(ticket);
+        agents.authorized -= 1;
+        Some(agent.place.pipe)
+    }
+}
+
+/// It is free, and can be sent something as far as anybody knows.
+fn is_fit(Socket { link, state, .. }: &Socket<State>) -> bool {
+    let settled = matches!(state, State::Free { agent, .. } if agent.unsettled.is_none());
+    settled && link.is_flushed() && !link.has_hung_up()
 }
 
 fn listen_to(

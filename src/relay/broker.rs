@@ -27,6 +27,7 @@ use crate::failure;
 use crate::limits::{
     BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_REQUEST_TIME, BROKER_STRANGERS, BROKER_WAIT, BROKER_WAITING,
 };
+use crate::net::closing::Ending;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
 use crate::net::stream::Stream;
@@ -174,7 +175,7 @@ impl Relay {
                 Ok(Got::Dry) => {}
                 Ok(Got::End) => {
                     self.leave_broker(key);
-                    self.close(key);
+                    self.close(key, Ending::Complete, None);
                 }
                 Err(_) => self.dismiss_peer(key),
             },

@@ -3,8 +3,9 @@
 //! How a link is closed so that nothing is lost: see [`crate::net::closing`].
 
 use super::Relay;
+use super::pipe::PipeKey;
 use super::state::State;
-use crate::net::closing::{Closing, end_at_once};
+use crate::net::closing::{Closing, Ending, Progress, end_at_once};
 use crate::net::reactor::Key;
 
 impl Relay {
@@ -20,7 +21,7 @@ impl Relay {
 
     /// Takes the state out, for one that follows. Until then the connection is overdue to be closed.
     pub(super) fn take_state(&mut self, key: Key) -> Option<State> {
-        let gone = State::Closing(Closing::overdue(self.reactor.now));
+        let gone = State::Closing { closing: Closing::overdue(self.reactor.now), pipe: None };
         let (socket, _) = self.reactor.get_mut(key)?;
         Some(std::mem::replace(&mut socket.state, gone))
     }
@@ -30,9 +31,12 @@ impl Relay {
         if is(&self.reactor.get(key)?.state) { self.take_state(key) } else { None }
     }
 
-    /// Closes at leisure: what is held is delivered first. The state must have been left already.
-    pub(super) fn close(&mut self, key: Key) {
-        self.set_state(key, State::Closing(Closing::begin(self.reactor.now)));
+    /// Closes at leisure: what is held is delivered first. The state must have been left already. The connection
+    /// still goes with its `pipe`.
+    pub(super) fn close(&mut self, key: Key, ending: Ending, pipe: Option<PipeKey>) {
+        let now = self.reactor.now;
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        socket.state = State::Closing { closing: Closing::begin(&mut socket.link, ending, now), pipe };
         self.close_further(key);
     }
 
@@ -56,12 +60,16 @@ impl Relay {
     /// The deadline of a closing connection has come.
     pub(super) fn close_at_last(&mut self, key: Key) {
         let now = self.reactor.now;
-        let over = self.reactor.get_mut(key).is_none_or(|(socket, _)| match &mut socket.state {
-            State::Closing(closing) => closing.is_over(&socket.link, now),
-            _ => true,
-        });
-        if over {
-            self.remove(key);
+        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
+        match &mut socket.state {
+            State::Closing { closing, .. } => match closing.is_over(&socket.link, now) {
+                true => self.remove(key),
+                false => {
+                    let deadline = closing.deadline(&socket.link);
+                    self.reactor.wake_by(deadline);
+                }
+            },
+            _ => self.remove(key),
         }
     }
 
@@ -69,10 +77,13 @@ impl Relay {
     pub(super) fn close_further(&mut self, key: Key) {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        let State::Closing(closing) = &mut socket.state else { return };
-        match closing.proceed(&mut socket.link, desk, now) {
-            Ok(false) => {}
-            Ok(true) | Err(_) => self.remove(key),
+        let State::Closing { closing, .. } = &mut socket.state else { return };
+        let progress = closing.proceed(&mut socket.link, desk, now);
+        let deadline = closing.deadline(&socket.link);
+        match progress {
+            Ok(Progress::Wait) => self.reactor.wake_by(deadline),
+            Ok(Progress::Again) => self.reactor.again(key),
+            Ok(Progress::Over) | Err(_) => self.remove(key),
         }
     }
 }

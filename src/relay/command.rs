@@ -8,6 +8,7 @@ use crate::net::certificate::ServerTls;
 use crate::net::expiry::Expiry;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::SystemTime;
 
@@ -189,12 +190,13 @@ pub struct Gone;
 pub struct Handle {
     commands: Sender<Command>,
     waker: Arc<mio::Waker>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Handle {
     pub(crate) fn new(waker: Arc<mio::Waker>) -> (Self, Receiver<Command>) {
         let (commands, inbox) = channel();
-        (Self { commands, waker }, inbox)
+        (Self { commands, waker, stopping: Arc::default() }, inbox)
     }
 
     /// Opens `mapping`, or says which port could not be bound.
@@ -240,6 +242,16 @@ impl Handle {
     /// Asks the loop to end.
     pub fn stop(&self) -> Result<(), Gone> {
         self.send(Command::Stop)
+    }
+
+    /// Where the loop says that it is about to end, while it lets sessions deliver what is in flight.
+    pub(crate) fn stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopping)
+    }
+
+    /// The loop is about to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, Gone> {

@@ -110,7 +110,7 @@ fn rank(state: &State) -> Option<u8> {
         State::Silent { .. } => Some(2),
         State::Waiting { .. } => Some(3),
         State::Peer(_) => Some(4),
-        State::Closing(_) => Some(5),
+        State::Closing { .. } => Some(5),
         State::Free { .. } | State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. } => None,
         State::Api(_) | State::Backend(_) => None,
     }

@@ -15,7 +15,7 @@ use crate::cidr::may_call;
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{ANSWER_RATE, API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::authority;
-use crate::net::closing::Closing;
+use crate::net::closing::{Closing, Progress};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{End, Then, pump};
 use crate::net::reactor::{Key, Socket};
@@ -154,6 +154,11 @@ impl Api {
     fn note_taken(&mut self, bytes: u64, now: Instant) {
         let worth = Duration::from_millis(bytes.saturating_mul(1000) / ANSWER_RATE);
         self.active = (self.active + worth).min(now);
+    }
+
+    /// The last answer has arrived.
+    pub(super) fn has_delivered(&self, link: &Link) -> bool {
+        matches!(&self.phase, Phase::Closing(closing) if closing.has_delivered(link))
     }
 
     /// No request is on its way to its answer.
@@ -389,12 +394,13 @@ impl Relay {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Api(api) = &mut socket.state else { return };
         if let Phase::Reading = api.phase {
-            api.phase = Phase::Closing(Closing::begin(now));
+            api.phase = Phase::Closing(Closing::refuse(&mut socket.link, now));
         }
         let Phase::Closing(closing) = &mut api.phase else { return };
         match closing.proceed(&mut socket.link, desk, now) {
-            Ok(false) => {}
-            Ok(true) | Err(_) => {
+            Ok(Progress::Wait) => {}
+            Ok(Progress::Again) => self.reactor.again(key),
+            Ok(Progress::Over) | Err(_) => {
                 self.part_with_controller(key);
                 self.remove(key);
             }

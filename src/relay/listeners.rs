@@ -82,9 +82,9 @@ impl Listeners {
         self.knocked.retain(|&other| other != number);
     }
 
-    pub(super) fn close_all(&mut self) {
-        self.bound.clear();
-        self.knocked.clear();
+    pub(super) fn close_all_but_the_api(&mut self) {
+        self.bound.retain(|_, listener| matches!(listener.leads_to, LeadsTo::Controllers));
+        self.knocked.retain(|&number| self.bound.contains(number));
     }
 
     /// There may be room again.
@@ -191,7 +191,8 @@ impl Relay {
 
     /// Adds a connection to the reactor, in the state that `state` makes for its key.
     pub(super) fn enter(&mut self, link: Link, state: impl FnOnce(&mut Self, Key) -> Option<State>) {
-        let Ok(key) = self.reactor.add(link, State::Closing(Closing::overdue(self.reactor.now))) else { return };
+        let gone = State::Closing { closing: Closing::overdue(self.reactor.now), pipe: None };
+        let Ok(key) = self.reactor.add(link, gone) else { return };
         match state(self, key) {
             Some(state) => self.set_state(key, state),
             None => drop(self.reactor.remove(key)),

@@ -10,7 +10,7 @@
 //!                                  Greeting -> Rejected -> gone          (rejection)
 //! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing (users, session)
 //! peer:   accepted -> Peer -> closing                                     (broker)
-//! closing: Delivering -> Parting -> Lingering -> gone                       (net::closing)
+//! closing: Delivering -> Notifying -> Lingering -> gone                     (net::closing)
 //! ```
 
 pub mod command;
@@ -60,6 +60,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -116,6 +117,8 @@ pub struct Relay {
     next_eviction: Option<Instant>,
     /// The daemon is ending, and must have ended by then.
     ending: Option<Instant>,
+    /// The same for other threads.
+    stopping: Arc<AtomicBool>,
 }
 
 /// What is remembered of mappings that have been removed.
@@ -129,6 +132,8 @@ struct Past {
 /// The reactor's own tokens.
 const WAKE: usize = 0;
 const FIRST_LISTENER: usize = 1;
+/// While the daemon ends, it looks this often whether everything has been delivered.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Relay {
     /// Binds the API port, and the broker's if that can be had. Errors are the system's.
@@ -154,6 +159,7 @@ impl Relay {
             rejected: FairQueue::default(),
             next_eviction: None,
             ending: None,
+            stopping: handle.stopping(),
         };
         relay.listen_for_controllers()?;
         relay.listen_for_peers();
@@ -199,6 +205,7 @@ impl Relay {
                 tell(Sign::Ending);
             }
             if self.has_ended() {
+                self.dismiss_free_agents();
                 return Ok(());
             }
         }
@@ -215,7 +222,7 @@ impl Relay {
             State::Joined { peer, .. } => self.relay(key, peer),
             State::Silent { .. } | State::Waiting { .. } => self.seek_agent(key),
             State::Served { agent, .. } | State::HalfClosed { agent, .. } => self.relay(agent, key),
-            State::Closing(_) => self.close_further(key),
+            State::Closing { .. } => self.close_further(key),
             State::Api(_) => self.serve_controller(key),
             State::Backend(_) => self.serve_backend(key),
             State::Peer(_) => self.serve_peer(key),
@@ -276,14 +283,15 @@ impl Relay {
         else {
             return None;
         };
-        let is_gone = self.reactor.get(*sender)?.link.has_hung_up();
+        let sender = &self.reactor.get(*sender)?.link;
+        let is_gone = sender.has_hung_up() || sender.has_ended();
         (is_gone && !link.is_flushed()).then(|| link.told + DELIVERY)
     }
 
     /// How long the agent of a half-closed session may be silent.
     fn patience(&self, pipe: PipeKey) -> Duration {
         let contended = self.pipes.get(pipe).is_some_and(Pipe::has_waiting_users);
-        if contended { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
+        if contended || self.ending.is_some() { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
     }
 
     /// Once a second: ports that could not be bound, buffers that are not to be had, descriptors that are back.
@@ -336,24 +344,26 @@ impl Relay {
         }
     }
 
-    /// Closes the ports, dismisses who is not served, and lets sessions deliver what is in flight.
+    /// Closes the mappings' ports, dismisses who is not served, and lets sessions deliver what is in flight.
+    ///
+    /// The API goes on: it says that the daemon is stopping. So do the free agents: once closed they dial again, and
+    /// each time that the port is closed they pause longer.
     fn stop(&mut self) {
         if self.ending.is_some() {
             return;
         }
         info!("Stopping");
-        let end = self.reactor.now + LAST_WORDS;
-        self.ending = Some(end);
-        self.reactor.wake_by(end);
-        self.listeners.close_all();
+        self.stopping.store(true, Ordering::Relaxed);
+        let now = self.reactor.now;
+        self.ending = Some(now + LAST_WORDS);
+        self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
+        self.listeners.close_all_but_the_api();
         let keys: Vec<Key> = self.reactor.iter().map(|(key, _)| key).collect();
         for key in keys {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
                 State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. } => self.reactor.again(key),
-                State::Free { .. } => self.part_with_agent(key),
-                State::Api(_) | State::Backend(_) => {}
-                State::Closing(_) => {}
+                State::Free { .. } | State::Api(_) | State::Backend(_) | State::Closing { .. } => {}
                 State::Deferred { .. } | State::Greeting { .. } => self.turn_away(key),
                 State::Rejected(_) => self.close_rejected(key),
                 State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
@@ -362,11 +372,31 @@ impl Relay {
         }
     }
 
-    fn has_ended(&self) -> bool {
-        let idle_api = |state: &State| matches!(state, State::Api(api) if api.is_idle());
-        self.ending.is_some_and(|end| {
-            self.reactor.now >= end
-                || self.reactor.iter().all(|(_, s)| matches!(s.state, State::Backend(_)) || idle_api(&s.state))
-        })
+    /// Nobody is served any more, or the time for that is over.
+    fn has_ended(&mut self) -> bool {
+        let Some(end) = self.ending else { return false };
+        let now = self.reactor.now;
+        let is_done = |Socket { link, state, .. }: &Socket<State>| match state {
+            State::Free { .. } | State::Backend(_) => true,
+            State::Api(api) => api.is_idle() || api.has_delivered(link),
+            State::Closing { closing, .. } => closing.has_delivered(link),
+            _ => false,
+        };
+        let ended = now >= end || self.reactor.iter().all(|(_, socket)| is_done(socket));
+        if !ended {
+            // Acknowledgements raise no event.
+            self.reactor.wake_by(end.min(now + LOOK));
+        }
+        ended
+    }
+
+    /// The last act of the daemon: agents that serve nobody are told that it is gone.
+    fn dismiss_free_agents(&mut self) {
+        let free = |socket: &Socket<State>| matches!(socket.state, State::Free { .. });
+        let keys: Vec<Key> = self.reactor.iter().filter(|(_, socket)| free(socket)).map(|(key, _)| key).collect();
+        for key in keys {
+            self.leave_pool(key);
+            self.discard(key);
+        }
     }
 }

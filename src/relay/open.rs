@@ -39,8 +39,12 @@ impl Relay {
                     continue;
                 }
                 // The whole pipe goes: its queues and counts with it.
-                drop(self.take_state(key));
-                self.discard(key);
+                match self.take_state(key) {
+                    // Interrupted, and told so: neither close_notify nor, without TLS, FIN.
+                    Some(State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. }) => self.remove(key),
+                    Some(State::Closing { .. }) => self.remove(key),
+                    _ => self.discard(key),
+                }
             }
             self.forget(pipe);
         }
@@ -151,7 +155,7 @@ impl Relay {
 }
 
 impl State {
-    /// The pipe that a connection belongs to, until it is closing.
+    /// The pipe that a connection belongs to, and goes with.
     fn pipe(&self) -> Option<PipeKey> {
         match self {
             Self::Deferred { place, .. } | Self::Greeting { place, .. } => Some(place.pipe),
@@ -161,6 +165,7 @@ impl State {
             | Self::Waiting { pipe, .. }
             | Self::Served { pipe, .. }
             | Self::HalfClosed { pipe, .. } => Some(*pipe),
+            Self::Closing { pipe, .. } => *pipe,
             _ => None,
         }
     }

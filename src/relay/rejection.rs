@@ -59,7 +59,7 @@ impl Relay {
     /// Takes in a connection that is not even looked at: its network has abandoned too many.
     pub(super) fn reject_at_once(&mut self, link: Link, source: Source, pipe: Option<PipeKey>) {
         let now = self.reactor.now;
-        let Ok(key) = self.reactor.add(link, State::Closing(Closing::overdue(now))) else { return };
+        let Ok(key) = self.reactor.add(link, State::Closing { closing: Closing::overdue(now), pipe }) else { return };
         let delay = self.rate_limit.reject(source, now).delay;
         self.reject_after(key, delay, source, pipe, &[]);
     }

@@ -6,8 +6,9 @@
 
 use super::Relay;
 use super::agents::answer_beats;
-use super::pipe::Place;
+use super::pipe::{PipeKey, Place};
 use super::state::State;
+use crate::net::closing::{Cause, Ending};
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
@@ -17,10 +18,23 @@ enum Direction {
     Open,
     /// The source has ended, everything it sent is on its way.
     Ended,
-    /// The source is broken, everything that could be read of it is on its way.
+    /// The source has broken off, everything that could be read of it is on its way. It may still listen.
+    Truncated,
+    /// The same, and the connection is gone.
     Broken,
     /// The destination takes nothing any more. What it has sent may still be there to be read.
     Deaf,
+}
+
+impl Direction {
+    /// One of the two is of no more use.
+    fn of(fail: &Fail) -> Self {
+        match fail {
+            Fail::Source(Fault::Io(_)) => Self::Broken,
+            Fail::Source(_) => Self::Truncated,
+            Fail::Destination(_) => Self::Deaf,
+        }
+    }
 }
 
 /// How far a direction is with the marks of [`crate::net::marked`].
@@ -38,7 +52,7 @@ impl Relay {
     /// Moves what there is to move between an agent and its peer.
     pub(super) fn relay(&mut self, agent: Key, peer: Key) {
         if self.is_reset_user(peer) {
-            return self.part(agent, peer, Some(peer));
+            return self.part(agent, peer, Cause::Broken(peer));
         }
         let from_agent = self.pass_on(agent, peer);
         let half_closed = matches!(self.state(peer), Some(State::HalfClosed { .. }));
@@ -49,10 +63,14 @@ impl Relay {
             false => self.pass_on(peer, agent),
         };
         match (from_agent, from_peer) {
-            (Direction::Broken, _) => self.part(agent, peer, Some(agent)),
-            (Direction::Ended, _) => self.part(agent, peer, None),
+            (Direction::Broken, _) => self.part(agent, peer, Cause::Broken(agent)),
+            (Direction::Truncated, _) => self.part(agent, peer, Cause::Truncated(agent)),
+            (Direction::Ended, _) => self.part(agent, peer, Cause::Ended),
+            (_, Direction::Broken) => self.part(agent, peer, Cause::Broken(peer)),
+            (_, Direction::Truncated) => self.part(agent, peer, Cause::Truncated(peer)),
+            // It takes nothing any more, and all that it sent is on its way.
+            (Direction::Deaf, Direction::Ended) => self.part(agent, peer, Cause::Ended),
             (Direction::Deaf, _) => self.part_when_read(peer, agent),
-            (_, Direction::Broken) => self.part(agent, peer, Some(peer)),
             (_, Direction::Deaf) => self.part_when_read(agent, peer),
             (_, Direction::Ended) => self.peer_ended(agent, peer),
             _ => self.end_if_idle_at_stop(agent, peer),
@@ -64,7 +82,7 @@ impl Relay {
     fn part_when_read(&mut self, deaf: Key, other: Key) {
         let unread = self.reactor.get(deaf).is_some_and(|s| s.state.agent().is_some() && s.link.may_read());
         if !unread {
-            self.part(deaf, other, Some(deaf));
+            self.part(deaf, other, Cause::Broken(deaf));
         }
     }
 
@@ -89,23 +107,24 @@ impl Relay {
             Ok(Marks::Passed) => {}
             Ok(Marks::Awaited) => return Direction::Open,
             Ok(Marks::Ended) => return Direction::Ended,
-            Err(Fail::Source(_)) => return Direction::Broken,
-            Err(Fail::Destination(_)) => return Direction::Deaf,
+            Err(fail) => return Direction::of(&fail),
         }
         let Some((source, destination, desk)) = self.reactor.pair_mut(from, to) else { return Direction::Broken };
         let ends = (source.state.end(), destination.state.end());
         let pumped = pump((&mut source.link, ends.0), (&mut destination.link, ends.1), desk, now);
-        let Pumped { payload, beats, then } = match pumped {
-            Ok(pumped) => pumped,
-            Err(Failed { fail: Fail::Source(_), .. }) => return Direction::Broken,
-            Err(Failed { fail: Fail::Destination(_), .. }) => return Direction::Deaf,
+        let payload = match &pumped {
+            Ok(Pumped { payload, .. }) | Err(Failed { payload, .. }) => *payload,
         };
-        if let State::Joined { agent, .. } = &mut source.state {
-            agent.owe(beats);
+        if let (Ok(Pumped { beats, .. }), State::Joined { agent, .. }) = (&pumped, &mut source.state) {
+            agent.owe(*beats);
         }
         if payload > 0 {
             self.count(from, to, payload);
         }
+        let Pumped { beats, then, .. } = match pumped {
+            Ok(pumped) => pumped,
+            Err(Failed { fail, .. }) => return Direction::of(&fail),
+        };
         if beats > 0 {
             // If it does not take the answers, the other direction will find out.
             let _ = self.answer_owed(from);
@@ -197,13 +216,13 @@ impl Relay {
     fn peer_ended(&mut self, agent: Key, peer: Key) {
         let now = self.reactor.now;
         let half = match self.reactor.get(peer) {
-            Some(socket) if socket.link.is_plain() && self.ending.is_none() => match socket.state {
+            Some(socket) if socket.link.is_plain() => match socket.state {
                 State::Served { pipe, .. } => Some(pipe),
                 _ => None,
             },
             _ => None,
         };
-        let Some(pipe) = half else { return self.part(agent, peer, None) };
+        let Some(pipe) = half else { return self.part(agent, peer, Cause::Ended) };
         self.set_state(peer, State::HalfClosed { pipe, agent, since: now });
         self.reactor.wake_by(now + self.patience(pipe));
     }
@@ -213,35 +232,44 @@ impl Relay {
         let unread = self.reactor.get(agent).is_some_and(|socket| socket.link.may_read());
         let unsent = self.reactor.get(user).is_some_and(|socket| !socket.link.is_flushed());
         if !unread && !unsent {
-            self.part(agent, user, None);
+            let cause = if self.ending.is_some() { Cause::Interrupted } else { Cause::Ended };
+            self.part(agent, user, cause);
         }
     }
 
-    /// While the daemon ends, a session with nothing in flight is over.
+    /// While the daemon ends, a session with nothing in flight is over. A half-closed one waits for its answer, but not
+    /// for long.
     fn end_if_idle_at_stop(&mut self, agent: Key, peer: Key) {
         let quiet = |key| self.reactor.get(key).is_some_and(|s| !s.link.may_read() && s.link.is_flushed());
-        if self.ending.is_some() && quiet(agent) && quiet(peer) {
-            self.part(agent, peer, None);
+        let awaits = matches!(self.state(peer), Some(State::HalfClosed { .. }));
+        if self.ending.is_some() && !awaits && quiet(agent) && quiet(peer) {
+            self.part(agent, peer, Cause::Interrupted);
         }
     }
 
     /// The end of a session: both are closed, after what they still hold for their readers.
-    pub(super) fn part(&mut self, one: Key, other: Key, broken: Option<Key>) {
+    pub(super) fn part(&mut self, one: Key, other: Key, cause: Cause) {
         self.note_leftovers(one, other);
         self.note_leftovers(other, one);
-        for key in [one, other] {
-            self.leave_session(key);
-            if broken == Some(key) { self.remove(key) } else { self.close(key) }
+        let ending = |key, from| match (self.reactor.get(key), self.reactor.get(from)) {
+            (Some(own), Some(source)) => cause.ending(&own.link, (from, &source.link)),
+            _ => Ending::Truncated,
+        };
+        for (key, ending) in [(one, ending(one, other)), (other, ending(other, one))] {
+            let pipe = self.leave_session(key);
+            if cause == Cause::Broken(key) { self.remove(key) } else { self.close(key, ending, pipe) }
         }
     }
 
     /// Ends `key` at once, and with it the session that it belongs to.
     pub(super) fn abort(&mut self, key: Key) {
         match self.state(key) {
-            Some(State::Joined { peer, .. }) => self.part(key, *peer, Some(key)),
-            Some(State::Served { agent, .. } | State::HalfClosed { agent, .. }) => self.part(key, *agent, Some(key)),
+            Some(State::Joined { peer, .. }) => self.part(key, *peer, Cause::Broken(key)),
+            Some(State::Served { agent, .. } | State::HalfClosed { agent, .. }) => {
+                self.part(key, *agent, Cause::Broken(key));
+            }
             Some(State::Free { .. }) => {
-                self.part_with_agent(key);
+                self.leave_pool(key);
                 self.remove(key);
             }
             Some(State::Deferred { .. } | State::Greeting { .. }) => self.turn_away(key),
@@ -250,24 +278,22 @@ impl Relay {
             Some(State::Peer(_)) => self.dismiss_peer(key),
             Some(State::Api(_)) => self.drop_controller(key),
             Some(State::Backend(backend)) => self.drop_controller(backend.client),
-            Some(State::Closing(_)) | None => self.remove(key),
+            Some(State::Closing { .. }) | None => self.remove(key),
         }
     }
 
     /// Takes a connection out of the counts of its pipe.
-    fn leave_session(&mut self, key: Key) {
-        match self.take_state(key) {
-            Some(State::Joined { agent, .. }) => {
-                if let Some(agents) = self.agents(agent.place) {
-                    agents.authorized -= 1;
-                }
+    fn leave_session(&mut self, key: Key) -> Option<PipeKey> {
+        match self.take_state(key)? {
+            State::Joined { agent, .. } => {
+                self.agents(agent.place)?.authorized -= 1;
+                Some(agent.place.pipe)
             }
-            Some(State::Served { pipe, .. } | State::HalfClosed { pipe, .. }) => {
-                if let Some(users) = self.users(pipe) {
-                    users.joined -= 1;
-                }
+            State::Served { pipe, .. } | State::HalfClosed { pipe, .. } => {
+                self.users(pipe)?.joined -= 1;
+                Some(pipe)
             }
-            _ => {}
+            _ => None,
         }
     }
 }

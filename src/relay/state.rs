@@ -38,7 +38,11 @@ pub(super) enum State {
     /// Turned away, and to be closed later.
     Rejected(Box<Rejected>),
     /// Done for; what is held still goes out.
-    Closing(Closing),
+    Closing {
+        closing: Closing,
+        /// The mapping that it goes with.
+        pipe: Option<PipeKey>,
+    },
     /// A Controller's connection.
     Api(Box<Api>),
     /// Its other half: our own connection to the HTTP parser.
@@ -157,7 +161,7 @@ impl State {
             Self::Served { .. } => None,
             Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
             Self::Rejected(rejected) => Some(rejected.until),
-            Self::Closing(closing) => Some(closing.deadline(link)),
+            Self::Closing { closing, .. } => Some(closing.deadline(link)),
             Self::Api(api) => Some(api.deadline(link)),
             // Lives and dies with its Controller's connection.
             Self::Backend(_) => None,

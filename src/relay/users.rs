@@ -4,10 +4,11 @@
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer.
 
 use super::Relay;
-use super::pipe::{Ends, PipeKey, Users};
+use super::pipe::{PipeKey, Place, Users};
 use super::session::Marks;
 use super::state::State;
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
+use crate::net::closing::Cause;
 use crate::net::link::Got;
 use crate::net::pump::{End, Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
@@ -60,11 +61,8 @@ impl Relay {
     }
 
     /// The agent that has been free longest, if it may be sent something.
-    fn agent_for(&self, pipe: PipeKey) -> Option<Key> {
-        match &self.pipes.get(pipe)?.ends {
-            Ends::Public { agents, .. } => self.first_free(agents).filter(|&agent| !self.is_being_welcomed(agent)),
-            Ends::Private(_) => None,
-        }
+    fn agent_for(&mut self, pipe: PipeKey) -> Option<Key> {
+        self.first_free(Place { pipe, side: 0 }).filter(|&agent| !self.is_being_welcomed(agent))
     }
 
     /// Hands the user's first bytes to the agent. Only if there were any are the two joined.
@@ -110,7 +108,7 @@ impl Relay {
             Err(Failed { fail, payload }) => {
                 self.marry(user, agent, pipe, payload);
                 let broken = if let Fail::Source(_) = fail { user } else { agent };
-                self.part(agent, user, Some(broken));
+                self.part(agent, user, Cause::Broken(broken));
             }
         }
     }
@@ -120,6 +118,7 @@ impl Relay {
         self.set_state(user, State::Served { pipe, agent });
         if let Some((socket, _)) = self.reactor.get_mut(user) {
             socket.link.trust();
+            socket.link.set_abortive(true);
         }
         self.join(agent, user);
         if let Some(pipe) = self.pipes.get_mut(pipe) {

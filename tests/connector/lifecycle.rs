@@ -133,6 +133,27 @@ fn remove_under_traffic(daemon: &Daemon, round: u64) {
 }
 
 #[test]
+fn what_is_still_being_delivered_goes_with_its_mapping() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(4);
+        let before = daemon.descriptors();
+        let (agent, _slow_user) = daemon.narrow_pair(&mapping);
+        let (_slow_agent, user) = daemon.narrow_pair(&mapping);
+        // More than the kernels take for a reader that reads nothing, less than the daemon holds for it.
+        for (from, to_be_freed) in [(&agent, 1), (&user, 0)] {
+            Payload::new(1).send(from, 60_000);
+            from.finish();
+            let status = || daemon.controller().status(&mapping.id);
+            if daemon.mode == Mode::Tls || to_be_freed == 1 {
+                wait_until("the session is over", PATIENCE, || status()["joined"] == to_be_freed);
+            }
+        }
+        daemon.controller().remove(&mapping);
+        wait_until("all is closed", SECOND, || daemon.descriptors() <= before - 2);
+    });
+}
+
+#[test]
 fn connections_that_come_and_go_leave_nothing() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(5);

@@ -138,3 +138,19 @@ fn each_side_has_its_own_absence_threshold() {
         assert_eq!(alone.hear(std::time::Duration::from_secs(3)), crate::harness::Heard::Silence); // three scans
     });
 }
+
+#[test]
+fn an_agent_that_ends_in_the_very_turn_is_joined_to_nobody() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_private(3);
+        let [gone, stays] = [0; 2].map(|_| daemon.agent_on(&mapping, 0));
+        let late = daemon.stranger(&mapping, 1);
+        daemon.freeze();
+        late.send(mapping.passcodes[1].as_bytes());
+        gone.finish();
+        gone.wait_until_acknowledged();
+        daemon.thaw();
+        late.expect_message(b"AUTHORIZED");
+        expect_joined(&stays, &late);
+    });
+}

@@ -197,6 +197,28 @@ fn a_free_agent_that_ends_is_never_given_a_user() {
 }
 
 #[test]
+fn an_agent_that_ends_in_the_very_turn_is_not_given_a_user() {
+    in_both_modes(|daemon| {
+        for round in 0..5 {
+            let mapping = daemon.add_public(3);
+            let [gone, other, stays] = [0; 3].map(|_| daemon.agent(&mapping));
+            let user = daemon.user(&mapping);
+            // The daemon hears of all of it at once, and of the user first.
+            daemon.freeze();
+            user.send(b"hello");
+            other.reset();
+            match daemon.mode {
+                Mode::Tls if round % 2 == 0 => gone.notify(),
+                _ => gone.finish(),
+            }
+            gone.wait_until_acknowledged();
+            daemon.thaw();
+            stays.expect(b"hello");
+        }
+    });
+}
+
+#[test]
 fn a_half_closed_user_still_gets_its_answer() {
     let daemon = Setup::new(Mode::Plain).start();
     let mapping = daemon.add_public(1);
@@ -353,15 +375,28 @@ fn a_stalled_user_does_not_keep_the_place_of_an_agent_that_is_gone() {
 }
 
 #[test]
+fn a_stalled_user_of_an_agent_that_has_said_its_last_word_has_a_minute() {
+    // close_notify and no FIN: TCP knows nothing of this end.
+    let daemon = Setup::new(Mode::Tls).start();
+    let mapping = daemon.add_public(1);
+    let (agent, _stalled) = daemon.narrow_pair(&mapping);
+    Payload::new(9).send(&agent, 30_000);
+    agent.notify();
+    wait_until("the agent's place is free", 5 * SECOND, || daemon.controller().status(&mapping.id)["agents"] == 0);
+    let connections = || daemon.controller().status("all")["connections"].as_u64();
+    wait_until("all are closed", 80 * SECOND, || connections() == Some(0));
+}
+
+#[test]
 fn urgent_data_is_passed_on_like_any_other() {
     let daemon = Setup::new(Mode::Plain).start();
     let (agent, user) = daemon.pair(&daemon.add_public(1));
     // All of it is there before the daemon looks: one event tells of it.
-    daemon.signal(libc::SIGSTOP);
+    daemon.freeze();
     user.send(b"before");
     user.send_urgent(b'!');
     user.send(b"behind");
-    daemon.signal(libc::SIGCONT);
+    daemon.thaw();
     agent.expect(b"before!behind");
 }
 
@@ -386,7 +421,8 @@ fn an_agent_that_takes_no_more_is_heard_to_the_end() {
         drop(agent);
         for _ in 0..3 {
             thread::sleep(SECOND / 10);
-            user.send(b"more");
+            // Once everything is with the user, the broken session ends with a reset.
+            let _ = user.try_send(b"more", PATIENCE);
         }
         while heard.position() + LOST_WITH_AGENT < sent.position() {
             heard.check(&user.expect_some());

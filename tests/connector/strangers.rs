@@ -1,7 +1,7 @@
 //! Who has not shown a passcode, or has grown silent: deadlines, crowds, and what wrong passcodes get.
 
 use crate::harness::{
-    Daemon, Heard, Mapping, Mode, PATIENCE, Peer, SILENCE, Setup, in_both_modes, public_mapping, wait_until,
+    Daemon, End, Heard, Mapping, Mode, PATIENCE, Peer, SILENCE, Setup, in_both_modes, public_mapping, wait_until,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -286,7 +286,8 @@ fn an_agent_that_falls_silent_is_closed_and_its_user_with_it() {
         thread::scope(|scope| {
             scope.spawn(|| free.expect_end());
             scope.spawn(|| joined.expect_end());
-            scope.spawn(|| user.expect_clean_end());
+            // Not a proper end: nobody knows what the agent would have said.
+            scope.spawn(|| assert_ne!(user.expect_end(), End::Clean));
         });
         let took = start.elapsed();
         assert!(took >= SECOND && took < 10 * SECOND, "closed after {took:?} instead of 1.5 s");

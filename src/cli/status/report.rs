@@ -102,7 +102,7 @@ impl Report {
     }
 
     /// All of it, with the daemon's own answer as it came.
-    pub fn to_json(&self) -> Value {
+    pub fn to_json(&self, status: &str) -> Value {
         let certificate = self.certificate.as_ref().map(|certificate| {
             let expiry = certificate.expiry;
             json!({
@@ -112,7 +112,7 @@ impl Report {
             })
         });
         json!({
-            "status": "running",
+            "status": status,
             "pid": self.pid,
             "settings": self.settings,
             "mode": if self.dev { "dev" } else { "tls" },

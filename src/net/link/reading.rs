@@ -61,7 +61,10 @@ impl Link {
         }
         loop {
             match self.stream.read(buf) {
-                Ok(0) => return Ok((Got::End, 0)),
+                Ok(0) => {
+                    self.note_fin()?;
+                    return Ok((Got::End, 0));
+                }
                 Ok(count) => {
                     self.heard = now;
                     // Less than asked for: that was all, unless a FIN or urgent data stands behind it.
@@ -83,6 +86,10 @@ impl Link {
     pub(in crate::net) fn look(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match self.stream.peek(buf) {
+                Ok(0) => {
+                    self.note_fin()?;
+                    return Ok(Some(0));
+                }
                 Ok(count) => return Ok(Some(count)),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.ready.readable = false;
@@ -92,6 +99,15 @@ impl Link {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Nothing is left to be read: by the peer's own will, unless a write has found the connection broken.
+    fn note_fin(&mut self) -> io::Result<()> {
+        if self.failed {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        self.finished = true;
+        Ok(())
     }
 
     /// All that is there is the beginning of a record: the rest will raise an event, or never comes.
@@ -131,8 +147,8 @@ impl Link {
         let sent = self.send_reply(desk, now);
         let (step, (got, _)) = (taken?, gathered?);
         sent?;
-        Ok(match step {
-            Step::Closed => Got::End,
+        let got = match step {
+            Step::Closed => return Ok(Got::End),
             Step::Stopped => Got::Some,
             Step::Incomplete if got == Got::End => Got::End,
             Step::Incomplete if taking && self.ready.readable => Got::Some,
@@ -140,7 +156,8 @@ impl Link {
             // The desk was full, or whole records stand before a FIN: there is more.
             Step::Incomplete if seen == desk.scratch.len() || (used == seen && self.ready.fin) => Got::Some,
             Step::Incomplete => self.incomplete(),
-        })
+        };
+        if got == Got::End && self.is_open() { Err(Fault::Truncated) } else { Ok(got) }
     }
 
     /// Puts what has come behind what was kept: taken from the kernel if there is a lease, else only looked at.
@@ -201,6 +218,7 @@ impl Link {
 
     /// Throws away a desk full of what the peer still sends. Returns how much it was.
     pub fn drain(&mut self, desk: &mut Desk, now: Instant) -> io::Result<(Got, usize)> {
+        self.inbox.clear(&mut desk.pool);
         self.read(&mut desk.scratch, now)
     }
 }

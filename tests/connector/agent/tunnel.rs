@@ -9,7 +9,7 @@ use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn exposing(daemon: &Daemon, mapping: &Mapping, service: &Service) -> AgentProgram {
     AgentProgram::new(daemon, mapping, 1).exposing(service.port, 4)
@@ -219,4 +219,40 @@ fn either_end_may_be_killed_and_come_back() {
             after.expect(b"hello again");
         }
     });
+}
+
+#[test]
+fn a_half_closed_client_gives_way_as_soon_as_its_time_is_over() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let service = Service::start(|mut stream| {
+        let _ = stream.read(&mut [0]);
+        for _ in 0..4 {
+            let _ = stream.write_all(b".");
+            thread::sleep(Duration::from_millis(60)); // a slow answer: each byte puts the deadline off
+        }
+        let _ = stream.read_to_end(&mut Vec::new());
+        thread::sleep(PATIENCE);
+    });
+    let mapping = daemon.add_private(4);
+    let _exposing = exposing(&daemon, &mapping, &service).start();
+    let mut delays = Vec::new();
+    for _ in 0..6 {
+        let mut listening = AgentProgram::new(&daemon, &mapping, 0).listening(listening_port(&daemon), 1).start();
+        let first = client(&daemon);
+        first.send(b"x");
+        first.finish();
+        first.expect(b".");
+        let waiting = client(&daemon);
+        // On a busy machine the rest of the answer may come too late.
+        let mut last = Instant::now();
+        while let Heard::Message(_) = first.hear(PATIENCE) {
+            last = Instant::now();
+        }
+        delays.push(last.elapsed());
+        drop(waiting);
+        listening.kill();
+    }
+    // Two may be late because the machine is busy; a deadline that waits for the next second makes most of them late.
+    delays.sort();
+    assert!(delays[3] < Duration::from_millis(500), "took {delays:?} instead of 200 ms");
 }

@@ -176,6 +176,14 @@ impl Daemon {
         self.child = Some(command.spawn().expect("the binary"));
     }
 
+    /// Starts another one with the same settings, whether this one runs or not.
+    pub fn successor(&self) -> Child {
+        let mut command = Command::new(BINARY);
+        command.args(["start", "--config"]).arg(self.path("connector.conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the binary")
+    }
+
     /// Gives it another certificate, for its next start.
     pub fn install(&mut self, certificate: &Certificate) {
         fs::write(self.path("server-cert.pem"), &certificate.chain).expect("a file");
@@ -199,6 +207,18 @@ impl Daemon {
     pub fn signal(&self, signal: i32) {
         // SAFETY: plain system call; the process is a child that was not waited for, so its id is its own.
         assert_eq!(unsafe { libc::kill(self.pid() as i32, signal) }, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// Stops its clock: what happens meanwhile, it hears of at once. Returns when it stands still.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        wait_until("it stands still", PATIENCE, || process::is_stopped(self.pid()));
+    }
+
+    /// Ends [`Daemon::freeze`].
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
     }
 
     /// Waits until it has ended.

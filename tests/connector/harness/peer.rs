@@ -3,12 +3,13 @@
 //! It keeps the boundaries of what it hears: over TLS one message is one record, as agents in the field see it.
 //! All methods take `&self`, so that one thread may send while another receives.
 
-use super::{PATIENCE, SILENCE};
+use super::{PATIENCE, SILENCE, wait_until};
 use rustls::{AlertDescription, ClientConfig, ClientConnection};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -369,6 +370,33 @@ impl Peer {
         }
         let _ = self.flush_by(&mut lock(&self.outgoing), Instant::now() + PATIENCE);
         let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Waits until the other side's kernel has everything, an end included, whether the daemon looks or not.
+    #[track_caller]
+    pub fn wait_until_acknowledged(&self) {
+        wait_until("all is acknowledged", PATIENCE, || {
+            let mut bytes: libc::c_int = 0;
+            // SAFETY: the descriptor is open, and the kernel writes one int (tcp(7), SIOCOUTQ).
+            let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+            result == 0 && bytes == 0
+        });
+    }
+
+    /// FIN without close_notify, which over TLS is no proper end.
+    pub fn cut(&self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// close_notify over TLS, and no FIN.
+    pub fn notify(&self) {
+        lock(self.tls.as_ref().expect("only called over TLS")).send_close_notify();
+        self.flush();
+    }
+
+    /// A record that no key has sealed.
+    pub fn forge(&self) {
+        self.send_raw(&[23, 3, 3, 0, 32].into_iter().chain([0x5a; 32]).collect::<Vec<u8>>()).expect("a connection");
     }
 
     /// Ends the connection with a reset.

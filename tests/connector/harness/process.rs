@@ -1,6 +1,7 @@
 //! What /proc says about a process under test.
 
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 /// Resident memory, KiB.
@@ -31,4 +32,11 @@ fn status_number(pid: u32, key: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status.lines().find(|line| line.starts_with(key)).expect("the kernel tells");
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Whether all of it stands still after SIGSTOP.
+pub fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let status = |thread: io::Result<fs::DirEntry>| fs::read_to_string(thread.ok()?.path().join("status")).ok();
+    threads.filter_map(status).all(|status| status.contains("\nState:\tT"))
 }
