@@ -1,6 +1,6 @@
 //! A panic of any thread ends the whole process, with its place in the log.
 
-use iofog_connector::{daemon::crash, exit, logging};
+use iofog_connector::{crash, exit, logging};
 use std::env;
 use std::process::Command;
 use std::thread;

@@ -8,7 +8,7 @@ use super::pool::Place;
 use super::resolver::Answer;
 use super::settings::Security;
 use super::state::{Line, State};
-use crate::limits::{DIAL, GREETING};
+use crate::limits::{DIAL, GREETING, HANDSHAKE_CHAIN};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
 use crate::net::stream::Stream;
@@ -75,7 +75,7 @@ impl Agent {
         let link = match (&self.tls, &self.settings.security) {
             (Some(config), Security::Tls { name, .. }) => {
                 let connection = UnbufferedClientConnection::new(Arc::clone(config), name.clone());
-                Link::tls(stream, Tls::client(connection.map_err(io::Error::other)?), address, now)
+                Link::tls(stream, Tls::client(connection.map_err(io::Error::other)?, HANDSHAKE_CHAIN), address, now)
             }
             _ => Link::plain(stream, address, now),
         };
