@@ -26,6 +26,8 @@ pub mod daemon;
 mod descriptors;
 pub mod exit;
 pub mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 pub mod logging;
 pub mod mapping;

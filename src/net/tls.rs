@@ -200,12 +200,7 @@ struct Turn {
 }
 
 impl Session {
-    fn take(
-        &mut self,
-        record: &mut [u8],
-        reply: &mut Vec<u8>,
-        message: impl FnMut(&[u8]),
-    ) -> Result<Turn, Broken> {
+    fn take(&mut self, record: &mut [u8], reply: &mut Vec<u8>, message: impl FnMut(&[u8])) -> Result<Turn, Broken> {
         let Self { end, kept, most } = self;
         if kept.is_empty() {
             let turn = end.turn(record, reply, message)?;
@@ -332,10 +327,7 @@ fn close<D>(
 }
 
 /// Appends what `write` makes, giving it as much room as it asks for.
-fn put<E: TooSmall>(
-    reply: &mut Vec<u8>,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, E>,
-) -> Result<(), Broken> {
+fn put<E: TooSmall>(reply: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, E>) -> Result<(), Broken> {
     let start = reply.len();
     let mut room = 256;
     loop {
