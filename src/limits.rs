@@ -89,6 +89,8 @@ pub const STALLED: Duration = Duration::from_secs(10);
 /// Connections that are accepted at one port before the others have their turn, and before one more may push out
 /// a connection that has not had its own yet.
 pub const ACCEPTS: usize = 8;
+/// Buffers of the API, besides: one for each way through each of its connections, so that it never waits for one.
+pub const API_BUFFERS: usize = 2 * API_CONNECTIONS;
 /// Relay buffers by default: as many as connections, but no more than these.
 pub const BUFFERS: usize = 1024;
 

@@ -150,7 +150,7 @@ impl Agent {
                 Ok(_) if heard == AUTHORIZED => return Ok(true),
                 Ok(_) if !AUTHORIZED.starts_with(heard) => return Err(Failure::NotAConnector),
                 Ok(Got::Some) => {}
-                Ok(Got::Dry) => return Ok(false),
+                Ok(Got::Dry | Got::Starved) => return Ok(false),
                 Ok(Got::End) => return Err(Failure::Refused { dev }),
             }
         }

@@ -8,6 +8,7 @@ use super::line::GLANCE;
 use super::state::State;
 use super::{Agent, Near};
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED};
+use crate::net::buffers::Purpose;
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{End, Fail, Failed, Pumped, Then, pump};
 use crate::net::reactor::Key;
@@ -84,11 +85,11 @@ impl Agent {
         if payload > 0 {
             self.note_payload(from.0, to.0);
         }
+        self.reactor.note_hunger(from.0, then.wants());
         match then {
             Then::Ended => return Direction::Ended,
             Then::Again => self.reactor.again(from.0),
-            Then::Starved => self.reactor.starve(from.0),
-            Then::Dry | Then::Full => {}
+            Then::Starved(_) | Then::Dry | Then::Full => {}
         }
         Direction::Open
     }
@@ -117,8 +118,8 @@ impl Agent {
             Ok(false) => return Direction::Open,
             Err(_) => return Direction::Broken(local),
         }
-        if desk.pool.available() == 0 {
-            self.reactor.starve(line);
+        if desk.pool.available(Purpose::Payload) == 0 {
+            self.reactor.note_hunger(line, Some(Purpose::Payload));
             return Direction::Open;
         }
         let Some(pulse) = source.state.line_mut().map(|line| &mut line.pulse) else { return Direction::Broken(line) };
@@ -136,11 +137,13 @@ impl Agent {
     }
 
     fn after_sifting(&mut self, line: Key, local: Key, got: Result<Got, Fault>, sent: Result<(), Fault>) -> Direction {
+        self.reactor.note_hunger(line, None);
         match (got, sent) {
             (_, Err(_)) => Direction::Broken(local),
             (Err(_), _) => Direction::Broken(line),
             (Ok(Got::End), _) => Direction::Ended,
-            (Ok(Got::Dry), _) => Direction::Open,
+            // Plain TCP never waits for the rest of a record.
+            (Ok(Got::Dry | Got::Starved), _) => Direction::Open,
             (Ok(Got::Some), _) => {
                 self.reactor.again(line);
                 Direction::Open

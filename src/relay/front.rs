@@ -168,8 +168,7 @@ impl Relay {
             self.push_out_controller();
         }
         let Ok(local) = stream.local_addr() else { return };
-        let Some(mut link) = self.controller_link(stream, peer) else { return };
-        link.trust();
+        let Some(link) = self.controller_link(stream, peer) else { return };
         self.enter(link, |relay, key| {
             let ticket = relay.controllers.join(key);
             Some(State::Api(Box::new(Api::new(Peer::of(peer, local), ticket, relay.reactor.now))))
@@ -249,6 +248,7 @@ impl Relay {
             if !flushed || !socket.link.handshake(desk, now)? {
                 return Ok(Next::Wait);
             }
+            socket.link.trust();
             match api.collector.next(&self.setup.front.seal, &api.peer) {
                 Step::Incomplete => {}
                 Step::Continue => socket.link.send(CONTINUE, desk, now)?,
@@ -263,7 +263,8 @@ impl Relay {
             }
             match self.collect(key)? {
                 Got::Some => {}
-                Got::Dry => return Ok(Next::Wait),
+                // The API has a buffer for each of its connections.
+                Got::Dry | Got::Starved => return Ok(Next::Wait),
                 Got::End => return Ok(Next::Drop),
             }
         }
@@ -338,7 +339,7 @@ impl Relay {
         }
         match pumped.map(|pumped| pumped.then) {
             Ok(Then::Again) => self.reactor.again(key),
-            Ok(Then::Starved) => self.reactor.starve(key),
+            Ok(Then::Starved(purpose)) => self.reactor.note_hunger(key, Some(purpose)),
             Ok(Then::Dry | Then::Full) => {}
             Ok(Then::Ended) => self.answered(client),
             Err(_) => self.drop_controller(client),

@@ -170,7 +170,7 @@ impl Relay {
 
     /// The same to a Controller, which may have to show a certificate.
     pub(super) fn controller_link(&self, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
-        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.api), HANDSHAKE_CHAIN, stream, peer)
+        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.api), HANDSHAKE_CHAIN, stream, peer).map(Link::for_api)
     }
 
     fn link_with(

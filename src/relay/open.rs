@@ -59,7 +59,7 @@ impl Relay {
             connections: self.reactor.len() - self.controllers.len() - self.backends,
             most_connections: self.setup.connections,
             controllers: self.controllers.len(),
-            buffers: self.setup.buffers - self.reactor.desk.pool.available(),
+            buffers: self.reactor.desk.pool.used(),
             most_buffers: self.setup.buffers,
             pauses: self.listeners.paused_times(),
             inactive: 0,

@@ -92,11 +92,11 @@ impl Relay {
             // If it does not take the answers, the other direction will find out.
             let _ = self.answer_owed(from);
         }
+        self.reactor.note_hunger(from, then.wants());
         match then {
             Then::Ended => return Direction::Ended,
             Then::Again => self.reactor.again(from),
-            Then::Starved => self.reactor.starve(from),
-            Then::Dry | Then::Full => {}
+            Then::Starved(_) | Then::Dry | Then::Full => {}
         }
         Direction::Open
     }

@@ -42,7 +42,8 @@ impl Relay {
                 Some(agent) if self.is_next(key, pipe) => self.try_join(key, agent, pipe),
                 _ => self.wait_for_agent(key),
             },
-            Ok(Got::Dry) => self.ask_no_more(key),
+            // It is not trusted yet, and never waits for a buffer here.
+            Ok(Got::Dry | Got::Starved) => self.ask_no_more(key),
             Ok(Got::End) | Err(_) => self.dismiss_user(key),
         }
     }
@@ -74,7 +75,7 @@ impl Relay {
         match pumped {
             Ok(Pumped { payload: 0, then, .. }) => match then {
                 Then::Ended => self.dismiss_user(user),
-                Then::Starved => self.reactor.starve(user),
+                Then::Starved(purpose) => self.reactor.note_hunger(user, Some(purpose)),
                 Then::Again | Then::Full => self.reactor.again(user),
                 Then::Dry => self.ask_no_more(user),
             },
@@ -97,6 +98,7 @@ impl Relay {
     }
 
     fn marry(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
+        self.reactor.note_hunger(user, None);
         self.leave_queue(user);
         self.set_state(user, State::Served { pipe, agent });
         if let Some((socket, _)) = self.reactor.get_mut(user) {
