@@ -26,6 +26,7 @@ pub mod daemon;
 mod descriptors;
 pub mod exit;
 pub mod failure;
+#[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod limits;
@@ -38,5 +39,5 @@ pub mod secret;
 pub mod store;
 mod throttle;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
