@@ -13,7 +13,8 @@ pub mod tls_records;
 pub type Body = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: &[(&str, Body)] = &[("config", config::body), ("tls_handshake", tls_handshake::body), ("tls_records", tls_records::body)];
+pub const TARGETS: &[(&str, Body)] =
+    &[("config", config::body), ("tls_handshake", tls_handshake::body), ("tls_records", tls_records::body)];
 
 /// An error's text is for people who read logs: one line, and not endless.
 fn assert_is_readable(message: &str) {

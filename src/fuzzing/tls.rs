@@ -13,9 +13,9 @@ use rustls::crypto::{CipherSuiteCommon, CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{UnbufferedServerConnection, WebPkiClientVerifier};
 use rustls::{
-    ClientConfig, ClientConnection, Connection, ConnectionTrafficSecrets, ContentType, Error, RootCertStore,
-    ServerConfig, ServerConnection, SupportedCipherSuite, SupportedProtocolVersion, Tls12CipherSuite, Tls13CipherSuite,
-    version,
+    ClientConfig, ClientConnection, Connection, ConnectionTrafficSecrets, ContentType, Error, ProtocolVersion,
+    RootCertStore, ServerConfig, ServerConnection, SupportedCipherSuite, SupportedProtocolVersion, Tls12CipherSuite,
+    Tls13CipherSuite, version,
 };
 use std::cell::Cell;
 use std::io::Write;
@@ -206,6 +206,10 @@ impl Peer {
             ServerConnection::new(Arc::clone(&configs.server)).expect("a server").into()
         };
         Self(connection)
+    }
+
+    pub(super) fn tls12(&self) -> bool {
+        self.0.protocol_version() == Some(ProtocolVersion::TLSv1_2)
     }
 
     /// Hears what the other end says. What is wrong with it is of no interest.

@@ -304,9 +304,15 @@ impl Link {
             return Ok(true);
         }
         self.flush(&mut desk.pool, now)?;
-        match self.records(desk, now, |_, _| Flow::Stop)? {
-            Got::End if !self.is_open() => Err(Fault::Io(ErrorKind::UnexpectedEof.into())),
-            _ => Ok(self.is_open()),
+        // What a peer may send before it is done is bounded; and its FIN, which may stand behind what is there, raises
+        // no other event.
+        loop {
+            match self.records(desk, now, |_, _| Flow::Stop)? {
+                _ if self.is_open() => return Ok(true),
+                Got::Some => {}
+                Got::End => return Err(Fault::Io(ErrorKind::UnexpectedEof.into())),
+                Got::Dry | Got::Starved => return Ok(false),
+            }
         }
     }
 

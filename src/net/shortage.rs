@@ -1,11 +1,12 @@
 //! Who is ended when all relay buffers are in use and somebody waits for one.
 //!
-//! Only who holds a buffer without progress for [`STALLED`]: takes less than a record of what is for it, or does not
-//! finish the record that it has begun. The network address that holds most buffers loses one first, and of its
-//! connections the one that has been stuck longest: a crowd of slow readers goes before one honest reader that pauses.
+//! Only who holds a buffer without progress: takes less than a record of what is for it, or does not finish the
+//! record that it has begun. The network address that holds most buffers loses one, and of its connections the one that
+//! has been stuck longest, after [`STALLED`]; the others are as patient as with any reader ([`DELIVERY`]). So a crowd of
+//! slow readers goes before one honest reader that pauses.
 
 use super::reactor::{Key, Reactor};
-use crate::limits::STALLED;
+use crate::limits::{DELIVERY, STALLED};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
@@ -35,15 +36,18 @@ fn choose(holders: Vec<Holder>, most: usize, now: Instant) -> Vec<(Key, SocketAd
     for holder in &holders {
         *sizes.entry(network(holder.peer.ip())).or_default() += 1;
     }
-    let is_stalled = |holder: &Holder| holder.stuck_since.is_some_and(|since| now >= since + STALLED);
-    let mut stalled: Vec<Holder> = holders.into_iter().filter(is_stalled).collect();
-    stalled.sort_by_key(|holder| holder.stuck_since);
+    let mut stuck: Vec<(Holder, Instant)> =
+        holders.into_iter().filter_map(|h| Some((h.stuck_since?, h))).map(|(since, h)| (h, since)).collect();
+    stuck.sort_by_key(|&(_, since)| since);
     let mut chosen = Vec::new();
-    while chosen.len() < most && !stalled.is_empty() {
+    while chosen.len() < most {
+        let largest = sizes.values().copied().max().unwrap_or(0);
         let size = |holder: &Holder| sizes.get(&network(holder.peer.ip())).copied().unwrap_or(0);
-        let largest = stalled.iter().map(size).max().unwrap_or(0);
-        let Some(at) = stalled.iter().position(|holder| size(holder) == largest) else { break };
-        let Holder { key, peer, .. } = stalled.remove(at);
+        let patience = |holder: &Holder| if size(holder) == largest { STALLED } else { DELIVERY };
+        let is_due = |(holder, since): &&(Holder, Instant)| now >= *since + patience(holder);
+        let first = stuck.iter().enumerate().filter(|(_, entry)| is_due(entry));
+        let Some((at, _)) = first.max_by_key(|(at, (holder, _))| (size(holder), std::cmp::Reverse(*at))) else { break };
+        let (Holder { key, peer, .. }, _) = stuck.remove(at);
         if let Some(size) = sizes.get_mut(&network(peer.ip())) {
             *size -= 1;
         }
@@ -79,13 +83,15 @@ mod tests {
 
     #[test]
     fn a_crowd_goes_before_one_that_has_paused_for_longer() {
-        assert_eq!(chosen(&[(1, 1, 60), (2, 2, 11), (3, 2, 12), (4, 2, 0)], 1), [3]);
+        assert_eq!(chosen(&[(1, 1, 59), (2, 2, 11), (3, 2, 12), (4, 2, 0)], 1), [3]);
+        assert_eq!(chosen(&[(1, 1, 59), (2, 2, 9), (3, 2, 9)], 1), [0; 0], "its turn comes after theirs");
     }
 
     #[test]
     fn as_many_go_as_wait_and_no_crowd_is_ended_alone() {
-        assert_eq!(chosen(&[(1, 1, 60), (2, 2, 11), (3, 2, 12), (4, 3, 13)], 3), [3, 1, 4]);
-        assert_eq!(chosen(&[(1, 1, 60), (2, 2, 11)], 5), [1, 2]);
+        assert_eq!(chosen(&[(1, 1, 14), (2, 2, 11), (3, 2, 12), (4, 3, 13)], 3), [3, 1, 4]);
+        assert_eq!(chosen(&[(1, 1, 14), (2, 2, 11)], 5), [1, 2]);
+        assert_eq!(chosen(&[(1, 1, 60), (2, 2, 9), (3, 2, 9)], 5), [1], "in the end nobody may be stuck for ever");
     }
 
     #[test]
