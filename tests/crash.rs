@@ -24,6 +24,28 @@ fn a_panic_anywhere_is_logged_and_ends_the_process() {
     assert!(log.contains("tests/crash.rs:"), "the place is missing: {log}");
 }
 
+#[test]
+fn a_contained_panic_is_logged_once_and_ends_nothing() {
+    if env::var_os(VICTIM).is_some() {
+        let _logging = logging::start(log::LevelFilter::Info, None).expect("a log");
+        crash::end_on_panic();
+        for number in 0..3 {
+            assert!(crash::contain(|| -> () { panic!("oh dear, {number}") }).is_err());
+        }
+        log::logger().flush();
+        println!("still here");
+        return;
+    }
+    let program = env::current_exe().expect("this test");
+    let mut victim = Command::new(program);
+    victim.args(["a_contained_panic_is_logged_once_and_ends_nothing", "--exact", "--nocapture"]).env(VICTIM, "1");
+    let output = victim.output().expect("this test, once more");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("still here"), "{log}");
+    assert_eq!(log.matches("Internal error in TLS").count(), 1, "{log}");
+    assert!(log.contains("oh dear, 0") && log.contains("tests/crash.rs:"), "the place is missing: {log}");
+}
+
 /// As the daemon is set up, with a thread that panics while the main one goes on.
 fn crash_in_a_thread() -> ! {
     let _logging = logging::start(log::LevelFilter::Info, None).expect("a log");
