@@ -251,3 +251,46 @@ impl<S> Reactor<S> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::stream::Stream;
+    use std::os::unix::net::UnixStream;
+
+    fn add(reactor: &mut Reactor<()>) -> Key {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let stream = Stream::Unix(mio::net::UnixStream::from_std(ours));
+        let link = Link::plain(stream, ([0, 0, 0, 0], 0).into(), reactor.now);
+        reactor.add(link, ()).unwrap()
+    }
+
+    #[test]
+    fn who_is_gone_or_was_fed_waits_for_no_buffer() {
+        let mut reactor = Reactor::new(2, 0).unwrap();
+        let keys = [(); 3].map(|()| add(&mut reactor));
+        keys.map(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        keys.map(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        assert_eq!(reactor.starving(), 3);
+        reactor.remove(keys[0]);
+        reactor.note_hunger(keys[1], None);
+        assert_eq!(reactor.starving(), 1);
+    }
+
+    #[test]
+    fn who_was_called_in_vain_keeps_its_place() {
+        let mut reactor = Reactor::new(2, 0).unwrap();
+        let [first, second] = [(); 2].map(|()| add(&mut reactor));
+        let lent = reactor.desk.pool.take(Purpose::Payload).unwrap();
+        [first, second].map(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        for _ in 0..3 {
+            reactor.call_starved();
+            assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), None), "one buffer, one call");
+            reactor.note_hunger(first, Some(Purpose::Payload));
+        }
+        reactor.desk.pool.give(lent);
+        reactor.call_starved();
+        assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), Some(second)));
+    }
+}
