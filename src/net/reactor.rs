@@ -270,8 +270,8 @@ mod tests {
     fn who_is_gone_or_was_fed_waits_for_no_buffer() {
         let mut reactor = Reactor::new(2, 0).unwrap();
         let keys = [(); 3].map(|()| add(&mut reactor));
-        keys.map(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
-        keys.map(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
         assert_eq!(reactor.starving(), 3);
         reactor.remove(keys[0]);
         reactor.note_hunger(keys[1], None);
@@ -283,7 +283,7 @@ mod tests {
         let mut reactor = Reactor::new(2, 0).unwrap();
         let [first, second] = [(); 2].map(|()| add(&mut reactor));
         let lent = reactor.desk.pool.take(Purpose::Payload).unwrap();
-        [first, second].map(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        [first, second].into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
         for _ in 0..3 {
             reactor.call_starved();
             assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), None), "one buffer, one call");
