@@ -10,7 +10,6 @@
 //!
 //! tiny_http adds an acceptor and a few short-lived workers behind its private socket.
 
-pub mod crash;
 pub mod pidfile;
 pub mod privileges;
 
@@ -90,7 +89,6 @@ impl Daemon {
             Some(file) => StartError::Log { file: file.clone(), cause },
             None => StartError::System { what: "the log could not be set up", cause },
         })?;
-        crash::end_on_panic();
         Ok(Self { config, log_file, logging, signals, _pid_file: pid_file })
     }
 

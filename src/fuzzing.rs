@@ -14,6 +14,9 @@ pub mod form;
 pub mod http_answer;
 pub mod http_request;
 pub mod pem;
+mod tls;
+pub mod tls_handshake;
+pub mod tls_records;
 pub mod tunnel;
 pub mod wire;
 
@@ -34,6 +37,8 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("http_answer", http_answer::body),
     ("http_request", http_request::body),
     ("pem", pem::body),
+    ("tls_handshake", tls_handshake::body),
+    ("tls_records", tls_records::body),
     ("tunnel", tunnel::body),
     ("wire", wire::body),
 ];

@@ -8,7 +8,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | what a daemon is told | [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`], `network`, `fairness` |
-//! | what a daemon says | [`logging`], [`failure`] |
+//! | what a daemon says | [`logging`], [`failure`], [`crash`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
 //! | the control thread | [`control`] |
@@ -21,6 +21,7 @@ pub mod cidr;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod crash;
 pub mod daemon;
 mod descriptors;
 pub mod exit;

@@ -6,6 +6,12 @@ use std::time::Duration;
 pub const BUFFER: usize = 64 * 1024;
 /// A stranger has so long to finish its TLS handshake and passcode.
 pub const GREETING: Duration = Duration::from_secs(10);
+/// What a peer may send before its TLS handshake is done, bytes.
+pub const HANDSHAKE_BYTES: usize = 64 * 1024;
+/// A TLS handshake message in pieces is kept up to this size until it is complete, bytes ...
+pub const HANDSHAKE_PIECES: usize = 4 * 1024;
+/// ... and up to this one where the peer may show a certificate: at the API port and as an agent.
+pub const HANDSHAKE_CHAIN: usize = 32 * 1024;
 /// Connections at one agent port that have not shown a passcode yet; one more pushes out the oldest.
 pub const STRANGERS: usize = 64;
 /// Users of one mapping that have not sent a byte yet; one more pushes out the oldest.
@@ -123,6 +129,8 @@ pub const STALLED: Duration = Duration::from_secs(10);
 /// Connections that are accepted at one port before the others have their turn, and before one more may push out
 /// a connection that has not had its own yet.
 pub const ACCEPTS: usize = 8;
+/// Buffers of the API, besides: one for each way through each of its connections, so that it never waits for one.
+pub const API_BUFFERS: usize = 2 * API_CONNECTIONS;
 /// Relay buffers by default: as many as connections, but no more than these.
 pub const BUFFERS: usize = 1024;
 

@@ -1,8 +1,9 @@
 //! The program. Everything it can do is in the library; see [`iofog_connector::cli`].
 
-use iofog_connector::cli;
+use iofog_connector::{cli, crash};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    crash::end_on_panic();
     ExitCode::from(cli::run(std::env::args_os().skip(1)))
 }

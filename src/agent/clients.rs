@@ -148,7 +148,7 @@ impl Agent {
     pub(super) fn look_after_client(&mut self, key: Key) {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         match socket.link.waiting(desk) {
-            Ok(Got::Some | Got::Dry) => {}
+            Ok(Got::Some | Got::Dry | Got::Starved) => {}
             Ok(Got::End) | Err(_) => self.end(key, Cause::Ended),
         }
     }

@@ -8,7 +8,7 @@ use super::pool::Place;
 use super::resolver::Answer;
 use super::settings::Security;
 use super::state::{Line, State};
-use crate::limits::{ASK_AGAIN, AUTHORIZATION, DIAL};
+use crate::limits::{ASK_AGAIN, AUTHORIZATION, DIAL, HANDSHAKE_CHAIN};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
 use crate::net::reactor::Key;
@@ -76,7 +76,7 @@ impl Agent {
         let link = match (&self.tls, &self.settings.security) {
             (Some(config), Security::Tls { name, .. }) => {
                 let connection = UnbufferedClientConnection::new(Arc::clone(config), name.clone());
-                Link::tls(stream, Tls::client(connection.map_err(io::Error::other)?), address, now)
+                Link::tls(stream, Tls::client(connection.map_err(io::Error::other)?, HANDSHAKE_CHAIN), address, now)
             }
             _ => Link::plain(stream, address, now),
         };
@@ -155,7 +155,7 @@ impl Agent {
                 Ok(_) if *heard == awaited => return Ok(true),
                 Ok(_) if !awaited.starts_with(heard) => return Err(Failure::NotAConnector),
                 Ok(Got::Some) => {}
-                Ok(Got::Dry) => return Ok(false),
+                Ok(Got::Dry | Got::Starved) => return Ok(false),
             }
         }
     }

@@ -33,9 +33,12 @@ impl Agent {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Free(line) = &mut socket.state else { return };
-        match listen_to(&mut socket.link, line, desk, now) {
+        let heard = listen_to(&mut socket.link, line, desk, now);
+        let wanted = matches!(heard, Ok(Heard::Nothing(Got::Starved))).then(|| socket.link.record_purpose());
+        self.reactor.note_hunger(key, wanted);
+        match heard {
             Ok(Heard::Nothing(Got::Some)) => self.reactor.again(key),
-            Ok(Heard::Nothing(Got::Dry)) => {}
+            Ok(Heard::Nothing(Got::Dry | Got::Starved)) => {}
             Ok(Heard::Nothing(Got::End)) => self.lost(key, Cause::Ended),
             Ok(Heard::Payload(bytes)) => self.needed(key, bytes),
             Err(_) => self.lost(key, Cause::Broken(key)),
@@ -85,7 +88,7 @@ impl Agent {
         let pulse = &mut line.pulse;
         let due = pulse.due(interval, quiet_since);
         // Behind something that is not taken it would have to wait. What waits unread at the other end is life.
-        if due <= now && link.is_flushed() && desk.pool.available() > 0 {
+        if due <= now && link.is_flushed() && link.can_send(&desk.pool) {
             pulse.sent(now);
             if link.send(BEAT, desk, now).is_err() {
                 self.end(key, Cause::Broken(key));

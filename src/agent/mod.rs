@@ -34,10 +34,11 @@ mod state;
 pub mod target;
 pub(crate) mod tunnel;
 
-use crate::limits::{DELIVERY, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
+use crate::limits::{DELIVERY, HALF_CLOSED_CONTENDED, LAST_WORDS};
 use crate::net::closing::Cause;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
-use crate::throttle::Throttle;
+use crate::net::shortage;
+use crate::throttle::{Throttle, and_more};
 use clients::Clients;
 use failure::Failure;
 use log::{info, warn};
@@ -89,6 +90,7 @@ struct Log {
     failures: Throttle,
     losses: Throttle,
     absences: Throttle,
+    shortages: Throttle,
     refusals: Throttle,
     crowds: Throttle,
     unanswered: Throttle,
@@ -209,20 +211,18 @@ impl Agent {
     /// Once a second: clients that could not be taken in, buffers that are not to be had, readers that are slow.
     fn housekeeping(&mut self) {
         self.welcome_clients();
-        if self.reactor.is_starving() {
-            self.end_most_stalled();
-        }
+        self.end_stalled();
         let now = self.reactor.now;
         self.reactor.links_mut().for_each(|link| link.review_patience(now));
     }
 
-    /// All relay buffers are in use and somebody waits: the session whose reader has taken nothing for longest goes.
-    fn end_most_stalled(&mut self) {
-        let now = self.reactor.now;
-        let stuck = self.reactor.iter().filter_map(|(key, s)| Some((key, s.link.peer, s.link.stuck_since()?)));
-        let Some((key, peer, since)) = stuck.min_by_key(|&(_, _, since)| since) else { return };
-        if now >= since + STALLED {
-            warn!("All relay buffers are in use; the connection of {peer}, which has been stuck longest, is ended");
+    /// All relay buffers are in use and somebody waits: those go that hold some without progress.
+    fn end_stalled(&mut self) {
+        for (key, peer) in shortage::to_end(&self.reactor) {
+            if let Some(unsaid) = self.log.shortages.may_say(self.reactor.now) {
+                let more = and_more(unsaid);
+                warn!("All relay buffers are in use; the connection of {peer}, which is stuck, is ended{more}");
+            }
             self.end(key, Cause::Broken(key));
         }
     }

@@ -8,6 +8,7 @@ use super::line::{GLANCE, begin_payload};
 use super::state::{Line, State};
 use super::{Agent, Near};
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED};
+use crate::net::buffers::Purpose;
 use crate::net::closing::Cause;
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{End, Fail, Failed, Pumped, Then, pump};
@@ -113,7 +114,7 @@ impl Agent {
             return Ok(true);
         }
         if destination.link.is_flushed() && !destination.link.can_send(&desk.pool) {
-            self.reactor.starve(local);
+            self.reactor.note_hunger(local, Some(Purpose::Payload));
             return Ok(false);
         }
         begin_payload(&mut destination.link, its, desk, now).map_err(|_| Direction::Deaf)?;
@@ -134,13 +135,16 @@ impl Agent {
         if payload > 0 {
             self.note_payload(from.0, to.0);
         }
-        match pumped.map(|pumped| pumped.then) {
-            Ok(Then::Ended) => return Direction::Ended,
-            Ok(Then::Again) => self.reactor.again(from.0),
-            Ok(Then::Starved) => self.reactor.starve(from.0),
-            Ok(Then::Dry | Then::Full) => {}
+        let then = match pumped {
+            Ok(pumped) => pumped.then,
             Err(Failed { fail: Fail::Source(fault), .. }) => return Direction::of_source(&fault),
             Err(Failed { fail: Fail::Destination(_), .. }) => return Direction::Deaf,
+        };
+        self.reactor.note_hunger(from.0, then.wants());
+        match then {
+            Then::Ended => return Direction::Ended,
+            Then::Again => self.reactor.again(from.0),
+            Then::Starved(_) | Then::Dry | Then::Full => {}
         }
         Direction::Open
     }
@@ -167,8 +171,8 @@ impl Agent {
             Ok(false) => return Direction::Open,
             Err(_) => return Direction::Deaf,
         }
-        if desk.pool.available() == 0 {
-            self.reactor.starve(line);
+        if desk.pool.available(Purpose::Payload) == 0 {
+            self.reactor.note_hunger(line, Some(Purpose::Payload));
             return Direction::Open;
         }
         let Some(pulse) = source.state.line_mut().map(|line| &mut line.pulse) else { return Direction::Broken };
@@ -186,11 +190,13 @@ impl Agent {
     }
 
     fn after_sifting(&mut self, line: Key, got: Result<Got, Fault>, sent: Result<(), Fault>) -> Direction {
+        self.reactor.note_hunger(line, None);
         match (got, sent) {
             (_, Err(_)) => Direction::Deaf,
             (Err(fault), _) => Direction::of_source(&fault),
             (Ok(Got::End), _) => Direction::Ended,
-            (Ok(Got::Dry), _) => Direction::Open,
+            // Plain TCP never waits for the rest of a record.
+            (Ok(Got::Dry | Got::Starved), _) => Direction::Open,
             (Ok(Got::Some), _) => {
                 self.reactor.again(line);
                 Direction::Open

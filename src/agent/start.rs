@@ -118,7 +118,7 @@ impl Agent {
         let connections = usize::from(settings.connections);
         // Every line, and a local connection for each. What cannot be had shows when it is needed.
         descriptors::raise_limit();
-        let reactor = Reactor::new((connections * BUFFERS_EACH).min(BUFFERS)).map_err(system("no event loop"))?;
+        let reactor = Reactor::new((connections * BUFFERS_EACH).min(BUFFERS), 0).map_err(system("no event loop"))?;
         let waker = mio::Waker::new(reactor.registry(), Reactor::<super::State>::own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
         let resolver = |target| Resolver::new(target, &waker).map_err(system("no thread to look up names"));

@@ -18,7 +18,7 @@ use super::Agent;
 use super::line::{begin_payload, hear_mark};
 use super::state::{Line, State};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
-use crate::net::buffers::Desk;
+use crate::net::buffers::{Desk, Purpose};
 use crate::net::closing::Cause;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
@@ -86,9 +86,9 @@ impl Agent {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Calling { line, heard, .. } = &mut socket.state else { return };
         match next_word(&mut socket.link, line, heard, desk, now) {
-            Ok(Some(Word::Here)) => {}
-            Ok(Some(_)) => return self.not_a_tunnel(key),
-            Ok(None) => return,
+            Ok(Next::Word(Word::Here)) => {}
+            Ok(Next::Word(_)) => return self.not_a_tunnel(key),
+            Ok(Next::Later(wanted)) => return self.reactor.note_hunger(key, wanted),
             Err(_) => return self.end(key, Cause::Interrupted),
         }
         if socket.link.send(BEGIN, desk, now).is_err() {
@@ -115,11 +115,11 @@ impl Agent {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Answering { line, heard, .. } = &mut socket.state else { return };
         match next_word(&mut socket.link, line, heard, desk, now) {
-            Ok(Some(Word::Begin)) => {}
+            Ok(Next::Word(Word::Begin)) => {}
             // Said before our answer arrived.
-            Ok(Some(Word::Call)) => return self.reactor.again(key),
-            Ok(Some(Word::Here)) => return self.not_a_tunnel(key),
-            Ok(None) => return,
+            Ok(Next::Word(Word::Call)) => return self.reactor.again(key),
+            Ok(Next::Word(Word::Here)) => return self.not_a_tunnel(key),
+            Ok(Next::Later(wanted)) => return self.reactor.note_hunger(key, wanted),
             Err(_) => return self.end(key, Cause::Interrupted),
         }
         let State::Answering { line, local, .. } = self.take_state(key) else { return };
@@ -176,18 +176,25 @@ pub(crate) fn understand(heard: &[u8]) -> Heard {
     }
 }
 
-/// The next word that is there; `None`: more must come. Reads nothing behind it. Answers to heartbeats are taken out.
+/// What [`next_word`] has found.
+enum Next {
+    Word(Word),
+    /// More must come; a buffer may be wanted for it.
+    Later(Option<Purpose>),
+}
+
+/// The next word that is there. Reads nothing behind it. Answers to heartbeats are taken out.
 fn next_word(
     link: &mut Link,
     line: &mut Line,
     heard: &mut Vec<u8>,
     desk: &mut Desk,
     now: Instant,
-) -> Result<Option<Word>, Fault> {
+) -> Result<Next, Fault> {
     match hear_mark(link, line, desk, now)? {
         None => {}
         Some(Got::End) => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
-        Some(_) => return Ok(None),
+        Some(_) => return Ok(Next::Later(None)),
     }
     loop {
         match understand(heard) {
@@ -197,12 +204,13 @@ fn next_word(
             }
             Heard::Word(word) => {
                 heard.clear();
-                return Ok(Some(word));
+                return Ok(Next::Word(word));
             }
             Heard::Part { missing } => {
                 match link.receive(missing, desk, now, |message| heard.extend_from_slice(message))? {
                     Got::Some => {}
-                    Got::Dry => return Ok(None),
+                    Got::Dry => return Ok(Next::Later(None)),
+                    Got::Starved => return Ok(Next::Later(Some(link.record_purpose()))),
                     Got::End => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
                 }
             }

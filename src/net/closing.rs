@@ -197,7 +197,7 @@ impl Closing {
         Ok(match input {
             _ if over => Progress::Over,
             Got::Some => Progress::Again,
-            Got::Dry | Got::End => Progress::Wait,
+            Got::Dry | Got::Starved | Got::End => Progress::Wait,
         })
     }
 

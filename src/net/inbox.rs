@@ -3,10 +3,10 @@
 //! Two ways to read records. A peer that has proved itself is read into the desk's scratch, and what is left
 //! over is kept here until the rest comes. A stranger is only looked at: the beginning of a record stays in the
 //! kernel, so that a crowd that stops in the middle of one holds no buffer of ours. Without a free buffer
-//! everybody is a stranger. (Only looking would do for nobody else: the kernel closes the window on large
-//! segments that are half taken.)
+//! everybody is only looked at, and waits for one if all that is there is half a record: the kernel closes the
+//! window on large segments that are half taken, and then no event comes.
 
-use super::buffers::{Buffer, Desk, Pool};
+use super::buffers::{Buffer, Desk, Pool, Purpose};
 
 /// What is kept of one link's input, at most one buffer.
 #[derive(Debug, Default)]
@@ -32,17 +32,18 @@ pub(super) enum Lease {
 
 impl Inbox {
     /// Lays what was kept on the desk.
-    pub(super) fn open(&mut self, trusted: bool, desk: &mut Desk) -> Lease {
+    ///
+    /// `purpose`: what a buffer may be taken for; `None`: none may be taken.
+    pub(super) fn open(&mut self, purpose: Option<Purpose>, desk: &mut Desk) -> Lease {
         match std::mem::take(self) {
             Self::Part { buffer, len } | Self::Ready { buffer, len } => {
                 desk.scratch[..len].copy_from_slice(&desk.pool.bytes(&buffer)[..len]);
                 Lease::Buffer { buffer, kept: len }
             }
-            Self::Empty if trusted => match desk.pool.take() {
+            Self::Empty => match purpose.and_then(|purpose| desk.pool.take(purpose)) {
                 Some(buffer) => Lease::Buffer { buffer, kept: 0 },
                 None => Lease::None,
             },
-            Self::Empty => Lease::None,
         }
     }
 
@@ -53,6 +54,11 @@ impl Inbox {
 
     pub(super) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// It waits for the rest of a record.
+    pub(super) fn is_part(&self) -> bool {
+        matches!(self, Self::Part { .. })
     }
 
     /// Gives the buffer back, with whatever is in it.

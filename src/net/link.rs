@@ -7,7 +7,7 @@
 
 mod reading;
 
-use super::buffers::{Desk, Pool};
+use super::buffers::{Desk, Pool, Purpose};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::stream::Stream;
@@ -33,6 +33,10 @@ pub struct Link {
     pub heard: Instant,
     /// When the kernel last took a byte of ours.
     pub told: Instant,
+    /// When a whole record last came in, or nothing of one was kept.
+    moved_in: Instant,
+    /// When the peer had last taken as much as a record, or all there was.
+    moved_out: Instant,
     /// Its reader has closed its window, and still answers.
     slow: Option<Slow>,
     /// `told` when the kernel was last seen with nothing left to send.
@@ -110,6 +114,8 @@ pub enum Got {
     Some,
     /// Nothing (more) for now; an event will tell.
     Dry,
+    /// Half a record, which needs a buffer ([`Link::record_purpose`]) and there is none: no event will tell.
+    Starved,
     /// The end: FIN or close_notify, and everything before it has been handed out.
     End,
 }
@@ -127,7 +133,7 @@ impl Link {
         Self {
             stream,
             transport: Transport::Plain,
-            outbox: Outbox::Empty,
+            outbox: Outbox::new(Purpose::Payload),
             inbox: Inbox::Empty,
             trusted: false,
             // The kernel says no if it must; the first event only comes with the next poll.
@@ -135,6 +141,8 @@ impl Link {
             peer,
             heard: now,
             told: now,
+            moved_in: now,
+            moved_out: now,
             slow: None,
             settled: None,
             finished: false,
@@ -146,6 +154,17 @@ impl Link {
     /// A link that begins with a TLS handshake.
     pub fn tls(stream: Stream, tls: Tls, peer: SocketAddr, now: Instant) -> Self {
         Self { transport: Transport::Tls(tls), ..Self::plain(stream, peer, now) }
+    }
+
+    /// The same link, with the API's buffers.
+    pub fn for_api(mut self) -> Self {
+        self.outbox = Outbox::new(Purpose::Api);
+        self
+    }
+
+    /// What it wants a buffer for that waits for the rest of a record.
+    pub fn record_purpose(&self) -> Purpose {
+        if self.outbox.purpose() == Purpose::Api { Purpose::Api } else { Purpose::Record }
     }
 
     /// The same link while its connect is under way: an event tells when it can be written to.
@@ -206,20 +225,22 @@ impl Link {
 
     /// From now on the peer may hold a buffer for the beginning of a record.
     pub fn trust(&mut self) {
-        self.trusted = true;
         // What was only looked at so far is taken now; no event will come for it again.
-        self.ready.readable = true;
+        self.ready.readable |= !self.trusted;
+        self.trusted = true;
     }
 
-    /// Since when a buffer has been held without any progress; `None`: none is held.
+    /// It holds a relay buffer.
+    pub fn holds_buffer(&self) -> bool {
+        self.outbox.purpose() != Purpose::Api && (self.outbox.holds_buffer() || !self.inbox.is_empty())
+    }
+
+    /// Since when the peer has held a relay buffer without progress: it takes nothing, or does not finish its record.
+    /// `None`: it holds none, or it is not the peer who is waited for.
     pub fn stuck_since(&self) -> Option<Instant> {
-        if !self.outbox.is_empty() {
-            Some(self.told)
-        } else if !self.inbox.is_empty() {
-            Some(self.heard)
-        } else {
-            None
-        }
+        let out = self.outbox.holds_buffer().then_some(self.moved_out);
+        let within = (self.inbox.is_part() && !self.ready.readable).then_some(self.moved_in);
+        out.into_iter().chain(within).min().filter(|_| self.outbox.purpose() != Purpose::Api)
     }
 
     /// The peer has sent all that it had to send, and it has been read: close_notify over TLS, else FIN.
@@ -267,6 +288,9 @@ impl Link {
             }
             self.ready.writable = self.outbox.is_empty();
         }
+        if self.outbox.is_empty() || self.outbox.has_progressed() {
+            self.moved_out = now;
+        }
         Ok(self.outbox.is_empty())
     }
 
@@ -283,7 +307,7 @@ impl Link {
 
     /// A small message finds room, in the kernel or in the outbox. To be asked when all is flushed.
     pub fn can_send(&self, pool: &Pool) -> bool {
-        self.ready.writable || pool.available() > 0
+        self.ready.writable || pool.available(self.outbox.purpose()) > 0
     }
 
     fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
@@ -291,7 +315,7 @@ impl Link {
         // A buffer is only wanted for what the kernel does not take: small answers go out even when all are in use.
         let sent = if self.flush(pool, now)? { self.write_through(bytes, now)? } else { 0 };
         if sent < bytes.len() {
-            self.outbox.append(&bytes[sent..], pool).map_err(full)?;
+            self.outbox.append_rest(&bytes[sent..], pool).map_err(full)?;
         }
         Ok(())
     }
@@ -322,9 +346,15 @@ impl Link {
             return Ok(true);
         }
         self.flush(&mut desk.pool, now)?;
-        match self.records(desk, now, |_, _| Flow::Stop)? {
-            Got::End if !self.is_open() => Err(Fault::Io(ErrorKind::UnexpectedEof.into())),
-            _ => Ok(self.is_open()),
+        // What a peer may send before it is done is bounded; and its FIN, which may stand behind what is there, raises
+        // no other event.
+        loop {
+            match self.records(desk, now, |_, _| Flow::Stop)? {
+                _ if self.is_open() => return Ok(true),
+                Got::Some => {}
+                Got::End => return Err(Fault::Io(ErrorKind::UnexpectedEof.into())),
+                Got::Dry | Got::Starved => return Ok(false),
+            }
         }
     }
 

@@ -21,6 +21,7 @@
 //! | `authority` | whom the API port takes for a Controller |
 //! | `expiry` | until when a certificate is valid |
 //! | `reactor` | poll, readiness, deadlines |
+//! | `shortage` | who is ended when all buffers are in use |
 
 pub mod authority;
 pub mod buffers;
@@ -33,6 +34,7 @@ pub mod marked;
 pub mod outbox;
 pub mod pump;
 pub mod reactor;
+pub mod shortage;
 pub mod stream;
 pub mod tcp;
 pub mod tls;

@@ -2,21 +2,29 @@
 //!
 //! Empty, it holds no buffer. It never grows beyond one buffer: who finds it full stops reading.
 
-use super::buffers::{Buffer, Pool};
+use super::buffers::{Buffer, Pool, Purpose};
 use super::stream::Stream;
+use super::tls::MAX_MESSAGE;
 use crate::limits::BUFFER;
 use std::io::{self, ErrorKind};
 
 /// At most one buffer of bytes, in order.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Whose buffers it takes.
+    purpose: Purpose,
+    held: Held,
+}
+
 #[derive(Debug, Default)]
-pub enum Outbox {
+enum Held {
     #[default]
-    Empty,
-    Holding {
-        buffer: Buffer,
-        start: usize,
-        end: usize,
-    },
+    Nothing,
+    /// `mark`: where `start` was when the reader had last taken enough to count as progress.
+    Buffer { buffer: Buffer, start: u32, end: u32, mark: u32 },
+    /// The rest of a message of which the kernel has taken the beginning, while no buffer was free: what has been
+    /// sealed cannot be taken back. Rare, and as short as a message.
+    Rest { bytes: Vec<u8>, start: usize },
 }
 
 /// The pool is empty, or the one buffer is full.
@@ -24,9 +32,24 @@ pub enum Outbox {
 pub struct NoRoom;
 
 impl Outbox {
+    /// Empty. `purpose`: [`Purpose::Payload`] or [`Purpose::Api`].
+    pub fn new(purpose: Purpose) -> Self {
+        Self { purpose, held: Held::Nothing }
+    }
+
+    /// Whose buffers it takes.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
     /// Nothing left to write.
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+        matches!(self.held, Held::Nothing)
+    }
+
+    /// Something is held, and in a buffer of the pool.
+    pub fn holds_buffer(&self) -> bool {
+        matches!(self.held, Held::Buffer { .. })
     }
 
     /// The free room behind what is held, after taking a buffer if there is none yet.
@@ -34,20 +57,22 @@ impl Outbox {
     /// Whoever asks goes on to call [`Outbox::filled`], with 0 if nothing came of it.
     pub fn room<'p>(&mut self, pool: &'p mut Pool) -> Result<&'p mut [u8], NoRoom> {
         if self.is_empty() {
-            let buffer = pool.take().ok_or(NoRoom)?;
-            *self = Self::Holding { buffer, start: 0, end: 0 };
+            let buffer = pool.take(self.purpose).ok_or(NoRoom)?;
+            self.held = Held::Buffer { buffer, start: 0, end: 0, mark: 0 };
         }
-        match self {
-            Self::Holding { buffer, end, .. } if *end < BUFFER => Ok(&mut pool.bytes(buffer)[*end..]),
+        match &self.held {
+            Held::Buffer { buffer, end, .. } if (*end as usize) < BUFFER => {
+                Ok(&mut pool.bytes(buffer)[*end as usize..])
+            }
             _ => Err(NoRoom),
         }
     }
 
     /// `count` bytes were put into the room.
     pub fn filled(&mut self, count: usize, pool: &mut Pool) {
-        if let Self::Holding { start, end, .. } = self {
-            *end += count;
-            debug_assert!(*end <= BUFFER);
+        if let Held::Buffer { start, end, .. } = &mut self.held {
+            debug_assert!(*end as usize + count <= BUFFER);
+            *end += count as u32;
             if start == end {
                 self.clear(pool);
             }
@@ -56,6 +81,9 @@ impl Outbox {
 
     /// Adds all of `bytes` or nothing.
     pub fn append(&mut self, bytes: &[u8], pool: &mut Pool) -> Result<(), NoRoom> {
+        if let Held::Rest { bytes: held, .. } = &mut self.held {
+            return extend(held, bytes);
+        }
         let room = self.room(pool)?;
         let Some(place) = room.get_mut(..bytes.len()) else {
             self.filled(0, pool);
@@ -66,36 +94,79 @@ impl Outbox {
         Ok(())
     }
 
+    /// The same for the rest of a message that has begun to go out: if no buffer is free it is kept without one.
+    pub fn append_rest(&mut self, bytes: &[u8], pool: &mut Pool) -> Result<(), NoRoom> {
+        match self.append(bytes, pool) {
+            Err(NoRoom) if self.is_empty() && bytes.len() <= BUFFER => {
+                self.held = Held::Rest { bytes: bytes.to_vec(), start: 0 };
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     /// Writes until all is gone (the buffer goes back) or the kernel takes no more. Returns how many bytes went.
     pub fn flush(&mut self, stream: &mut Stream, pool: &mut Pool) -> io::Result<usize> {
         let mut sent = 0;
-        while let Self::Holding { buffer, start, end } = self {
-            match stream.write(&pool.bytes(buffer)[*start..*end]) {
+        loop {
+            let bytes = match &self.held {
+                Held::Nothing => return Ok(sent),
+                Held::Buffer { buffer, start, end, .. } => &pool.bytes(buffer)[*start as usize..*end as usize],
+                Held::Rest { bytes, start } => &bytes[*start..],
+            };
+            let most = bytes.len();
+            match stream.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     sent += count;
-                    *start += count;
-                    if start == end {
+                    if count == most {
                         self.clear(pool);
                     } else {
+                        self.has_gone(count);
                         // A short write means a full socket buffer: asking again would only be told so.
-                        break;
+                        return Ok(sent);
                     }
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(sent),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(sent)
+    }
+
+    fn has_gone(&mut self, count: usize) {
+        match &mut self.held {
+            Held::Nothing => {}
+            Held::Buffer { start, .. } => *start += count as u32,
+            Held::Rest { start, .. } => *start += count,
+        }
+    }
+
+    /// Whether the reader has taken as much as a record since this was last true. A byte now and then is no progress.
+    pub fn has_progressed(&mut self) -> bool {
+        match &mut self.held {
+            Held::Buffer { start, mark, .. } if *start - *mark >= MAX_MESSAGE as u32 => {
+                *mark = *start;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Gives the buffer back, with whatever is in it.
     pub fn clear(&mut self, pool: &mut Pool) {
-        if let Self::Holding { buffer, .. } = std::mem::take(self) {
+        if let Held::Buffer { buffer, .. } = std::mem::take(&mut self.held) {
             pool.give(buffer);
         }
     }
+}
+
+fn extend(held: &mut Vec<u8>, bytes: &[u8]) -> Result<(), NoRoom> {
+    if held.len() + bytes.len() > BUFFER {
+        return Err(NoRoom);
+    }
+    held.extend_from_slice(bytes);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -109,17 +180,25 @@ mod tests {
         (Stream::Unix(mio::net::UnixStream::from_std(ours)), theirs)
     }
 
+    fn outbox() -> Outbox {
+        Outbox::new(Purpose::Payload)
+    }
+
+    fn available(pool: &Pool) -> usize {
+        pool.available(Purpose::Payload)
+    }
+
     #[test]
     fn what_goes_in_comes_out_in_order_and_the_buffer_goes_back() {
         let (mut ours, mut theirs) = pair();
-        let mut pool = Pool::new(1).unwrap();
-        let mut outbox = Outbox::default();
+        let mut pool = Pool::new(1, 0).unwrap();
+        let mut outbox = outbox();
         outbox.append(b"one ", &mut pool).unwrap();
         outbox.append(b"two", &mut pool).unwrap();
-        assert_eq!(pool.available(), 0);
+        assert_eq!(available(&pool), 0);
         assert_eq!(outbox.flush(&mut ours, &mut pool).unwrap(), 7);
         assert!(outbox.is_empty());
-        assert_eq!(pool.available(), 1);
+        assert_eq!(available(&pool), 1);
         let mut got = [0; 7];
         theirs.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"one two");
@@ -127,14 +206,30 @@ mod tests {
 
     #[test]
     fn an_empty_pool_and_a_full_buffer_are_told_apart_from_success() {
-        let mut pool = Pool::new(1).unwrap();
-        let (mut first, mut second) = (Outbox::default(), Outbox::default());
+        let mut pool = Pool::new(1, 0).unwrap();
+        let (mut first, mut second) = (outbox(), outbox());
         first.append(&[1; BUFFER], &mut pool).unwrap();
         assert_eq!(first.append(b"x", &mut pool), Err(NoRoom));
         assert_eq!(second.append(b"x", &mut pool), Err(NoRoom));
         assert!(second.is_empty());
         first.clear(&mut pool);
         assert_eq!(second.append(&[0; BUFFER + 1], &mut pool), Err(NoRoom));
-        assert_eq!(pool.available(), 1, "a refused append keeps no buffer");
+        assert_eq!(available(&pool), 1, "a refused append keeps no buffer");
+    }
+
+    #[test]
+    fn the_rest_of_a_message_needs_no_buffer() {
+        let (mut ours, mut theirs) = pair();
+        let mut pool = Pool::new(0, 0).unwrap();
+        let mut outbox = outbox();
+        assert_eq!(outbox.append(b"x", &mut pool), Err(NoRoom));
+        outbox.append_rest(b"one ", &mut pool).unwrap();
+        outbox.append(b"two", &mut pool).unwrap();
+        assert!(outbox.room(&mut pool).is_err() && !outbox.holds_buffer() && !outbox.is_empty());
+        assert_eq!(outbox.flush(&mut ours, &mut pool).unwrap(), 7);
+        let mut got = [0; 7];
+        theirs.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"one two");
+        assert!(outbox.is_empty());
     }
 }

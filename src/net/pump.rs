@@ -11,7 +11,7 @@
 //! | TLS | plain | the message of each record is appended |
 //! | plain | TLS | read, sealed in records as large as allowed |
 
-use super::buffers::{Desk, Pool};
+use super::buffers::{Desk, Pool, Purpose};
 use super::link::{Fault, Flow, Got, Link, Transport};
 use super::outbox::{NoRoom, Outbox};
 use super::tls::{MAX_MESSAGE, MAX_SEALED, Tls};
@@ -65,10 +65,17 @@ pub enum Then {
     Dry,
     /// The destination takes no more now.
     Full,
-    /// The pool is empty: call again when a buffer has come back.
-    Starved,
+    /// No buffer is free for this purpose: call again when one has come back.
+    Starved(Purpose),
     /// The source has ended and everything is in the destination's outbox or further.
     Ended,
+}
+
+impl Then {
+    /// What a buffer is waited for.
+    pub fn wants(self) -> Option<Purpose> {
+        if let Self::Starved(purpose) = self { Some(purpose) } else { None }
+    }
 }
 
 /// Which of the two links is of no more use.
@@ -122,7 +129,11 @@ fn move_chunks(
         done.beats += tally.beats;
         match chunk? {
             Chunk::Read(Got::Some) => {}
-            Chunk::Starved => return Ok(Then::Starved),
+            Chunk::Starved => return Ok(Then::Starved(destination.outbox.purpose())),
+            Chunk::Read(Got::Starved) => {
+                destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
+                return Ok(Then::Starved(source.record_purpose()));
+            }
             Chunk::Blocked => return Ok(Then::Full),
             Chunk::Read(got) => {
                 destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
@@ -264,14 +275,13 @@ fn records(
     }
 }
 
-/// Sends one message of payload towards an agent, past the pump. At most [`MAX_MESSAGE`] bytes.
+/// Sends one message of payload towards an agent to whom nothing is on its way, past the pump. At most
+/// [`MAX_MESSAGE`] bytes. Needs no buffer.
 pub fn send_payload(to: &mut Link, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
-    let tls = match &mut to.transport {
-        Transport::Plain => None,
-        Transport::Tls(tls) => Some(tls),
-    };
-    put(tls, &mut to.outbox, message, true, &mut desk.pool)?;
-    to.flush(&mut desk.pool, now)?;
+    let (head, tail) = if to.is_plain() { (message, &[][..]) } else { wire::cut(message) };
+    for piece in [head, tail].into_iter().filter(|piece| !piece.is_empty()) {
+        to.send(piece, desk, now)?;
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! are worked on, each a bounded amount. A link that could go on is queued for the next turn. An entry may be
 //! removed at any time: nothing of a turn refers to it by anything but its key, which is looked up again.
 
-use super::buffers::Desk;
+use super::buffers::{Desk, Purpose};
 use super::link::Link;
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
@@ -27,6 +27,17 @@ pub struct Socket<S> {
     pub link: Link,
     pub state: S,
     queued: bool,
+    hunger: Hunger,
+}
+
+/// Whether a socket waits for a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hunger {
+    Fed,
+    /// It stands in the queue.
+    Waits(Purpose),
+    /// It was at the head of the queue, and has its turn now: it goes back there if others were quicker.
+    Called,
 }
 
 /// All sockets of one event loop.
@@ -51,8 +62,8 @@ impl<S> Drop for Reactor<S> {
 }
 
 impl<S> Reactor<S> {
-    /// An event loop with `buffers` relay buffers.
-    pub fn new(buffers: usize) -> io::Result<Self> {
+    /// An event loop with `relay` buffers, but at least one for each way through it, and `api` buffers.
+    pub fn new(relay: usize, api: usize) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
@@ -60,7 +71,7 @@ impl<S> Reactor<S> {
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             wake_at: None,
-            desk: Desk::new(buffers)?,
+            desk: Desk::new(relay.max(2), api)?,
             now: Instant::now(),
         })
     }
@@ -80,12 +91,13 @@ impl<S> Reactor<S> {
         let entry = self.sockets.vacant_entry();
         let key = entry.key();
         link.stream.register(self.poll.registry(), Token(key))?;
-        entry.insert(Socket { link, state, queued: false });
+        entry.insert(Socket { link, state, queued: false, hunger: Hunger::Fed });
         Ok(key)
     }
 
     /// Closes the socket and frees all that belongs to it. `None` if it was gone already.
     pub fn remove(&mut self, key: Key) -> Option<S> {
+        self.feed(key);
         let mut socket = self.sockets.try_remove(key)?;
         socket.link.release(&mut self.desk.pool);
         Some(socket.state)
@@ -139,16 +151,47 @@ impl<S> Reactor<S> {
         }
     }
 
-    /// Queues `key` for when a relay buffer is free.
-    pub fn starve(&mut self, key: Key) {
-        if !self.starved.contains(&key) {
-            self.starved.push_back(key);
+    /// Queues `key` for when a buffer is free for `wanted`, or takes it out of that queue.
+    pub fn note_hunger(&mut self, key: Key, wanted: Option<Purpose>) {
+        let Some(purpose) = wanted else { return self.feed(key) };
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        match std::mem::replace(&mut socket.hunger, Hunger::Waits(purpose)) {
+            Hunger::Fed => self.starved.push_back(key),
+            Hunger::Called => self.starved.push_front(key),
+            Hunger::Waits(_) => {}
         }
     }
 
-    /// Somebody waits for a relay buffer.
-    pub fn is_starving(&self) -> bool {
-        !self.starved.is_empty()
+    fn feed(&mut self, key: Key) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if let Hunger::Waits(_) = std::mem::replace(&mut socket.hunger, Hunger::Fed) {
+            self.starved.retain(|&other| other != key);
+        }
+    }
+
+    /// How many wait for a buffer.
+    pub fn starving(&self) -> usize {
+        self.starved.len()
+    }
+
+    /// Those whose turn it is to have a buffer are queued for this turn of the loop.
+    fn call_starved(&mut self) {
+        let mut calls = self.desk.pool.available(Purpose::Payload);
+        let mut at = 0;
+        while let Some(&key) = self.starved.get(at) {
+            let Some(socket) = self.sockets.get_mut(key) else { return };
+            let Hunger::Waits(purpose) = socket.hunger else { return };
+            let is_api = purpose == Purpose::Api;
+            // Those behind it may be content with what is there.
+            if self.desk.pool.available(purpose) == 0 || (calls == 0 && !is_api) {
+                at += 1;
+                continue;
+            }
+            socket.hunger = Hunger::Called;
+            self.starved.remove(at);
+            self.again(key);
+            calls -= usize::from(!is_api);
+        }
     }
 
     /// There must be a turn at `at`, if not before.
@@ -167,13 +210,7 @@ impl<S> Reactor<S> {
 
     /// Sleeps until something happens, and notes it. Returns the owner's own tokens that fired, by number.
     pub fn wait(&mut self, own: &mut Vec<usize>) -> io::Result<()> {
-        while self.desk.pool.available() > 0 {
-            let Some(key) = self.starved.pop_front() else { break };
-            self.again(key);
-            if self.ready.len() >= self.desk.pool.available() {
-                break;
-            }
-        }
+        self.call_starved();
         let until = self.wake_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
         let timeout = if self.ready.is_empty() && own.is_empty() { until.min(TICK) } else { Duration::ZERO };
         match self.poll.poll(&mut self.events, Some(timeout)) {
@@ -212,5 +249,48 @@ impl<S> Reactor<S> {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::stream::Stream;
+    use std::os::unix::net::UnixStream;
+
+    fn add(reactor: &mut Reactor<()>) -> Key {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let stream = Stream::Unix(mio::net::UnixStream::from_std(ours));
+        let link = Link::plain(stream, ([0, 0, 0, 0], 0).into(), reactor.now);
+        reactor.add(link, ()).unwrap()
+    }
+
+    #[test]
+    fn who_is_gone_or_was_fed_waits_for_no_buffer() {
+        let mut reactor = Reactor::new(2, 0).unwrap();
+        let keys = [(); 3].map(|()| add(&mut reactor));
+        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        assert_eq!(reactor.starving(), 3);
+        reactor.remove(keys[0]);
+        reactor.note_hunger(keys[1], None);
+        assert_eq!(reactor.starving(), 1);
+    }
+
+    #[test]
+    fn who_was_called_in_vain_keeps_its_place() {
+        let mut reactor = Reactor::new(2, 0).unwrap();
+        let [first, second] = [(); 2].map(|()| add(&mut reactor));
+        let lent = reactor.desk.pool.take(Purpose::Payload).unwrap();
+        [first, second].into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        for _ in 0..3 {
+            reactor.call_starved();
+            assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), None), "one buffer, one call");
+            reactor.note_hunger(first, Some(Purpose::Payload));
+        }
+        reactor.desk.pool.give(lent);
+        reactor.call_starved();
+        assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), Some(second)));
     }
 }

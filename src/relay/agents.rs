@@ -127,13 +127,15 @@ impl Relay {
         let was_stuck = !socket.link.is_flushed();
         let heard = listen_to(&mut socket.link, agent, &mut discarded, desk, now);
         let (place, is_fit_again) = (agent.place, was_stuck && socket.link.is_flushed());
+        let wanted = matches!(heard, Ok(Got::Starved)).then(|| socket.link.record_purpose());
         self.count_discarded(place, discarded);
         if discarded > 0 {
             self.unsettle(key);
         }
+        self.reactor.note_hunger(key, wanted);
         match heard {
             Ok(Got::Some) => self.reactor.again(key),
-            Ok(Got::Dry) => {}
+            Ok(Got::Dry | Got::Starved) => {}
             Ok(Got::End) => self.part_with_agent(key),
             Err(_) => self.abort(key),
         }
@@ -240,7 +242,7 @@ pub(super) fn answer_beats(link: &mut Link, agent: &mut Agent, desk: &mut Desk, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::buffers::Pool;
+    use crate::net::buffers::{Pool, Purpose};
     use crate::net::stream::Stream;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
@@ -253,7 +255,10 @@ mod tests {
         let stream = Stream::Unix(mio::net::UnixStream::from_std(ours));
         let mut link = Link::plain(stream, ([0, 0, 0, 0], 0).into(), Instant::now());
         while link.write_through(&[b'x'; 4096], Instant::now()).unwrap() > 0 {}
-        assert!(!link.can_send(&Pool::new(0).unwrap()) && link.can_send(&desk.pool) == (desk.pool.available() > 0));
+        assert!(
+            !link.can_send(&Pool::new(0, 0).unwrap())
+                && link.can_send(&desk.pool) == (desk.pool.available(Purpose::Payload) > 0)
+        );
         (link, theirs)
     }
 
@@ -265,7 +270,7 @@ mod tests {
 
     #[test]
     fn without_a_buffer_an_answer_is_owed_and_ends_nothing() {
-        let mut desk = Desk::new(0).unwrap();
+        let mut desk = Desk::new(0, 0).unwrap();
         let (mut link, _theirs) = full(&mut desk);
         let mut agent = owing();
         answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();
@@ -274,7 +279,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_was_held_goes_out_by_itself() {
-        let mut desk = Desk::new(1).unwrap();
+        let mut desk = Desk::new(1, 0).unwrap();
         let (mut link, mut theirs) = full(&mut desk);
         let mut agent = owing();
         answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();

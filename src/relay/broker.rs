@@ -172,7 +172,7 @@ impl Relay {
             Some(State::Peer(Peer::Asking { .. })) => self.hear_request(key),
             Some(State::Peer(Peer::Waiting { .. } | Peer::Introduced { .. })) => match self.look_after(key) {
                 Ok(Got::Some) => self.reactor.again(key),
-                Ok(Got::Dry) => {}
+                Ok(Got::Dry | Got::Starved) => {}
                 Ok(Got::End) => {
                     self.leave_broker(key);
                     self.close(key, Ending::Complete, None);
@@ -195,7 +195,7 @@ impl Relay {
                 (Ok(_), Progress::Complete(request)) => return self.take_request(key, request),
                 (Ok(_), Progress::Wrong(reason)) => return self.refuse_nonsense(key, &reason),
                 (Ok(Got::Some), Progress::Incomplete) => {}
-                (Ok(Got::Dry), Progress::Incomplete) => return,
+                (Ok(Got::Dry | Got::Starved), Progress::Incomplete) => return,
                 (Ok(Got::End) | Err(_), _) => return self.peer_is_gone(key),
             }
         }

@@ -187,10 +187,7 @@ impl Relay {
             self.push_out_controller();
         }
         let Ok(local) = stream.local_addr() else { return };
-        let Some(mut link) = self.controller_link(stream, peer) else { return };
-        if !outsider {
-            link.trust();
-        }
+        let Some(link) = self.controller_link(stream, peer) else { return };
         self.enter(link, |relay, key| {
             let ticket = match outsider {
                 true => relay.outsiders.join(key, peer.ip()),
@@ -274,6 +271,9 @@ impl Relay {
             if !flushed || !socket.link.handshake(desk, now)? {
                 return Ok(Next::Wait);
             }
+            if !api.outsider {
+                socket.link.trust();
+            }
             match api.collector.next(&self.setup.front.seal, &api.peer) {
                 // Empty lines behind a request are no beginning of another.
                 Step::Incomplete if api.collector.is_empty() => {}
@@ -295,7 +295,8 @@ impl Relay {
             }
             match self.collect(key)? {
                 Got::Some => {}
-                Got::Dry => return Ok(Next::Wait),
+                // The API has a buffer for each of its connections.
+                Got::Dry | Got::Starved => return Ok(Next::Wait),
                 Got::End => return Ok(Next::Drop),
             }
         }
@@ -366,7 +367,7 @@ impl Relay {
         }
         match pumped.map(|pumped| pumped.then) {
             Ok(Then::Again) => self.reactor.again(key),
-            Ok(Then::Starved) => self.reactor.starve(key),
+            Ok(Then::Starved(purpose)) => self.reactor.note_hunger(key, Some(purpose)),
             Ok(Then::Dry | Then::Full) => {}
             Ok(Then::Ended) => self.answered(client),
             Err(_) => self.drop_controller(client),

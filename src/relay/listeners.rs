@@ -10,7 +10,7 @@ use super::pipe::{Pipe, PipeKey, Place};
 use super::rate_limit::{Permit, Source};
 use super::state::State;
 use super::{FIRST_LISTENER, Relay};
-use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, SILENT_USERS, STRANGERS};
+use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, SILENT_USERS, STRANGERS};
 use crate::net::closing::Closing;
 use crate::net::link::Link;
 use crate::net::reactor::{Key, Reactor};
@@ -174,19 +174,25 @@ impl Relay {
 
     /// A link to an agent or user: TLS, or plain in dev mode.
     pub(super) fn link(&self, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
-        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.public), stream, peer)
+        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.public), HANDSHAKE_PIECES, stream, peer)
     }
 
     /// The same to a Controller, which may have to show a certificate.
     pub(super) fn controller_link(&self, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
-        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.api), stream, peer)
+        self.link_with(self.setup.tls.as_ref().map(|tls| &tls.api), HANDSHAKE_CHAIN, stream, peer).map(Link::for_api)
     }
 
-    fn link_with(&self, tls: Option<&Arc<ServerConfig>>, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
+    fn link_with(
+        &self,
+        tls: Option<&Arc<ServerConfig>>,
+        most: usize,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Link> {
         let (now, stream) = (self.reactor.now, Stream::Tcp(stream));
         let Some(config) = tls else { return Some(Link::plain(stream, peer, now)) };
         let connection = UnbufferedServerConnection::new(Arc::clone(config)).ok()?;
-        Some(Link::tls(stream, Tls::server(connection), peer, now))
+        Some(Link::tls(stream, Tls::server(connection, most), peer, now))
     }
 
     /// Adds a connection to the reactor, in the state that `state` makes for its key.

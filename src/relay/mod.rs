@@ -41,9 +41,11 @@ mod strangers;
 mod users;
 
 use crate::cidr::Cidr;
-use crate::limits::{DELIVERY, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STALLED};
+use crate::limits::{API_BUFFERS, DELIVERY, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
 use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
+use crate::net::shortage;
+use crate::throttle::{Throttle, and_more};
 use broker::Broker;
 use command::{Command, Handle, Traffic};
 use fair_queue::FairQueue;
@@ -103,6 +105,8 @@ pub struct Relay {
     commands: Receiver<Command>,
     past: Past,
     meter: Meter,
+    /// What the log has said of sessions that were ended for want of buffers.
+    shortages: Throttle,
     /// Controllers' connections; first the one that has gone longest without a complete request.
     controllers: Queue,
     /// How many connections to the HTTP parser there are on their behalf.
@@ -138,7 +142,7 @@ const LOOK: Duration = Duration::from_millis(20);
 impl Relay {
     /// Binds the API port, and the broker's if that can be had. Errors are the system's.
     pub fn new(setup: Setup) -> io::Result<(Self, Handle)> {
-        let reactor = Reactor::new(setup.buffers)?;
+        let reactor = Reactor::new(setup.buffers, API_BUFFERS)?;
         let waker = mio::Waker::new(reactor.registry(), Reactor::<State>::own_token(WAKE))?;
         let (handle, commands) = Handle::new(Arc::new(waker));
         let mut relay = Self {
@@ -151,6 +155,7 @@ impl Relay {
             commands,
             past: Past::default(),
             meter: Meter::default(),
+            shortages: Throttle::default(),
             controllers: Queue::default(),
             backends: 0,
             outsiders: FairQueue::default(),
@@ -298,22 +303,20 @@ impl Relay {
     fn housekeeping(&mut self) {
         self.bind_missing();
         self.listeners.resume();
-        if self.reactor.is_starving() {
-            self.end_most_stalled();
-        }
+        self.end_stalled();
         let now = self.reactor.now;
         self.prompt_agents();
         self.reactor.links_mut().for_each(|link| link.review_patience(now));
         self.meter.sample(now, self.traffic());
     }
 
-    /// All relay buffers are in use and somebody waits: the session whose reader has taken nothing for longest goes.
-    fn end_most_stalled(&mut self) {
-        let now = self.reactor.now;
-        let stuck = self.reactor.iter().filter_map(|(key, s)| Some((key, s.link.peer, s.link.stuck_since()?)));
-        let Some((key, peer, since)) = stuck.min_by_key(|&(_, _, since)| since) else { return };
-        if now >= since + STALLED {
-            warn!("All relay buffers are in use; the connection of {peer}, which has been stuck longest, is ended");
+    /// All relay buffers are in use and somebody waits: those go that hold some without progress.
+    fn end_stalled(&mut self) {
+        for (key, peer) in shortage::to_end(&self.reactor) {
+            if let Some(unsaid) = self.shortages.may_say(self.reactor.now) {
+                let more = and_more(unsaid);
+                warn!("All relay buffers are in use; the connection of {peer}, which is stuck, is ended{more}");
+            }
             self.abort(key);
         }
     }

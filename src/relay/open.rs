@@ -67,7 +67,7 @@ impl Relay {
             connections: self.connections(),
             most_connections: self.setup.connections,
             controllers: self.controllers.len(),
-            buffers: self.setup.buffers - self.reactor.desk.pool.available(),
+            buffers: self.reactor.desk.pool.used(),
             most_buffers: self.setup.buffers,
             pauses: self.listeners.paused_times(),
             inactive: 0,

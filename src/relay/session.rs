@@ -8,6 +8,7 @@ use super::Relay;
 use super::agents::answer_beats;
 use super::pipe::{PipeKey, Place};
 use super::state::State;
+use crate::net::buffers::Purpose;
 use crate::net::closing::{Cause, Ending};
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{Fail, Failed, Pumped, Then, pump};
@@ -129,12 +130,12 @@ impl Relay {
             // If it does not take the answers, the other direction will find out.
             let _ = self.answer_owed(from);
         }
+        self.reactor.note_hunger(from, then.wants());
         match then {
             Then::Ended => return Direction::Ended,
             Then::Again => self.reactor.again(from),
-            Then::Starved => self.reactor.starve(from),
             Then::Full => self.note_held_back(from),
-            Then::Dry => {}
+            Then::Starved(_) | Then::Dry => {}
         }
         Direction::Open
     }
@@ -175,7 +176,7 @@ impl Relay {
             return Ok(Marks::Passed);
         }
         if destination.link.is_flushed() && !destination.link.can_send(&desk.pool) {
-            self.reactor.starve(from);
+            self.reactor.note_hunger(from, Some(Purpose::Payload));
             return Ok(Marks::Awaited);
         }
         marked.begin_payload(&mut destination.link, desk, now).map_err(Fail::Destination)?;

@@ -83,7 +83,7 @@ impl Relay {
             })?;
             match got {
                 Got::Some => {}
-                Got::Dry => return Ok(Verdict::Undecided),
+                Got::Dry | Got::Starved => return Ok(Verdict::Undecided),
                 Got::End => return Ok(Verdict::Left),
             }
         }

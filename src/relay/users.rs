@@ -44,7 +44,8 @@ impl Relay {
                 Some(agent) if self.is_next(key, pipe) => self.try_join(key, agent, pipe),
                 _ => self.wait_for_agent(key),
             },
-            Ok(Got::Dry) => self.ask_no_more(key),
+            // It is not trusted yet, and never waits for a buffer here.
+            Ok(Got::Dry | Got::Starved) => self.ask_no_more(key),
             Ok(Got::End) | Err(_) => self.dismiss_user(key),
         }
     }
@@ -84,9 +85,9 @@ impl Relay {
             Ok(Pumped { payload: 0, then, .. }) => match then {
                 Then::Ended => self.dismiss_user(user),
                 // It has asked, so its place in the line is from now on, whatever kept it from this agent.
-                Then::Starved => {
+                Then::Starved(purpose) => {
                     self.wait_for_agent(user);
-                    self.reactor.starve(user);
+                    self.reactor.note_hunger(user, Some(purpose));
                 }
                 Then::Again | Then::Full => {
                     self.wait_for_agent(user);
@@ -114,6 +115,7 @@ impl Relay {
     }
 
     fn marry(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
+        self.reactor.note_hunger(user, None);
         self.leave_queue(user);
         self.set_state(user, State::Served { pipe, agent });
         if let Some((socket, _)) = self.reactor.get_mut(user) {

@@ -134,11 +134,14 @@ impl Link {
         if !self.may_read() {
             return Ok(Got::Dry);
         }
-        let lease = self.inbox.open(self.trusted, desk);
+        let lease = self.inbox.open(self.trusted.then(|| self.record_purpose()), desk);
         let taking = matches!(lease, Lease::Buffer { .. });
         let gathered = self.gather(&lease, desk, now);
         let seen = lease.kept() + gathered.as_ref().map_or(0, |(_, count)| *count);
         let (used, taken) = self.take_records(seen, desk, &mut each);
+        if used > 0 || lease.kept() == 0 {
+            self.moved_in = now;
+        }
         let stopped = matches!(taken, Ok(Step::Stopped));
         self.inbox = lease.keep(&desk.scratch[used..seen], stopped, &mut desk.pool);
         if !taking {
@@ -155,6 +158,7 @@ impl Link {
             Step::Incomplete if taking => Got::Dry,
             // The desk was full, or whole records stand before a FIN: there is more.
             Step::Incomplete if seen == desk.scratch.len() || (used == seen && self.ready.fin) => Got::Some,
+            Step::Incomplete if self.trusted && used < seen && !self.ready.fin => Got::Starved,
             Step::Incomplete => self.incomplete(),
         };
         if got == Got::End && self.is_open() { Err(Fault::Truncated) } else { Ok(got) }
@@ -210,8 +214,7 @@ impl Link {
     pub(in crate::net) fn dismiss(&mut self, count: usize, nowhere: &mut Vec<u8>, now: Instant) -> io::Result<()> {
         if count > 0 {
             self.heard = now;
-            let gone = self.stream.discard(count, nowhere)?;
-            debug_assert_eq!(gone, count);
+            discard_all(count, |most| self.stream.discard(most, nowhere))?;
         }
         Ok(())
     }
@@ -223,8 +226,49 @@ impl Link {
     }
 }
 
+/// Discards exactly `count` bytes, which are there. What was dealt with and stayed would be dealt with twice: where
+/// that cannot be helped the connection is broken.
+fn discard_all(mut count: usize, mut discard: impl FnMut(usize) -> io::Result<usize>) -> io::Result<()> {
+    while count > 0 {
+        match discard(count) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(gone) => count = count.saturating_sub(gone),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::UnexpectedEof.into()),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
 enum Step {
     Incomplete,
     Stopped,
     Closed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_discard_goes_on_until_nothing_is_left_to_be_repeated() {
+        let mut asked = Vec::new();
+        let mut answers = vec![Ok(3), Err(ErrorKind::Interrupted.into()), Ok(6), Ok(1)].into_iter();
+        let discard = |most| {
+            asked.push(most);
+            answers.next().expect("no more calls")
+        };
+        discard_all(10, discard).unwrap();
+        assert_eq!(asked, [10, 7, 7, 1]);
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_discarded_break_the_connection() {
+        for end in [Ok(0), Err(ErrorKind::WouldBlock.into()), Err(ErrorKind::ConnectionReset.into())] {
+            let mut answers = vec![Ok(3), end].into_iter();
+            let error = discard_all(10, |_| answers.next().expect("no more calls")).unwrap_err();
+            assert_ne!(error.kind(), ErrorKind::WouldBlock);
+        }
+    }
 }

@@ -177,6 +177,12 @@ impl Peer {
         (&self.socket).write_all(bytes)
     }
 
+    /// Reads up to `most` bytes past TLS and throws them away, as who must hold a connection and wants nothing of it.
+    pub fn skip_raw(&self, most: usize) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(PATIENCE))?;
+        (&self.socket).read(&mut vec![0; most])
+    }
+
     /// Sends one byte as TCP's urgent data.
     pub fn send_urgent(&self, byte: u8) {
         SockRef::from(&self.socket).send_out_of_band(&[byte]).expect("a connection that can be written to");
