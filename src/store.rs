@@ -118,7 +118,7 @@ impl TryFrom<Vec<Loaded>> for Consistent {
         let (mut ids, mut ports) = (HashSet::new(), HashSet::new());
         for Loaded(mapping) in &loaded {
             if !ids.insert(&mapping.id) {
-                return Err(format!("two mappings have the id {}", mapping.id));
+                return Err(format!("two mappings have the id {}", mapping.id.escape_debug()));
             }
             if let Some(port) = mapping.ports().into_iter().flatten().find(|port| !ports.insert(*port)) {
                 return Err(format!("two mappings have the port {port}"));

@@ -77,6 +77,8 @@ impl Keys {
 fn describe(key: &str, value: &Value) -> String {
     match value {
         Value::String(text) if key == "passcode" || text.len() > 60 => format!("a string of {} bytes", text.len()),
+        // Unlike JSON, this escapes all that could confuse a terminal.
+        Value::String(text) => format!("{text:?}"),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
         _ if key == "passcode" => "something else".to_owned(),
@@ -155,6 +157,7 @@ mod tests {
             (r#"{"mode":"both"}"#, ["\"mode\"", "both", "private"]),
             (r#"{"devmode":"false"}"#, ["\"devmode\"", "\"false\"", "true or false"]),
             (r#"{"cert":"AAAA"}"#, ["\"cert\"", "AAAA", "base64"]),
+            ("{\"mode\":\"\u{7f}public\"}", ["\"mode\"", "\"\\u{7f}public\"", "private"]),
             (r#"{"host":""}"#, ["\"host\"", "\"\"", "a name"]),
             ("[]", ["JSON", "object", "expected"]),
             ("{\"port\":80,}", ["JSON", "line 1", "column"]),

@@ -20,8 +20,9 @@ pub fn body(bytes: &[u8]) {
         }
     }
     if let Ok(range) = text.parse::<PortRange>() {
-        let ports = PortSet::usable(std::slice::from_ref(&range), &[]);
+        let range = std::slice::from_ref(&range);
+        let ports = PortSet::usable(range, &[]);
         assert!(!ports.is_empty() && !ports.contains(0), "{range:?}");
-        assert!(PortSet::usable(std::slice::from_ref(&range), std::slice::from_ref(&range)).is_empty());
+        assert!(PortSet::usable(range, range).is_empty());
     }
 }

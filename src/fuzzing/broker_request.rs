@@ -1,6 +1,6 @@
 //! What a peer says to the broker, in whatever pieces it comes.
 
-use super::pieces;
+use super::{assert_is_readable, pieces};
 use crate::limits::BROKER_REQUEST;
 use crate::relay::broker::request::{Collector, Progress, Request};
 use crate::relay::broker::words::connect;
@@ -23,7 +23,7 @@ pub fn body(bytes: &[u8]) {
             assert_passes_through(&request);
         }
         Some(Err(reason)) => {
-            assert!(!reason.is_empty() && reason.len() < 1024, "{reason}");
+            assert_is_readable(&reason);
             assert_eq!(expected, None, "{reason}");
         }
         None => assert_eq!(expected, None),

@@ -1,5 +1,6 @@
 //! Form and JSON of the API's calls.
 
+use super::assert_is_readable;
 use crate::control::commandline::repeated_name;
 use crate::control::form::Form;
 use crate::failure;
@@ -58,7 +59,7 @@ fn written(request: &Request) -> Value {
 }
 
 fn assert_is_explained(reason: &str) {
-    assert!(!reason.is_empty());
+    assert_is_readable(reason);
     let answer = failure::body("Bad Request", reason);
     assert!(answer.len() < EXPLANATION, "{} bytes: {answer}", answer.len());
     let answer: Value = serde_json::from_str(&answer).expect("JSON");

@@ -83,9 +83,13 @@ impl FieldError {
     pub fn new(field: &'static str, found: impl fmt::Display, expected: &str) -> Self {
         /// As much of a wrong value as helps to recognize it.
         const SHOWN: usize = 60;
-        let mut found = found.to_string();
-        if let Some((at, _)) = found.char_indices().nth(SHOWN) {
-            found.truncate(at);
+        let text = found.to_string();
+        let mut found = String::new();
+        for character in text.chars().take(SHOWN) {
+            // JSON leaves some control characters as they are.
+            if character.is_control() { found.extend(character.escape_default()) } else { found.push(character) }
+        }
+        if text.chars().nth(SHOWN).is_some() {
             found.push('…');
         }
         Self { field, found: Some(found), expected: expected.to_owned() }
@@ -160,5 +164,11 @@ mod tests {
     fn a_long_wrong_value_is_cut() {
         let message = request(json!({"type": "ä".repeat(1000)})).unwrap_err();
         assert!(message.len() < 250, "{message}");
+    }
+
+    #[test]
+    fn control_characters_are_shown() {
+        let message = request(json!({"type": "\u{1b}\u{7f}\u{9b}"})).unwrap_err();
+        assert!(message.starts_with(r#"type is "\u001b\u{7f}\u{9b}", expected"#), "{message}");
     }
 }

@@ -2,8 +2,7 @@
 
 use rustls::pki_types::CertificateDer;
 use std::fmt;
-use time::{Duration, OffsetDateTime};
-use yasna::{ASN1Result, BERReader, Tag};
+use time::{Date, Duration, Month, OffsetDateTime, PrimitiveDateTime, Time};
 
 /// People are warned so long before.
 const WARNING: Duration = Duration::days(30);
@@ -15,7 +14,7 @@ pub struct Expiry(OffsetDateTime);
 impl Expiry {
     /// `None`: this is no certificate that anybody could read.
     pub fn of(certificate: &CertificateDer) -> Option<Self> {
-        yasna::parse_der(certificate, not_after).ok().map(Self)
+        not_after(certificate).map(Self)
     }
 
     /// Seconds since the epoch; 0 for what lies before it.
@@ -47,35 +46,57 @@ impl fmt::Display for Expiry {
 }
 
 /// Walks a Certificate up to `notAfter` (RFC 5280, section 4.1).
-fn not_after(certificate: BERReader) -> ASN1Result<OffsetDateTime> {
-    certificate.read_sequence(|certificate| {
-        let moment = certificate.next().read_sequence(|to_be_signed| {
-            to_be_signed.read_optional(|version| version.read_tagged(Tag::context(0), |it| it.read_der()))?;
-            // Serial number, algorithm, issuer.
-            for _ in 0..3 {
-                to_be_signed.next().read_der()?;
-            }
-            let moment = to_be_signed.next().read_sequence(|validity| {
-                validity.next().read_der()?;
-                validity.next().read_der()
-            })?;
-            // Subject, key, and what extensions there are.
-            while to_be_signed.read_optional(|rest| rest.read_der())?.is_some() {}
-            Ok(moment)
-        })?;
-        // Algorithm and signature.
-        certificate.next().read_der()?;
-        certificate.next().read_der()?;
-        moment_of(&moment)
-    })
+fn not_after(certificate: &[u8]) -> Option<OffsetDateTime> {
+    let (certificate, []) = element(SEQUENCE, certificate)? else { return None };
+    let (to_be_signed, _signature) = element(SEQUENCE, certificate)?;
+    let after_version = element(VERSION, to_be_signed).map_or(to_be_signed, |(_, rest)| rest);
+    // Serial number, algorithm, issuer.
+    let rest = (0..3).try_fold(after_version, |rest, _| Some(any_element(rest)?.2))?;
+    let (validity, _subject) = element(SEQUENCE, rest)?;
+    let (_, _not_before, end) = any_element(validity)?;
+    match any_element(end)? {
+        // Two digits of the year: 1950 to 2049.
+        (UTC_TIME, text, []) => moment(&[if *text.first()? < b'5' { b"20" } else { b"19" }, text].concat()),
+        (GENERALIZED_TIME, text, []) => moment(text),
+        _ => None,
+    }
 }
 
-/// UTCTime up to 2049, GeneralizedTime from then on.
-fn moment_of(der: &[u8]) -> ASN1Result<OffsetDateTime> {
-    yasna::parse_der(der, |time| match time.lookahead_tag()? {
-        yasna::tags::TAG_UTCTIME => time.read_utctime().map(|moment| *moment.datetime()),
-        _ => time.read_generalized_time().map(|moment| *moment.datetime()),
-    })
+const SEQUENCE: u8 = 0x30;
+const VERSION: u8 = 0xa0;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+
+/// What is in the element of this tag at the front, and what stands behind it.
+fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
+    any_element(der).filter(|(found, ..)| *found == tag).map(|(_, content, rest)| (content, rest))
+}
+
+/// Tag and content of the element at the front, and what stands behind it. No certificate needs a length of more than
+/// three bytes, or a tag of more than one.
+fn any_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let [tag, length, rest @ ..] = der else { return None };
+    let (length, rest) = match length {
+        0..=0x7f => (usize::from(*length), rest),
+        0x81..=0x83 => {
+            let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((*tag, content, rest))
+}
+
+/// `YYYYMMDDHHMMSSZ`: certificates have no other form of it.
+fn moment(text: &[u8]) -> Option<OffsetDateTime> {
+    let digits =
+        text.strip_suffix(b"Z").filter(|digits| digits.len() == 14 && digits.iter().all(u8::is_ascii_digit))?;
+    let number =
+        |from: usize, to: usize| digits[from..to].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    let [month, day, hour, minute, second] = [4, 6, 8, 10, 12].map(|at| number(at, at + 2) as u8);
+    let date = Date::from_calendar_date(number(0, 4).into(), Month::try_from(month).ok()?, day).ok()?;
+    Some(PrimitiveDateTime::new(date, Time::from_hms(hour, minute, second).ok()?).assume_utc())
 }
 
 #[cfg(test)]
@@ -116,5 +137,21 @@ mod tests {
         for end in 0..whole.der().len() {
             assert_eq!(Expiry::of(&CertificateDer::from(&whole.der()[..end])), None);
         }
+    }
+    /// A length that reaches beyond all memory, at each place where there is a length; and times out of range.
+    #[test]
+    fn what_is_broken_has_no_date_either() {
+        let whole = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();
+        for at in 0..whole.der().len() - 10 {
+            let mut broken = whole.der().to_vec();
+            broken.splice(at..at + 2, [0x30, 0x88].into_iter().chain([0xff; 8]));
+            let _ = Expiry::of(&CertificateDer::from(broken));
+        }
+        for text in
+            ["99991231235959-0100", "99991231235960Z", "20251301000000Z", "2025010100000Z", "2025010100000 Z", ""]
+        {
+            assert_eq!(moment(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(moment(b"19700101000001Z").unwrap().unix_timestamp(), 1);
     }
 }

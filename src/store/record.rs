@@ -72,13 +72,17 @@ impl TryFrom<Record<'_>> for Loaded {
             return Err("a mapping's id is empty".to_owned());
         }
         if record.passcodeport1.is_empty() {
-            return Err(format!("mapping {id}: passcodeport1 is empty"));
+            return Err(format!("mapping {}: passcodeport1 is empty", id.escape_debug()));
         }
         if record.port1 == 0 {
             return Ok(Self(Mapping { id, kind: Kind::Direct { passkey: Secret::new(record.passcodeport1) } }));
         }
         if record.port2 == 0 || record.port1 == record.port2 {
-            return Err(format!("mapping {id}: port2 is {}, expected a port of its own", record.port2));
+            return Err(format!(
+                "mapping {}: port2 is {}, expected a port of its own",
+                id.escape_debug(),
+                record.port2
+            ));
         }
         let first = agents(
             record.port1,

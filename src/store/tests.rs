@@ -98,6 +98,10 @@ fn a_broken_file_is_refused_with_its_place_and_left_alone() {
         (one("1", "0", "1", "\"p\"", "0"), "mapping a: port2 is 0"),
         (one("7", "7", "1", "\"p\"", "0"), "mapping a: port2 is 7"),
         (one("1", "2", "1", "\"\"", "0"), "mapping a: passcodeport1 is empty"),
+        (
+            one("1", "2", "1", "\"\"", "0").replace("\"a\"", r#""\n\u001b""#),
+            r"mapping \n\u{1b}: passcodeport1 is empty",
+        ),
         (twice(&good, "\"a\""), "two mappings have the id a at line"),
         (twice(&good, "\"b\""), "two mappings have the port 1 at line"),
     ] {
