@@ -7,7 +7,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | what a daemon is told | [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`] |
+//! | what a daemon is told | [`layout`], [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`] |
 //! | what a daemon says | [`logging`], [`failure`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
@@ -25,6 +25,8 @@ pub mod daemon;
 mod descriptors;
 pub mod exit;
 pub mod failure;
+pub mod files;
+pub mod layout;
 pub mod limits;
 pub mod logging;
 pub mod mapping;

@@ -5,6 +5,7 @@ use super::{Failure, Outcome, default_settings};
 use crate::daemon::pidfile::LockError;
 use crate::daemon::{Daemon, Options, StartError};
 use crate::exit;
+use crate::layout::Layout;
 use argh::FromArgs;
 use log::{LevelFilter, error};
 use std::path::PathBuf;
@@ -16,6 +17,10 @@ pub(super) struct Start {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     config: PathBuf,
+    /// folder of what the daemon writes (default: /var/lib/iofog-connector for the default settings file, if there is
+    /// such a folder, else that of the settings file)
+    #[argh(option, arg_name = "folder")]
+    state: Option<PathBuf>,
     /// pid file (default: /run/iofog-connector.pid for the default settings file, beside any other)
     #[argh(option, arg_name = "file")]
     pid_file: Option<PathBuf>,
@@ -32,8 +37,9 @@ pub(super) struct Start {
 
 impl Start {
     pub fn run(self) -> Outcome {
-        let Self { config: settings, pid_file, user, log_file, log_level } = self;
-        let daemon = match Daemon::enter(Options { settings, pid_file, user, log_file, log_level }) {
+        let Self { config, state, pid_file, user, log_file, log_level } = self;
+        let layout = Layout::new(config, state, pid_file);
+        let daemon = match Daemon::enter(Options { layout, user, log_file, log_level }) {
             Ok(daemon) => daemon,
             Err(e @ StartError::PidFile(LockError::Held)) => {
                 say(&e.to_string());

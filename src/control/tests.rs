@@ -24,7 +24,8 @@ struct Daemon {
 
 fn config(folder: &Folder, more: &str) -> Config {
     let text = format!(r#"{{"ports": ["6000-6999"], "broker": 12345{more}}}"#);
-    Config::parse(&folder.0.join("iofog-connector.conf"), text.as_bytes()).unwrap()
+    Config::parse(&crate::layout::Layout::new(folder.0.join("iofog-connector.conf"), None, None), text.as_bytes())
+        .unwrap()
 }
 
 impl Daemon {
@@ -34,7 +35,7 @@ impl Daemon {
         let listener = UnixListener::bind(&socket).unwrap();
         let (reloads, inbox) = channel();
         let config = config(&folder, more);
-        let (store, mappings) = Store::open(&config.beside("configs.json")).unwrap();
+        let (store, mappings) = Store::open(&config.state_file("configs.json")).unwrap();
         let seal = Seal::random();
         let setup = Setup { config, store, mappings, relay, listener, seal: seal.clone(), reloads: inbox };
         let control = Control::new(setup).unwrap();

@@ -7,11 +7,11 @@ use super::error::StartError;
 use super::supervisor::Supervisor;
 use crate::config::Config;
 use crate::control::read_token;
+use crate::layout::Layout;
 use crate::net::certificate::{self, ServerTls};
 use crate::net::expiry::Expiry;
 use crate::relay::command::Handle;
 use log::{error, info, warn};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -23,9 +23,9 @@ pub(super) fn load_tls(config: &Config) -> Result<Option<ServerTls>, StartError>
     if config.dev {
         return Ok(None);
     }
-    let folder = config.beside("");
-    let tls = certificate::server_tls(&folder, config.controller_ca.as_deref()).map_err(StartError::Certificate)?;
-    let (file, chain) = certificate::chain(&folder).map_err(StartError::Certificate)?;
+    let folder = certificate::folder(config);
+    let tls = certificate::server_tls(folder, config.controller_ca.as_deref()).map_err(StartError::Certificate)?;
+    let (file, chain) = certificate::chain(folder).map_err(StartError::Certificate)?;
     if let Some(warning) = chain.first().and_then(Expiry::of).and_then(|expiry| expiry.warning()) {
         warn!("{}: the certificate {warning}", file.display());
     }
@@ -34,6 +34,7 @@ pub(super) fn load_tls(config: &Config) -> Result<Option<ServerTls>, StartError>
 
 /// Reads the files again and hands them to those concerned.
 pub(super) struct Reloader {
+    pub layout: Layout,
     /// What the daemon was started with: the measure of what needs a restart.
     pub started: Config,
     pub relay: Handle,
@@ -44,8 +45,7 @@ pub(super) struct Reloader {
 impl Reloader {
     pub fn reload(&self) {
         self.supervisor.reloading();
-        let file = &self.started.file;
-        match load(file) {
+        match load(&self.layout) {
             Ok((config, tls)) => self.take_over(config, tls),
             Err(e) => error!("Nothing is reloaded, all stays as it was: {e}"),
         }
@@ -70,8 +70,8 @@ impl Reloader {
     }
 }
 
-fn load(file: &Path) -> Result<(Config, Option<ServerTls>), StartError> {
-    let config = Config::load(file).map_err(StartError::Config)?;
+fn load(layout: &Layout) -> Result<(Config, Option<ServerTls>), StartError> {
+    let config = Config::load(layout).map_err(StartError::Config)?;
     let tls = load_tls(&config)?;
     Ok((config, tls))
 }

@@ -1,0 +1,33 @@
+//! Whom a command of root's acts as.
+//!
+//! Whoever can write to a daemon's folders could lead root, by a link or by what the settings name, to read any file,
+//! and by a lock to signal any process. So before anything in there is opened, a command of root's becomes the user who
+//! can write there, for good: it needs no more rights than the daemon has.
+
+use super::Failure;
+use crate::daemon::privileges::{Writer, is_almighty};
+use crate::exit;
+use crate::layout::{Layout, folder_of};
+
+/// Becomes the owner of the first folder of the daemon's that is not root's.
+///
+/// # Errors
+/// A folder is root's, but others may write to it.
+pub(super) fn take_on(layout: &Layout) -> Result<(), Failure> {
+    if !is_almighty() {
+        return Ok(());
+    }
+    for folder in [layout.settings_folder(), &layout.state, folder_of(&layout.pid_file)] {
+        let unusable = |e| Failure::new(exit::NOT_PERMITTED, format!("{}: {e}", folder.display()));
+        match Writer::of(folder).map_err(|e| unusable(e.to_string()))? {
+            Writer::Root => {}
+            Writer::Owner(user) => return user.switch().map_err(|e| unusable(e.to_string())),
+            Writer::Others => {
+                let problem = "root opens nothing in a folder of its own that others may write to; give the folder to the \
+                               user who shall, or take their right (chmod go-w)";
+                return Err(unusable(problem.to_owned()));
+            }
+        }
+    }
+    Ok(())
+}
