@@ -5,7 +5,7 @@
 //! can write there, for good: it needs no more rights than the daemon has.
 
 use super::Failure;
-use crate::daemon::privileges::{Writer, is_almighty};
+use crate::daemon::privileges::{Writer, can_become_others};
 use crate::exit;
 use crate::layout::{Layout, folder_of};
 
@@ -14,7 +14,7 @@ use crate::layout::{Layout, folder_of};
 /// # Errors
 /// A folder is root's, but others may write to it.
 pub(super) fn take_on(layout: &Layout) -> Result<(), Failure> {
-    if !is_almighty() {
+    if !can_become_others() {
         return Ok(());
     }
     for folder in [layout.settings_folder(), &layout.state, folder_of(&layout.pid_file)] {

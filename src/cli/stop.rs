@@ -78,7 +78,7 @@ fn await_end(running: &mut Running, timeout: Duration, meanwhile: impl Fn(&Runni
     Ok(true)
 }
 
-/// The one that holds the lock, and whoever takes it over then.
+/// Kills the process that holds the lock, and any that takes it over meanwhile.
 fn end_by_force(running: &mut Running, timeout: Duration) -> io::Result<bool> {
     complain(&format!("{running} does not end by itself: it is killed"));
     await_end(running, timeout, |running| {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// Everybody may read the file.
 const MODE: u32 = 0o644;
 /// Neither through a link, nor waiting for the other end of a FIFO.
-const NO_DETOUR: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+const OPEN_FLAGS: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 /// How often a file that another daemon just removed is opened anew.
 const TRIES: usize = 100;
 
@@ -108,7 +108,7 @@ impl Drop for PidFile {
 /// Not through a link: the folder may belong to another user than the one who starts the daemon.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(MODE).custom_flags(NO_DETOUR);
+    options.read(true).write(true).create(true).truncate(false).mode(MODE).custom_flags(OPEN_FLAGS);
     let file = options.open(path)?;
     expect_own(&file)?;
     Ok(file)
@@ -163,7 +163,7 @@ impl Sight {
     /// # Errors
     /// The file is there and cannot be opened.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
-        let opened = OpenOptions::new().read(true).custom_flags(NO_DETOUR).open(path);
+        let opened = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path);
         match opened.and_then(|file| expect_own(&file).map(|()| file)) {
             Ok(file) => Ok(Some(Self(file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

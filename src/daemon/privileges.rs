@@ -50,7 +50,7 @@ pub struct RunAs {
 /// Who can change what stands in a folder.
 #[derive(Debug)]
 pub enum Writer {
-    /// Root alone. So does whoever the folder does not even exist for.
+    /// Root alone; also if there is no such folder.
     Root,
     /// The owner, who is not root.
     Owner(RunAs),
@@ -72,9 +72,9 @@ impl Writer {
     }
 }
 
-/// Whether this process is one of root's that could do anything in another user's name. Root in a container may have
-/// lost the right to become somebody else, and is no more than an ordinary user then.
-pub fn is_almighty() -> bool {
+/// Whether this process is root's and may become another user. In a container root may have lost that right, and has no
+/// more rights than an ordinary user then.
+pub fn can_become_others() -> bool {
     geteuid().is_root() && caps::has_cap(None, CapSet::Effective, Capability::CAP_SETUID).unwrap_or(true)
 }
 

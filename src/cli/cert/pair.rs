@@ -2,7 +2,7 @@
 
 use crate::cli::Failure;
 use crate::cli::output::complain;
-use crate::daemon::privileges::{Writer, is_almighty};
+use crate::daemon::privileges::{Writer, can_become_others};
 use crate::exit;
 use nix::unistd::{Gid, Uid, fchown};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -80,7 +80,7 @@ impl Place {
 
     /// Before anything is opened in the folder: if it is not root's, root becomes its owner.
     pub fn enter(&self) -> Result<(), Failure> {
-        if !is_almighty() {
+        if !can_become_others() {
             return Ok(());
         }
         match Writer::of(&self.0).map_err(|e| cannot_write(&self.0, &e))? {
@@ -144,7 +144,7 @@ impl Drop for New {
 
 /// In a folder of root's that belongs to another group, that is the daemon's: it may read, and nothing else.
 fn share_with_group(file: &File, folder: &fs::Metadata) -> io::Result<bool> {
-    if !is_almighty() || folder.uid() != 0 || folder.gid() == 0 {
+    if !can_become_others() || folder.uid() != 0 || folder.gid() == 0 {
         return Ok(false);
     }
     fchown(file.as_fd(), Some(Uid::from_raw(0)), Some(Gid::from_raw(folder.gid())))?;
