@@ -8,15 +8,18 @@ mod cert;
 mod check;
 pub(crate) mod client;
 mod demo;
+mod identity;
 mod mapping;
 mod output;
+mod reload;
+mod running;
 mod start;
 mod status;
 mod stop;
 
 use crate::control::commandline::{HELP, VERSION};
-use crate::daemon::pidfile::{self, DEFAULT_SETTINGS};
 use crate::exit;
+use crate::layout::DEFAULT_SETTINGS;
 use argh::{EarlyExit, FromArgs};
 use output::{complain, say};
 use std::ffi::OsString;
@@ -38,6 +41,7 @@ struct Arguments {
 enum Command {
     Start(start::Start),
     Stop(stop::Stop),
+    Reload(reload::Reload),
     Status(status::Status),
     Check(check::Check),
     Mapping(mapping::Mapping),
@@ -103,6 +107,7 @@ fn dispatch(words: &[&str]) -> u8 {
     let outcome = match command {
         Command::Start(start) => start.run(),
         Command::Stop(stop) => stop.run(),
+        Command::Reload(reload) => reload.run(),
         Command::Status(status) => status.run(),
         Command::Check(check) => check.run(),
         Command::Mapping(mapping) => mapping.run(),
@@ -123,9 +128,4 @@ fn misused(problem: &str) -> u8 {
 
 fn default_settings() -> PathBuf {
     DEFAULT_SETTINGS.into()
-}
-
-/// Where the daemon of `settings` has its pid file.
-fn pid_file(named: Option<PathBuf>, settings: &std::path::Path) -> PathBuf {
-    named.unwrap_or_else(|| pidfile::default_path(settings))
 }

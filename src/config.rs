@@ -7,9 +7,11 @@
 mod keys;
 
 use crate::cidr::Cidr;
+use crate::files;
+use crate::layout::{Layout, folder_of};
+use crate::limits::CONFIG_FILE;
 use crate::ports::PortSet;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,8 +19,10 @@ use std::path::{Path, PathBuf};
 /// The settings of a daemon, complete and consistent (docs/protocol.md, "Files").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The settings file; every other file is looked up beside it.
+    /// The settings file; what the operator writes is looked up beside it.
     pub file: PathBuf,
+    /// The folder of what the daemon writes.
+    pub state: PathBuf,
     /// Ports that mappings may have: `ports` minus `exclude`, minus the API's and the broker's own.
     pub ports: PortSet,
     /// Port of the peer-to-peer broker; `None` = no broker.
@@ -46,14 +50,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads and validates the settings file `file`.
-    pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read(file).map_err(|cause| ConfigError::Unreadable { file: file.to_owned(), cause })?;
-        Self::parse(file, &text)
+    /// Reads and validates the settings file of `layout`.
+    pub fn load(layout: &Layout) -> Result<Self, ConfigError> {
+        let file = &layout.settings;
+        let text = files::read(file, CONFIG_FILE);
+        Self::parse(layout, &text.map_err(|cause| ConfigError::Unreadable { file: file.clone(), cause })?)
     }
 
-    /// Validates `text` as the content of the settings file `file`.
-    pub fn parse(file: &Path, text: &[u8]) -> Result<Self, ConfigError> {
+    /// Validates `text` as the content of the settings file of `layout`.
+    pub fn parse(layout: &Layout, text: &[u8]) -> Result<Self, ConfigError> {
+        let file = &layout.settings;
         let keys = keys::parse(text).map_err(|fault| ConfigError::Invalid { file: file.to_owned(), fault })?;
         let api_port = keys.api_port();
         let ports = keys.usable_ports();
@@ -72,12 +78,18 @@ impl Config {
             buffers: keys.buffers,
             log_file: keys.logfile.map(path),
             file: file.to_owned(),
+            state: layout.state.clone(),
         })
     }
 
-    /// The path of `name`, one of the files that stand beside the settings file.
-    pub fn beside(&self, name: &str) -> PathBuf {
-        folder_of(&self.file).join(name)
+    /// The folder of what the operator writes.
+    pub fn folder(&self) -> &Path {
+        folder_of(&self.file)
+    }
+
+    /// The path of `name`, one of the files that the daemon writes.
+    pub fn state_file(&self, name: &str) -> PathBuf {
+        self.state.join(name)
     }
 
     /// The keys in which `new` differs and that only a restart can change, as they stand in the file.
@@ -95,15 +107,6 @@ impl Config {
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))
         .collect()
-    }
-}
-
-/// The folder that `file` stands in. `Path::parent` of a bare file name is the empty path, which joins well but does
-/// not open.
-pub fn folder_of(file: &Path) -> &Path {
-    match file.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
     }
 }
 

@@ -23,6 +23,7 @@ pub use error::StartError;
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::descriptors;
+use crate::layout::{Layout, folder_of};
 use crate::limits::{API_CONNECTIONS, BUFFERS};
 use crate::logging::{self, Logging};
 use crate::ports::ephemeral;
@@ -32,11 +33,11 @@ use crate::store::{FILE_NAME, Store};
 use log::{LevelFilter, error, info, warn};
 use nix::unistd::{AccessFlags, access};
 use pidfile::PidFile;
-use privileges::RunAs;
+use privileges::{RunAs, Writer};
 use reload::{Files, Reloader};
 use signals::Caught;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -49,9 +50,7 @@ const RESERVED: usize = 64 + 3 * API_CONNECTIONS;
 /// What `start` is told on the command line.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub settings: PathBuf,
-    /// `None`: [`pidfile::default_path`].
-    pub pid_file: Option<PathBuf>,
+    pub layout: Layout,
     /// Whom to run as; `None`: whoever starts it.
     pub user: Option<String>,
     /// Where the log goes; `None`: as the settings say.
@@ -61,6 +60,7 @@ pub struct Options {
 
 /// A daemon that has its pid file, its user and its log, and serves nothing yet.
 pub struct Daemon {
+    layout: Layout,
     config: Result<Config, ConfigError>,
     /// `None`: it is standard error.
     log_file: Option<PathBuf>,
@@ -74,22 +74,17 @@ impl Daemon {
     /// Makes this process the daemon of its settings. What goes wrong here cannot be in the log yet.
     pub fn enter(options: Options) -> Result<Self, StartError> {
         let run_as = options.user.as_deref().map(RunAs::named).transpose().map_err(StartError::User)?;
-        let pid_file = options.pid_file.unwrap_or_else(|| pidfile::default_path(&options.settings));
-        let pid_file = PidFile::lock(&pid_file).map_err(StartError::PidFile)?;
-        if let Some(run_as) = run_as {
-            pid_file.give_to(run_as.uid()).map_err(system("the pid file could not be given to the user"))?;
-            run_as.switch().map_err(StartError::User)?;
-        }
+        let pid_file = lock(&options.layout.pid_file, run_as.as_ref())?;
         let signals = signals::catch().map_err(system("no signal handler could be set"))?;
         // With faulty settings the fault goes to the log, so they are looked at first and judged later.
-        let config = Config::load(&options.settings);
+        let config = Config::load(&options.layout);
         let log_file = options.log_file.or_else(|| config.as_ref().ok()?.log_file.clone());
         let logging = logging::start(options.log_level, log_file.as_deref());
         let logging = logging.map_err(|cause| match &log_file {
             Some(file) => StartError::Log { file: file.clone(), cause },
             None => StartError::System { what: "the log could not be set up", cause },
         })?;
-        Ok(Self { config, log_file, logging, signals, _pid_file: pid_file })
+        Ok(Self { layout: options.layout, config, log_file, logging, signals, _pid_file: pid_file })
     }
 
     /// Whether people at the terminal see the log.
@@ -105,10 +100,9 @@ impl Daemon {
         let (front, listener) = Front::new().map_err(system("no private socket in any temporary folder"))?;
         let seal = front.seal().clone();
         let (connections, buffers) = capacity(&config);
-        let (store, mappings) = Store::open(&config.beside(FILE_NAME)).map_err(StartError::Store)?;
-        if access(&config.beside(""), AccessFlags::W_OK).is_err() {
-            let folder = config.beside("");
-            warn!("{}: cannot be written to, so no mapping can be added or removed", folder.display());
+        let (store, mappings) = Store::open(&config.state_file(FILE_NAME)).map_err(StartError::Store)?;
+        if access(&config.state, AccessFlags::W_OK).is_err() {
+            warn!("{}: cannot be written to, so no mapping can be added or removed", config.state.display());
         }
         let Config { listen, api_port, broker, .. } = config;
         let controllers = config.controllers.clone();
@@ -120,7 +114,8 @@ impl Daemon {
         }
         let (control, reloads) = channel();
         let (relay_handle, started, watch) = (handle.clone(), config.clone(), supervisor.clone());
-        let reloader = Reloader { started, relay: relay_handle.clone(), control, supervisor: watch.clone() };
+        let reloader =
+            Reloader { layout: self.layout, started, relay: relay_handle.clone(), control, supervisor: watch.clone() };
         signals::spawn(self.signals, reloader, self.logging).map_err(system("no thread for signals"))?;
         let setup = control::Setup { config, token, store, mappings, relay: relay_handle, listener, seal, reloads };
         let control = Control::new(setup).map_err(system("the API's private socket cannot be served"))?;
@@ -144,6 +139,22 @@ impl Daemon {
         info!("Stopped");
         Ok(())
     }
+}
+
+/// Takes the lock, and becomes the user. As root only where root alone can write: anywhere else another user could have
+/// put a file of root's, or a link to one, in the place of the pid file.
+fn lock(path: &Path, run_as: Option<&RunAs>) -> Result<PidFile, StartError> {
+    let lock = || PidFile::lock(path).map_err(StartError::PidFile);
+    let Some(run_as) = run_as else { return lock() };
+    let writer = Writer::of(folder_of(path)).map_err(system("the folder of the pid file could not be looked at"))?;
+    if !matches!(writer, Writer::Root) {
+        run_as.switch().map_err(StartError::User)?;
+        return lock();
+    }
+    let pid_file = lock()?;
+    pid_file.give_to(run_as.uid()).map_err(system("the pid file could not be given to the user"))?;
+    run_as.switch().map_err(StartError::User)?;
+    Ok(pid_file)
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {

@@ -7,7 +7,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | what a daemon is told | [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`], `network`, `fairness` |
+//! | what a daemon is told | [`layout`], [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`], `network`, `fairness` |
 //! | what a daemon says | [`logging`], [`failure`], [`crash`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
@@ -27,9 +27,11 @@ mod descriptors;
 pub mod exit;
 pub mod failure;
 mod fairness;
+pub mod files;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod layout;
 pub mod limits;
 pub mod logging;
 pub mod mapping;

@@ -33,6 +33,10 @@ pub const API_OUTSIDER_INTERVAL: Duration = Duration::from_millis(100);
 pub const REQUEST_BODY: usize = 64 * 1024;
 /// A request's line and headers, bytes.
 pub const REQUEST_HEAD: usize = 16 * 1024;
+/// Settings, certificates, keys, tokens: each file, bytes.
+pub const CONFIG_FILE: u64 = 1024 * 1024;
+/// `configs.json`, bytes: more than 32,767 mappings, two ports each, can come to.
+pub const STORE_FILE: u64 = 64 * 1024 * 1024;
 /// Requests that one write of `configs.json` may serve.
 pub const BATCH: usize = 64;
 /// Pairs of ports that are tried for one new mapping before it is refused.

@@ -6,6 +6,8 @@
 
 mod record;
 
+use crate::files;
+use crate::limits::STORE_FILE;
 use crate::mapping::Mapping;
 use record::{Loaded, Record};
 use serde::{Deserialize, Serialize, Serializer};
@@ -16,7 +18,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The file's name, beside the settings file.
+/// The file's name, in the state folder.
 pub const FILE_NAME: &str = "configs.json";
 
 /// Where mappings are kept.
@@ -86,7 +88,7 @@ impl Store {
 /// # Errors
 /// A file that cannot be read or understood.
 pub fn load(file: &Path) -> Result<Vec<Mapping>, LoadError> {
-    match fs::read(file) {
+    match files::read(file, STORE_FILE) {
         Ok(text) => parse(&text).map_err(|cause| LoadError::Invalid { file: file.to_owned(), cause }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(cause) => Err(LoadError::Unreadable { file: file.to_owned(), cause }),

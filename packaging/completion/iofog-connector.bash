@@ -11,6 +11,10 @@ _iofog_connector()
 			_filedir
 			return
 			;;
+		--state)
+			_filedir -d
+			return
+			;;
 		--user)
 			COMPREPLY=($(compgen -u -- "$cur"))
 			return
@@ -30,19 +34,20 @@ _iofog_connector()
 
 	local command=${words[1]} options=
 	if ((cword == 1)); then
-		options="start stop status check mapping cert agent demo version help --help --version"
+		options="start stop reload status check mapping cert agent demo version help --help --version"
 	else
 		case $command in
-			start) options="--config --pid-file --user --log-file --log-level --help" ;;
-			stop) options="--config --pid-file --timeout --help" ;;
-			status) options="--config --pid-file --json --help" ;;
-			check) options="--config --pid-file --help" ;;
-			cert) options="--config --name --address --days --help" ;;
+			start) options="--config --state --pid-file --user --log-file --log-level --help" ;;
+			stop) options="--config --state --pid-file --timeout --kill --help" ;;
+			reload) options="--config --state --pid-file --help" ;;
+			status) options="--config --state --pid-file --json --lock --help" ;;
+			check) options="--config --state --pid-file --help" ;;
+			cert) options="--config --state --complete --name --address --days --help" ;;
 			mapping)
 				case $cword:${words[2]} in
 					2:*) options="list add remove show --help" ;;
-					*:add) options="--config --private --connections --threshold --json --help" ;;
-					*) options="--config --json --help" ;;
+					*:add) options="--config --state --private --connections --threshold --json --help" ;;
+					*) options="--config --state --json --help" ;;
 				esac
 				;;
 			agent)

@@ -1,19 +1,22 @@
-//! `cert`: makes a self-signed certificate and its key beside the settings file. Never overwrites.
+//! `cert`: makes a self-signed certificate and its key, beside the settings file or in a state folder. Never overwrites.
+//!
+//! Both are written, made durable and then renamed into place, the key first: after a power cut there may be a key
+//! alone, and never half a file. `--complete` makes a certificate for such a key.
 
-use super::output::say;
+mod pair;
+
+use super::output::{complain, say};
 use super::{Failure, Outcome, default_settings};
-use crate::config::folder_of;
 use crate::exit;
+use crate::files;
+use crate::layout::folder_of;
+use crate::limits::CONFIG_FILE;
 use argh::FromArgs;
-use nix::unistd::{Gid, Uid, fchown, geteuid};
+use pair::Place;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType, date_time_ymd};
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use time::{Duration, OffsetDateTime};
 
 /// A certificate is valid from this year on: peers without a clock of their own are years behind.
@@ -28,6 +31,12 @@ pub(super) struct Cert {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     pub(super) config: PathBuf,
+    /// make them in this folder, where the daemon looks if there are none beside the settings file
+    #[argh(option, arg_name = "folder")]
+    pub(super) state: Option<PathBuf>,
+    /// only make what is missing: nothing if there is a pair, a certificate if there is a key alone
+    #[argh(switch)]
+    pub(super) complete: bool,
     /// a host name of this machine; may be given several times
     #[argh(option, arg_name = "host")]
     pub(super) name: Vec<String>,
@@ -41,30 +50,60 @@ pub(super) struct Cert {
 
 impl Cert {
     pub fn run(self) -> Outcome {
-        let folder = folder_of(&self.config);
-        let [certificate, key] = ["server-cert", "server-key"].map(|stem| folder.join(stem).with_extension("pem"));
-        // The daemon takes either spelling: a new .pem would quietly replace an old .per.
-        for file in [&certificate, &key] {
-            if let Some(there) = [file.clone(), file.with_extension("per")].into_iter().find(|file| exists(file)) {
-                return Err(Failure::new(exit::CANNOT_CREATE, format!("{}: is there already", there.display())));
+        let settings = Place::new(folder_of(&self.config));
+        let place = self.state.as_deref().map_or_else(|| settings.clone(), Place::new);
+        // What the operator has put beside the settings comes first anyway, also if it is only half of it.
+        if self.complete && (settings.is_whole() || place.is_whole() || place != settings && !settings.is_empty()) {
+            return Ok(exit::OK);
+        }
+        if !self.complete && !place.is_empty() {
+            return Err(Failure::new(exit::CANNOT_CREATE, format!("{}: is there already", place.first().display())));
+        }
+        // Nobody is asked for names in vain.
+        let parameters = self.parameters()?;
+        place.enter()?;
+        let key = match place.lone_key() {
+            Some(file) => self.kept_key(&place, &file)?,
+            None => None,
+        };
+        place.set_aside_lone_certificate()?;
+        self.make(&place, parameters, key)
+    }
+
+    /// The key of which the certificate is missing. One that cannot be used is put aside.
+    fn kept_key(&self, place: &Place, file: &std::path::Path) -> Result<Option<KeyPair>, Failure> {
+        let text = files::read_text(file, CONFIG_FILE).map_err(|e| e.to_string());
+        match text.and_then(|text| KeyPair::from_pem(&text).map_err(|e| e.to_string())) {
+            Ok(key) => {
+                complain(&format!("{}: its certificate is missing, a new one is made for it", file.display()));
+                Ok(Some(key))
+            }
+            Err(reason) => {
+                complain(&format!("{}: has no certificate and cannot be used ({reason})", file.display()));
+                place.set_aside(file).map(|()| None)
             }
         }
-        let until = self.until();
-        let (pem, key_pem) = self.make(until)?;
-        write(&key, &key_pem, 0o600)?;
-        write(&certificate, &pem, 0o644).inspect_err(|_| drop(fs::remove_file(&key)))?;
-        say(&format!("{}: valid until {}", certificate.display(), until.date()));
-        say(&format!("{}: its key, keep it to this machine", key.display()));
+    }
+
+    fn make(&self, place: &Place, parameters: CertificateParams, key: Option<KeyPair>) -> Outcome {
+        let until = parameters.not_after;
+        let failed = |e| Failure::new(exit::SOFTWARE, format!("no certificate could be made: {e}"));
+        let (key, is_new) = match key {
+            Some(key) => (key, false),
+            None => (KeyPair::generate().map_err(failed)?, true),
+        };
+        let certificate = parameters.self_signed(&key).map_err(failed)?;
+        let key = is_new.then(|| key.serialize_pem());
+        place.write(key.as_deref(), &certificate.pem())?;
+        say(&format!("{}: valid until {}", place.certificate().display(), until.date()));
+        if is_new {
+            say(&format!("{}: its key, keep it to this machine", place.key().display()));
+        }
         Ok(exit::OK)
     }
 
-    fn until(&self) -> OffsetDateTime {
-        let now = OffsetDateTime::now_utc().max(date_time_ymd(THIS_YEAR, 1, 1));
-        now + Duration::days(self.days.into())
-    }
-
-    /// Certificate and key in PEM: ECDSA on P-256, which small machines sign with quickly.
-    fn make(&self, until: OffsetDateTime) -> Result<(String, String), Failure> {
+    /// What the certificate says. Its key is for ECDSA on P-256, which small machines sign with quickly.
+    fn parameters(&self) -> Result<CertificateParams, Failure> {
         let mut parameters = CertificateParams::default();
         for name in &self.name {
             let dns = name.as_str().try_into().map_err(|_| misused(format!("--name {name}: no host name")))?;
@@ -77,39 +116,12 @@ impl Cert {
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.not_before = date_time_ymd(FIRST_YEAR, 1, 1);
-        parameters.not_after = until;
-        let failed = |e| Failure::new(exit::SOFTWARE, format!("no certificate could be made: {e}"));
-        let key = KeyPair::generate().map_err(failed)?;
-        let certificate = parameters.self_signed(&key).map_err(failed)?;
-        Ok((certificate.pem(), key.serialize_pem()))
+        let now = OffsetDateTime::now_utc().max(date_time_ymd(THIS_YEAR, 1, 1));
+        parameters.not_after = now + Duration::days(self.days.into());
+        Ok(parameters)
     }
 }
 
 fn misused(problem: impl fmt::Display) -> Failure {
     Failure::new(exit::USAGE, problem)
-}
-
-/// A link counts, wherever it leads.
-fn exists(file: &Path) -> bool {
-    fs::symlink_metadata(file).is_ok()
-}
-
-/// Writes a new file. Made by root it belongs to the owner of its folder, whom the daemon runs as.
-fn write(file: &Path, text: &str, mode: u32) -> Result<(), Failure> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(file);
-    let written = made.and_then(|mut made| {
-        give_to_owner(&made, folder_of(file)).and_then(|()| made.write_all(text.as_bytes())).inspect_err(|_| {
-            // Ours, and of no use.
-            let _ = fs::remove_file(file);
-        })
-    });
-    written.map_err(|e| Failure::new(exit::CANNOT_CREATE, format!("{}: cannot be written: {e}", file.display())))
-}
-
-fn give_to_owner(file: &File, folder: &Path) -> io::Result<()> {
-    let owner = fs::metadata(folder)?;
-    if geteuid().is_root() && owner.uid() != 0 {
-        fchown(file.as_fd(), Some(Uid::from_raw(owner.uid())), Some(Gid::from_raw(owner.gid())))?;
-    }
-    Ok(())
 }

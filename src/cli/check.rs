@@ -1,11 +1,12 @@
 //! `check`: looks at everything that `start` would, without starting anything and without changing a file.
 
 use super::output::{complain, say};
-use super::{Outcome, default_settings, pid_file};
+use super::{Outcome, default_settings, identity};
 use crate::config::Config;
 use crate::control::read_token;
 use crate::daemon::pidfile::{Holder, Sight};
 use crate::exit;
+use crate::layout::Layout;
 use crate::mapping::Mapping;
 use crate::net::authority::Authority;
 use crate::net::expiry::Expiry;
@@ -25,6 +26,9 @@ pub(super) struct Check {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     config: PathBuf,
+    /// state folder, if the daemon was started with one of its own
+    #[argh(option, arg_name = "folder")]
+    state: Option<PathBuf>,
     /// pid file, if the daemon is started with one of its own
     #[argh(option, arg_name = "file")]
     pid_file: Option<PathBuf>,
@@ -40,9 +44,10 @@ enum Look {
 
 impl Check {
     pub fn run(self) -> Outcome {
-        let pid_file = pid_file(self.pid_file, &self.config);
-        let looks = match Config::load(&self.config) {
-            Ok(config) => look_at_all(&config, &pid_file),
+        let layout = Layout::new(self.config, self.state, self.pid_file);
+        identity::take_on(&layout)?;
+        let looks = match Config::load(&layout) {
+            Ok(config) => look_at_all(&config, &layout.pid_file),
             Err(e) => vec![Look::Fault(e.to_string())],
         };
         let mut status = exit::OK;
@@ -71,7 +76,7 @@ fn look_at_all(config: &Config, pid_file: &Path) -> Vec<Look> {
     }
     looks.extend(config.api_token.as_deref().map(look_at_token));
     looks.extend(config.controller_ca.as_deref().map(look_at_authority));
-    let file = config.beside(store::FILE_NAME);
+    let file = config.state_file(store::FILE_NAME);
     let mappings = match store::load(&file) {
         Ok(mappings) => {
             looks.push(Look::Good(format!("{}: good, {} mappings", file.display(), mappings.len())));
@@ -88,8 +93,8 @@ fn look_at_all(config: &Config, pid_file: &Path) -> Vec<Look> {
 }
 
 fn look_at_certificate(config: &Config) -> Vec<Look> {
-    let folder = config.beside("");
-    let found = certificate::server_tls(&folder, None).and_then(|_| certificate::chain(&folder));
+    let folder = certificate::folder(config);
+    let found = certificate::server_tls(folder, None).and_then(|_| certificate::chain(folder));
     match found {
         Err(e) => vec![Look::Fault(e.to_string())],
         Ok((file, chain)) => {

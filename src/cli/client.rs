@@ -1,6 +1,6 @@
 //! A small HTTP client for the daemon's own API: one request a connection, over TCP or TLS.
 //!
-//! Over TLS it trusts the certificate beside the settings file and nothing else, whatever name stands in it, and where
+//! Over TLS it trusts the certificate of the settings and nothing else, whatever name stands in it, and where
 //! Controllers have to show a certificate it shows the same one. It sends the token of the settings.
 
 use crate::config::Config;
@@ -83,7 +83,7 @@ impl fmt::Display for ClientError {
             }
             Self::AnotherCertificate { url } => write!(
                 f,
-                "{url} has another certificate than server-cert.pem beside the settings. If that was renewed, reload \
+                "{url} has another certificate than the server-cert.pem of these settings. If that was renewed, reload \
                  the daemon (SIGHUP)"
             ),
             Self::NotUnderstood { url, problem } => write!(f, "{url} does not answer as a Connector does: {problem}"),
@@ -197,13 +197,14 @@ impl Client {
 
 /// TLS that trusts the daemon's certificate, and shows one of its own if there is one.
 fn trusting(config: &Config) -> Result<Arc<ClientConfig>, ClientError> {
-    let (file, chain) = certificate::chain(&config.beside("")).map_err(ClientError::Certificate)?;
+    let folder = certificate::folder(config);
+    let (file, chain) = certificate::chain(folder).map_err(ClientError::Certificate)?;
     let [certificate, ..] = &chain[..] else {
         return Err(ClientError::Certificate(CertificateError::Empty { file }));
     };
     // The daemon takes its own certificate for a Controller's.
     let identity = match config.controller_ca {
-        Some(_) => Some((chain.clone(), certificate::key(&config.beside("")).map_err(ClientError::Certificate)?)),
+        Some(_) => Some((chain.clone(), certificate::key(folder).map_err(ClientError::Certificate)?)),
         None => None,
     };
     trust::client_config(&Trust::Only(certificate.clone()), identity)

@@ -2,9 +2,10 @@
 
 use super::client::{Client, ClientError};
 use super::output::{say, say_facts, say_table};
-use super::{Failure, Outcome, default_settings};
+use super::{Failure, Outcome, default_settings, identity};
 use crate::config::Config;
 use crate::exit;
+use crate::layout::Layout;
 use argh::FromArgs;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,9 @@ struct List {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     config: PathBuf,
+    /// state folder, if the daemon was started with one of its own
+    #[argh(option, arg_name = "folder")]
+    state: Option<PathBuf>,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -52,6 +56,9 @@ struct Add {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     config: PathBuf,
+    /// state folder, if the daemon was started with one of its own
+    #[argh(option, arg_name = "folder")]
+    state: Option<PathBuf>,
     /// agents on both ports, instead of agents on the first and users on the second
     #[argh(switch)]
     private: bool,
@@ -73,6 +80,9 @@ struct Remove {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     config: PathBuf,
+    /// state folder, if the daemon was started with one of its own
+    #[argh(option, arg_name = "folder")]
+    state: Option<PathBuf>,
     /// print JSON, a line a mapping
     #[argh(switch)]
     json: bool,
@@ -88,6 +98,9 @@ struct Show {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     config: PathBuf,
+    /// state folder, if the daemon was started with one of its own
+    #[argh(option, arg_name = "folder")]
+    state: Option<PathBuf>,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -107,8 +120,10 @@ impl Mapping {
     }
 }
 
-fn connect(settings: &Path) -> Result<Client, Failure> {
-    let config = Config::load(settings).map_err(|e| Failure::new(exit::CONFIG, e))?;
+fn connect(settings: &Path, state: Option<&Path>) -> Result<Client, Failure> {
+    let layout = Layout::new(settings.to_owned(), state.map(Path::to_owned), None);
+    identity::take_on(&layout)?;
+    let config = Config::load(&layout).map_err(|e| Failure::new(exit::CONFIG, e))?;
     Client::of(&config).map_err(failed)
 }
 
@@ -118,7 +133,7 @@ fn failed(error: ClientError) -> Failure {
 
 impl List {
     fn run(self) -> Outcome {
-        let answer = connect(&self.config)?.post("/api/v2/mapping/list", &[]).map_err(failed)?;
+        let answer = connect(&self.config, self.state.as_deref())?.post("/api/v2/mapping/list", &[]).map_err(failed)?;
         if self.json {
             say(&answer.to_string());
             return Ok(exit::OK);
@@ -134,7 +149,8 @@ impl List {
 
 impl Add {
     fn run(self) -> Outcome {
-        let answer = connect(&self.config)?.post("/api/v2/mapping/add", &[("mapping", &self.request())]);
+        let answer =
+            connect(&self.config, self.state.as_deref())?.post("/api/v2/mapping/add", &[("mapping", &self.request())]);
         let answer = answer.map_err(failed)?;
         if self.json {
             say(&answer.to_string());
@@ -174,7 +190,7 @@ impl Remove {
         if self.ids.is_empty() {
             return Err(Failure::new(exit::USAGE, "mapping remove: expected the id of a mapping"));
         }
-        let client = connect(&self.config)?;
+        let client = connect(&self.config, self.state.as_deref())?;
         for id in &self.ids {
             let answer = client.post("/api/v2/mapping/remove", &[("mappingid", id)]);
             let answer = answer.map_err(|e| Failure::new(e.exit_status(), format!("{id}: {e}")))?;
@@ -190,7 +206,9 @@ impl Remove {
 
 impl Show {
     fn run(self) -> Outcome {
-        let answer = connect(&self.config)?.post("/api/v2/status", &[("mappingid", &self.id)]).map_err(failed)?;
+        let answer = connect(&self.config, self.state.as_deref())?
+            .post("/api/v2/status", &[("mappingid", &self.id)])
+            .map_err(failed)?;
         if self.json {
             say(&answer.to_string());
             return Ok(exit::OK);

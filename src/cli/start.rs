@@ -2,10 +2,11 @@
 
 use super::output::say;
 use super::status::is_stopping;
-use super::{Failure, Outcome, default_settings};
+use super::{Failure, Outcome, default_settings, identity};
 use crate::daemon::pidfile::LockError;
 use crate::daemon::{Daemon, Options, StartError};
 use crate::exit;
+use crate::layout::Layout;
 use crate::limits::LAST_WORDS;
 use argh::FromArgs;
 use log::{LevelFilter, error};
@@ -23,6 +24,10 @@ pub(super) struct Start {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     config: PathBuf,
+    /// folder of what the daemon writes (default: /var/lib/iofog-connector for the default settings file, if there is
+    /// such a folder, else that of the settings file)
+    #[argh(option, arg_name = "folder")]
+    state: Option<PathBuf>,
     /// pid file (default: /run/iofog-connector.pid for the default settings file, beside any other)
     #[argh(option, arg_name = "file")]
     pid_file: Option<PathBuf>,
@@ -39,8 +44,9 @@ pub(super) struct Start {
 
 impl Start {
     pub fn run(self) -> Outcome {
-        let Self { config: settings, pid_file, user, log_file, log_level } = self;
-        let daemon = match enter(&Options { settings, pid_file, user, log_file, log_level }) {
+        let Self { config, state, pid_file, user, log_file, log_level } = self;
+        let layout = Layout::new(config, state, pid_file);
+        let daemon = match enter(&Options { layout, user, log_file, log_level }) {
             Ok(daemon) => daemon,
             Err(e @ StartError::PidFile(LockError::Held)) => {
                 say(&e.to_string());
@@ -71,7 +77,8 @@ fn enter(options: &Options) -> Result<Daemon, StartError> {
             Err(StartError::PidFile(LockError::Held)) => {}
             other => return other,
         }
-        if deadline.is_none() && is_stopping(&options.settings) {
+        // Root asks only where what it would read for that is its own.
+        if deadline.is_none() && identity::may_stay(&options.layout) && is_stopping(&options.layout) {
             deadline = Some(Instant::now() + LAST_WORDS * 2);
         }
         if deadline.is_none_or(|deadline| Instant::now() >= deadline) {

@@ -8,14 +8,15 @@ mod report;
 
 use super::client::{Client, ClientError};
 use super::output::{complain, say, say_facts};
-use super::{Outcome, default_settings, pid_file};
+use super::running::Running;
+use super::{Outcome, default_settings, identity};
 use crate::config::Config;
-use crate::daemon::pidfile::{Holder, Sight};
 use crate::exit;
+use crate::layout::Layout;
 use argh::FromArgs;
 use report::Report;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Tell whether the daemon runs, and what it does.
 #[derive(FromArgs)]
@@ -24,12 +25,18 @@ pub(super) struct Status {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     config: PathBuf,
+    /// state folder, if the daemon was started with one of its own
+    #[argh(option, arg_name = "folder")]
+    state: Option<PathBuf>,
     /// pid file, if the daemon was started with one of its own
     #[argh(option, arg_name = "file")]
     pid_file: Option<PathBuf>,
     /// print JSON
     #[argh(switch)]
     json: bool,
+    /// only look whether a process holds the lock, and print nothing: status 0 or 3
+    #[argh(switch)]
+    lock: bool,
 }
 
 /// What can be told.
@@ -43,50 +50,50 @@ enum Finding {
 
 impl Status {
     pub fn run(self) -> Outcome {
-        let finding = look(&pid_file(self.pid_file, &self.config), &self.config);
+        let layout = Layout::new(self.config, self.state, self.pid_file);
+        identity::take_on(&layout)?;
+        let finding = match Running::find(&layout.pid_file) {
+            Ok(None) => Finding::Stopped,
+            Ok(Some(_)) if self.lock => return Ok(exit::OK),
+            Ok(Some(running)) => look(&running, &layout),
+            Err(reason) => Finding::Unknown(reason),
+        };
+        if self.lock {
+            return Ok(finding.status());
+        }
         if self.json {
             say(&to_json(&finding).to_string());
         } else {
             tell(&finding);
         }
-        Ok(match finding {
-            Finding::Running(_) => exit::OK,
-            Finding::Stopping(_) => exit::UNKNOWN,
-            Finding::Stopped => exit::STOPPED,
-            Finding::Unknown(_) => exit::UNKNOWN,
-        })
+        Ok(finding.status())
     }
 }
 
-fn look(pid_file: &Path, settings: &Path) -> Finding {
-    let unreadable = |e| Finding::Unknown(format!("{}: {e}", pid_file.display()));
-    let holder = match Sight::of(pid_file) {
-        Ok(None) => return Finding::Stopped,
-        Ok(Some(sight)) => sight.holder(),
-        Err(e) => return unreadable(e),
-    };
-    let pid = match holder {
-        Ok(Holder::Nobody) => return Finding::Stopped,
-        Ok(Holder::Process(pid)) => Some(pid.as_raw()),
-        Ok(Holder::Elsewhere) => None,
-        Err(e) => return unreadable(e),
-    };
-    match ask(settings) {
+impl Finding {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Running(_) => exit::OK,
+            Self::Stopped => exit::STOPPED,
+            Self::Stopping(_) | Self::Unknown(_) => exit::UNKNOWN,
+        }
+    }
+}
+
+fn look(running: &Running, layout: &Layout) -> Finding {
+    match ask(layout) {
         Ok((config, url, answer)) => {
             let stopping = says_stopping(&answer);
-            let report = Report::new(&config, pid, url, answer);
+            let report = Report::new(&config, running.pid(), url, answer);
             if stopping { Finding::Stopping(report) } else { Finding::Running(report) }
         }
-        Err(reason) => {
-            let who = pid.map_or("a process in another container".to_owned(), |pid| format!("process {pid}"));
-            Finding::Unknown(format!("{who} holds {}, but {reason}", pid_file.display()))
-        }
+        Err(reason) => Finding::Unknown(format!("{running} holds {}, but {reason}", layout.pid_file.display())),
     }
 }
 
 /// What the daemon says of itself. A daemon that refuses to say it is running all the same.
-fn ask(settings: &Path) -> Result<(Config, String, Result<Value, String>), String> {
-    let config = Config::load(settings).map_err(|e| e.to_string())?;
+fn ask(layout: &Layout) -> Result<(Config, String, Result<Value, String>), String> {
+    let config = Config::load(layout).map_err(|e| e.to_string())?;
     let client = Client::of(&config).map_err(|e| e.to_string())?;
     let answer = match client.post("/api/v2/status", &[("mappingid", "all")]) {
         Ok(answer) => Ok(answer),
@@ -97,8 +104,8 @@ fn ask(settings: &Path) -> Result<(Config, String, Result<Value, String>), Strin
 }
 
 /// Whether the daemon of these settings says that it has been told to end.
-pub(super) fn is_stopping(settings: &Path) -> bool {
-    ask(settings).is_ok_and(|(_, _, answer)| says_stopping(&answer))
+pub(super) fn is_stopping(layout: &Layout) -> bool {
+    ask(layout).is_ok_and(|(_, _, answer)| says_stopping(&answer))
 }
 
 fn says_stopping(answer: &Result<Value, String>) -> bool {

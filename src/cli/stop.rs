@@ -4,16 +4,16 @@
 //! signal the daemon asks it over the API, as any program on this machine may.
 
 use super::client::Client;
-use super::output::say;
-use super::{Failure, Outcome, default_settings, pid_file};
+use super::output::{complain, say};
+use super::running::Running;
+use super::{Failure, Outcome, default_settings, identity};
 use crate::config::Config;
-use crate::daemon::pidfile::{Holder, Sight};
 use crate::exit;
+use crate::layout::Layout;
 use argh::FromArgs;
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,68 +27,74 @@ pub(super) struct Stop {
     /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
     #[argh(option, default = "default_settings()", arg_name = "file")]
     config: PathBuf,
+    /// state folder, if the daemon was started with one of its own
+    #[argh(option, arg_name = "folder")]
+    state: Option<PathBuf>,
     /// pid file, if the daemon was started with one of its own
     #[argh(option, arg_name = "file")]
     pid_file: Option<PathBuf>,
     /// how long to wait, in seconds (default: 10)
     #[argh(option, default = "10", arg_name = "seconds")]
     timeout: u64,
+    /// kill the daemon if it has not ended by then
+    #[argh(switch)]
+    kill: bool,
 }
 
 impl Stop {
     pub fn run(self) -> Outcome {
-        let path = pid_file(self.pid_file, &self.config);
-        let unreadable = |e: io::Error| Failure::new(exit::UNKNOWN, format!("{}: {e}", path.display()));
-        // Kept open: the lock can be seen through it even when the daemon has removed the file.
-        let sight = Sight::of(&path).map_err(unreadable)?;
-        let running = match &sight {
-            None => None,
-            Some(sight) => match sight.holder().map_err(unreadable)? {
-                Holder::Nobody => None,
-                holder => Some((sight, holder)),
-            },
-        };
-        let Some((sight, holder)) = running else {
+        let layout = Layout::new(self.config, self.state, self.pid_file);
+        identity::take_on(&layout)?;
+        let unreadable = |e| Failure::new(exit::UNKNOWN, e);
+        let Some(mut running) = Running::find(&layout.pid_file).map_err(unreadable)? else {
             say("iofog-connector is already stopped.");
             return Ok(exit::OK);
         };
         say("Stopping connector...");
-        ask(holder, &self.config)?;
-        let deadline = Instant::now().checked_add(Duration::from_secs(self.timeout));
-        while sight.holder().map_err(unreadable)? != Holder::Nobody {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                let message = format!("{} still runs after {} s", who(holder), self.timeout);
-                return Err(Failure::new(exit::STILL_THERE, message));
-            }
-            thread::sleep(LOOK);
+        if !running.signal(Signal::SIGTERM) {
+            ask(&running, &layout)?;
         }
-        Ok(exit::OK)
+        let timeout = Duration::from_secs(self.timeout);
+        let is_gone = await_end(&mut running, timeout, |_| {})
+            .and_then(|gone| Ok(gone || self.kill && end_by_force(&mut running, timeout)?));
+        match is_gone.map_err(|e| unreadable(format!("{}: {e}", layout.pid_file.display())))? {
+            true => Ok(exit::OK),
+            false => Err(Failure::new(exit::STILL_THERE, format!("{running} still runs after {} s", self.timeout))),
+        }
     }
 }
 
-/// Tells the daemon to end.
-fn ask(holder: Holder, settings: &Path) -> Result<(), Failure> {
-    if let Holder::Process(pid) = holder {
-        match kill(pid, Signal::SIGTERM) {
-            // It has ended by itself meanwhile.
-            Ok(()) | Err(Errno::ESRCH) => return Ok(()),
-            Err(_) => {}
+/// Waits until nobody holds the lock any more, and calls `meanwhile` again and again; whether that took less than
+/// `timeout`.
+fn await_end(running: &mut Running, timeout: Duration, meanwhile: impl Fn(&Running)) -> io::Result<bool> {
+    let deadline = Instant::now().checked_add(timeout);
+    while !running.is_gone()? {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(false);
         }
+        meanwhile(running);
+        thread::sleep(LOOK);
     }
-    let config = Config::load(settings).map_err(|e| not_permitted(holder, &e.to_string()))?;
-    let client = Client::of(&config).map_err(|e| not_permitted(holder, &e.to_string()))?;
+    Ok(true)
+}
+
+/// Kills the process that holds the lock, and any that takes it over meanwhile.
+fn end_by_force(running: &mut Running, timeout: Duration) -> io::Result<bool> {
+    complain(&format!("{running} does not end by itself: it is killed"));
+    await_end(running, timeout, |running| {
+        // Whether it was of use shows by the lock.
+        let _ = running.signal(Signal::SIGKILL);
+    })
+}
+
+/// Asks the daemon to end, as any program on this machine may.
+fn ask(running: &Running, layout: &Layout) -> Result<(), Failure> {
+    let not_permitted = |reason: String| {
+        let problem = format!("{running} is not ours to signal, and could not be asked either: {reason}");
+        Failure::new(exit::NOT_PERMITTED, problem)
+    };
+    let config = Config::load(layout).map_err(|e| not_permitted(e.to_string()))?;
+    let client = Client::of(&config).map_err(|e| not_permitted(e.to_string()))?;
     let answer = client.post("/api/v2/commandline", &[("command", "stop")]);
-    answer.map(|_| ()).map_err(|e| not_permitted(holder, &e.to_string()))
-}
-
-fn not_permitted(holder: Holder, reason: &str) -> Failure {
-    let who = who(holder);
-    Failure::new(exit::NOT_PERMITTED, format!("{who} is not ours to signal, and could not be asked either: {reason}"))
-}
-
-fn who(holder: Holder) -> String {
-    match holder {
-        Holder::Process(pid) => format!("process {pid}"),
-        _ => "the daemon, in another container,".to_owned(),
-    }
+    answer.map(|_| ()).map_err(|e| not_permitted(e.to_string()))
 }

@@ -1,8 +1,13 @@
 use super::*;
 use std::ffi::OsStr;
+use std::fs;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
-    Config::parse(Path::new("/etc/x/iofog-connector.conf"), text.as_bytes())
+    Config::parse(&layout("/etc/x/iofog-connector.conf"), text.as_bytes())
+}
+
+fn layout(settings: impl Into<PathBuf>) -> Layout {
+    Layout::new(settings.into(), None, None)
 }
 
 fn fixtures(folder: &str, extension: &str) -> Vec<PathBuf> {
@@ -16,7 +21,7 @@ fn fixtures(folder: &str, extension: &str) -> Vec<PathBuf> {
 #[test]
 fn valid_files_are_taken() {
     for file in fixtures("valid", "conf") {
-        if let Err(error) = Config::load(&file) {
+        if let Err(error) = Config::load(&layout(&file)) {
             panic!("{error}");
         }
     }
@@ -25,7 +30,7 @@ fn valid_files_are_taken() {
 #[test]
 fn examples_are_valid() {
     for example in ["dev.conf", "tls.conf"] {
-        Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example)).unwrap();
+        Config::load(&layout(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example))).unwrap();
     }
 }
 
@@ -34,7 +39,7 @@ fn examples_are_valid() {
 fn invalid_files_are_refused_with_file_place_key_and_expectation() {
     let mut faults = Vec::new();
     for file in fixtures("invalid", "conf") {
-        let message = Config::load(&file).expect_err(&format!("{} was taken", file.display())).to_string();
+        let message = Config::load(&layout(&file)).expect_err(&format!("{} was taken", file.display())).to_string();
         let name = file.file_name().unwrap().to_str().unwrap();
         let expected = fs::read_to_string(file.with_extension("expected")).unwrap();
         let missing = expected.lines().chain([name, ", line ", ", column "]).filter(|part| !message.contains(part));
@@ -58,9 +63,17 @@ fn files_are_looked_up_beside_the_settings() {
     let config = parse(r#"{"ports": ["6000"], "apitoken": "token", "logfile": "/var/log/x.log"}"#).unwrap();
     assert_eq!(config.api_token, Some(PathBuf::from("/etc/x/token")));
     assert_eq!(config.log_file, Some(PathBuf::from("/var/log/x.log")));
-    assert_eq!(config.beside("configs.json"), PathBuf::from("/etc/x/configs.json"));
-    let bare = Config::parse(Path::new("dev.conf"), br#"{"ports": ["6000"]}"#).unwrap();
-    assert_eq!(bare.beside("configs.json"), PathBuf::from("./configs.json"));
+    assert_eq!(config.state_file("configs.json"), PathBuf::from("/etc/x/configs.json"));
+    let bare = Config::parse(&layout("dev.conf"), br#"{"ports": ["6000"]}"#).unwrap();
+    assert_eq!(bare.state_file("configs.json"), PathBuf::from("./configs.json"));
+}
+
+#[test]
+fn what_the_daemon_writes_is_in_its_state_folder() {
+    let layout = Layout::new("/etc/x/x.conf".into(), Some("/var/lib/x".into()), None);
+    let config = Config::parse(&layout, br#"{"ports": ["6000"], "apitoken": "token"}"#).unwrap();
+    assert_eq!(config.state_file("configs.json"), PathBuf::from("/var/lib/x/configs.json"));
+    assert_eq!(config.api_token, Some(PathBuf::from("/etc/x/token")));
 }
 
 #[test]
@@ -72,7 +85,7 @@ fn the_daemons_own_ports_are_not_for_mappings() {
 
 #[test]
 fn a_missing_file_is_named() {
-    let message = Config::load(Path::new("/nonexistent/iofog-connector.conf")).unwrap_err().to_string();
+    let message = Config::load(&layout("/nonexistent/iofog-connector.conf")).unwrap_err().to_string();
     assert!(message.starts_with("/nonexistent/iofog-connector.conf: cannot be read: "), "{message}");
 }
 

@@ -4,12 +4,13 @@
 use super::answer::Answer;
 use crate::cidr::{Cidr, may_call};
 use crate::failure;
+use crate::files;
+use crate::limits::CONFIG_FILE;
 use crate::relay::seal::Peer;
 use crate::secret::Secret;
 use crate::throttle::{AddressThrottle, and_more};
 use log::warn;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ fn bearer(authorization: &str) -> Option<&str> {
 /// Reads the file of the key `apitoken`; white space around the token does not count.
 pub fn read_token(file: &Path) -> Result<Secret, TokenError> {
     let failed = |cause| TokenError { file: file.to_owned(), cause };
-    let text = fs::read_to_string(file).map_err(failed)?;
+    let text = files::read_text(file, CONFIG_FILE).map_err(failed)?;
     match text.trim() {
         "" => Err(failed(io::Error::other("the file is empty, expected a token"))),
         token => Ok(Secret::new(token)),
@@ -92,6 +93,7 @@ impl std::error::Error for TokenError {}
 mod tests {
     use super::*;
     use crate::testing::Folder;
+    use std::fs;
 
     fn peer(ip: &str) -> Peer {
         Peer { ip: ip.parse().unwrap(), is_here: false }

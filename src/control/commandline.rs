@@ -14,6 +14,7 @@ Usage: iofog-connector COMMAND [OPTIONS]
 
 start            run the daemon in the foreground
 stop             end the daemon, wait until it is gone
+reload           have the daemon read settings, certificate, key and token again
 status           tell whether the daemon runs, and what it does
 check            look at settings, certificate, mappings and ports without starting
 mapping          list, add, remove or show mappings of the running daemon

@@ -24,7 +24,8 @@ struct Daemon {
 
 fn config(folder: &Folder, more: &str) -> Config {
     let text = format!(r#"{{"ports": ["6000-6999"], "broker": 12345{more}}}"#);
-    Config::parse(&folder.0.join("iofog-connector.conf"), text.as_bytes()).unwrap()
+    Config::parse(&crate::layout::Layout::new(folder.0.join("iofog-connector.conf"), None, None), text.as_bytes())
+        .unwrap()
 }
 
 fn reload(folder: &Folder, more: &str, token: Option<&str>) -> Reload {
@@ -42,7 +43,7 @@ impl Daemon {
         let listener = UnixListener::bind(&socket).unwrap();
         let (reloads, inbox) = channel();
         let config = config(&folder, more);
-        let (store, mappings) = Store::open(&config.beside("configs.json")).unwrap();
+        let (store, mappings) = Store::open(&config.state_file("configs.json")).unwrap();
         let seal = Seal::random();
         let token = token.map(Secret::new);
         let setup = Setup { config, token, store, mappings, relay, listener, seal: seal.clone(), reloads: inbox };

@@ -7,36 +7,24 @@
 //! It is a lock of fcntl(2), which belongs to the process and is lost as soon as that closes *any* descriptor of
 //! the file. So the daemon opens it once and never closes it.
 
+use crate::files::expect_regular;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{Pid, Uid, fchown};
+use nix::unistd::{Pid, Uid, fchown, geteuid};
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The settings file that is meant if none is named.
-pub const DEFAULT_SETTINGS: &str = "/etc/iofog-connector/iofog-connector.conf";
-/// The pid file of its daemon.
-const DEFAULT: &str = "/run/iofog-connector.pid";
+/// Everybody may read the file.
+const MODE: u32 = 0o644;
+/// Neither through a link, nor waiting for the other end of a FIFO.
+const OPEN_FLAGS: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 /// How often a file that another daemon just removed is opened anew.
 const TRIES: usize = 100;
-
-/// Where the daemon of `settings` has its pid file unless it is told otherwise: in /run for the default settings
-/// file, beside the settings file for any other. However the path is spelled, the answer is the same.
-pub fn default_path(settings: &Path) -> PathBuf {
-    let settings = fs::canonicalize(settings).or_else(|_| std::path::absolute(settings));
-    let settings = settings.unwrap_or_else(|_| DEFAULT_SETTINGS.into());
-    if settings == Path::new(DEFAULT_SETTINGS) {
-        return DEFAULT.into();
-    }
-    let mut path = settings.into_os_string();
-    path.push(".pid");
-    path.into()
-}
 
 /// The lock of a running daemon. It lasts until the process ends; dropping this takes the file away.
 #[derive(Debug)]
@@ -99,6 +87,10 @@ impl PidFile {
     }
 
     fn write(&mut self) -> io::Result<()> {
+        // Whatever the umask says: any user may ask whether the daemon runs.
+        if self.file.metadata()?.uid() == geteuid().as_raw() {
+            self.file.set_permissions(Permissions::from_mode(MODE))?;
+        }
         self.file.set_len(0)?;
         writeln!(self.file, "{}", std::process::id())
     }
@@ -116,8 +108,19 @@ impl Drop for PidFile {
 /// Not through a link: the folder may belong to another user than the one who starts the daemon.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW);
-    options.open(path)
+    options.read(true).write(true).create(true).truncate(false).mode(MODE).custom_flags(OPEN_FLAGS);
+    let file = options.open(path)?;
+    expect_own(&file)?;
+    Ok(file)
+}
+
+/// A file with a second name is somebody's who made that a pid file to have it emptied, or given away.
+fn expect_own(file: &File) -> io::Result<()> {
+    expect_regular(file)?;
+    match file.metadata()?.nlink() {
+        0 | 1 => Ok(()),
+        links => Err(io::Error::other(format!("the file has {links} names (hard links), expected one"))),
+    }
 }
 
 /// Whether `file` is what stands at `path` now.
@@ -160,7 +163,8 @@ impl Sight {
     /// # Errors
     /// The file is there and cannot be opened.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
-        match File::open(path) {
+        let opened = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path);
+        match opened.and_then(|file| expect_own(&file).map(|()| file)) {
             Ok(file) => Ok(Some(Self(file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -185,24 +189,6 @@ mod tests {
     use crate::testing::Folder;
 
     #[test]
-    fn the_default_settings_file_has_its_pid_file_in_run() {
-        assert_eq!(default_path(Path::new(DEFAULT_SETTINGS)), Path::new(DEFAULT));
-    }
-
-    #[test]
-    fn any_other_settings_file_has_it_beside_however_it_is_spelled() {
-        let folder = Folder::new();
-        let settings = folder.0.join("second.conf");
-        fs::write(&settings, "").unwrap();
-        let link = folder.0.join("link.conf");
-        std::os::unix::fs::symlink(&settings, &link).unwrap();
-        let expected = fs::canonicalize(&folder.0).unwrap().join("second.conf.pid");
-        for spelling in [&settings, &link, &folder.0.join("./second.conf")] {
-            assert_eq!(default_path(spelling), expected);
-        }
-    }
-
-    #[test]
     fn a_file_that_a_crash_left_behind_is_taken_over_and_removed_in_the_end() {
         let folder = Folder::new();
         let path = folder.0.join("pid");
@@ -221,6 +207,21 @@ mod tests {
         std::os::unix::fs::symlink(&target, &path).unwrap();
         assert!(matches!(PidFile::lock(&path), Err(LockError::System { .. })));
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_file_with_a_second_name_or_of_another_kind_is_left_alone() {
+        let folder = Folder::new();
+        let (path, target) = (folder.0.join("pid"), folder.0.join("precious"));
+        fs::write(&target, "precious").unwrap();
+        fs::hard_link(&target, &path).unwrap();
+        assert!(PidFile::lock(&path).unwrap_err().to_string().contains("hard links"));
+        assert!(Sight::of(&path).is_err());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(PidFile::lock(&path).unwrap_err().to_string().contains("regular file"));
+        assert!(Sight::of(&path).is_err());
     }
 
     #[test]

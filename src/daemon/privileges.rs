@@ -1,13 +1,18 @@
 //! From root to a user of its own, at the very start of the daemon.
 //!
-//! Only the pid file is made as root. Settings, certificates, mappings, log and ports are all opened as the user,
+//! Only the pid file is made as root, and only in a folder where nobody else could have put another file in its place.
+//! Settings, certificates, mappings, log and ports are all opened as the user,
 //! so that whatever works at the start works as well when it is done again: at a reload, when the log is rotated,
 //! when a port is free at last. One capability is kept, CAP_NET_BIND_SERVICE, for ports below 1024.
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::unistd::{Uid, User, geteuid, initgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setgroups, setresgid, setresuid};
 use std::ffi::CString;
 use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Why the daemon cannot run as the user it was told to.
 #[derive(Debug)]
@@ -33,10 +38,44 @@ impl fmt::Display for PrivilegeError {
 
 impl std::error::Error for PrivilegeError {}
 
-/// Whom the daemon shall run as.
+/// A user that this process shall run as.
 #[derive(Clone, Debug)]
 pub struct RunAs {
-    user: User,
+    uid: Uid,
+    gid: Gid,
+    /// `None`: a number without a name, and without further groups.
+    name: Option<CString>,
+}
+
+/// Who can change what stands in a folder.
+#[derive(Debug)]
+pub enum Writer {
+    /// Root alone; also if there is no such folder.
+    Root,
+    /// The owner, who is not root.
+    Owner(RunAs),
+    /// It is root's, and its permissions let others write to it.
+    Others,
+}
+
+impl Writer {
+    /// Of the folder `folder`.
+    pub fn of(folder: &Path) -> io::Result<Self> {
+        let metadata = match fs::metadata(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Root),
+            metadata => metadata?,
+        };
+        if metadata.uid() != 0 {
+            return Ok(Self::Owner(RunAs::owner(&metadata)?));
+        }
+        Ok(if metadata.mode() & 0o022 == 0 { Self::Root } else { Self::Others })
+    }
+}
+
+/// Whether this process is root's and may become another user. In a container root may have lost that right, and has no
+/// more rights than an ordinary user then.
+pub fn can_become_others() -> bool {
+    geteuid().is_root() && caps::has_cap(None, CapSet::Effective, Capability::CAP_SETUID).unwrap_or(true)
 }
 
 impl RunAs {
@@ -47,24 +86,34 @@ impl RunAs {
         if !geteuid().is_root() && geteuid() != user.uid {
             return Err(PrivilegeError::NotRoot(name.to_owned()));
         }
-        Ok(Self { user })
+        let name = CString::new(user.name).map_err(system("use this user's name"))?;
+        Ok(Self { uid: user.uid, gid: user.gid, name: Some(name) })
+    }
+
+    /// The owner of a file.
+    fn owner(metadata: &Metadata) -> io::Result<Self> {
+        let uid = Uid::from_raw(metadata.uid());
+        Ok(match User::from_uid(uid)? {
+            Some(user) => Self { uid, gid: user.gid, name: CString::new(user.name).ok() },
+            None => Self { uid, gid: Gid::from_raw(metadata.gid()), name: None },
+        })
     }
 
     pub fn uid(&self) -> Uid {
-        self.user.uid
+        self.uid
     }
 
     /// Becomes the user, for good. Must come before any other thread is started: capabilities belong to threads.
     pub fn switch(&self) -> Result<(), PrivilegeError> {
-        let (uid, gid) = (self.user.uid, self.user.gid);
+        let (uid, gid) = (self.uid, self.gid);
         if !geteuid().is_root() || uid.is_root() {
             return Ok(());
         }
-        let name = CString::new(self.user.name.as_str()).map_err(system("use this user's name"))?;
         let keep = keepable()?;
         forget_other_capabilities(&keep);
         nix::sys::prctl::set_keepcaps(true).map_err(system("keep capabilities"))?;
-        initgroups(&name, gid).map_err(system("take on the user's groups"))?;
+        let groups = self.name.as_ref().map_or_else(|| setgroups(&[]), |name| initgroups(name, gid));
+        groups.map_err(system("take on the user's groups"))?;
         setresgid(gid, gid, gid).map_err(system("take on the user's group"))?;
         setresuid(uid, uid, uid).map_err(system("become the user"))?;
         caps::set(None, CapSet::Effective, &keep).map_err(system("limit capabilities"))?;

@@ -7,12 +7,12 @@ use super::error::StartError;
 use super::supervisor::Supervisor;
 use crate::config::Config;
 use crate::control::{Reload, read_token};
+use crate::layout::Layout;
 use crate::net::certificate::{self, ServerTls};
 use crate::net::expiry::Expiry;
 use crate::relay::command::Handle;
 use crate::secret::Secret;
 use log::{error, info, warn};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -31,7 +31,7 @@ impl Files {
         if config.dev {
             return Ok(Self { tls: None, token });
         }
-        let tls = certificate::server_tls(&config.beside(""), config.controller_ca.as_deref());
+        let tls = certificate::server_tls(certificate::folder(config), config.controller_ca.as_deref());
         let tls = tls.map_err(StartError::Certificate)?;
         if let Some(warning) = tls.expiry.as_ref().and_then(Expiry::warning) {
             warn!("{}: the certificate {warning}", tls.file.display());
@@ -42,6 +42,7 @@ impl Files {
 
 /// Reads the files again and hands them to those concerned.
 pub(super) struct Reloader {
+    pub layout: Layout,
     /// What the daemon was started with: the measure of what needs a restart.
     pub started: Config,
     pub relay: Handle,
@@ -52,8 +53,7 @@ pub(super) struct Reloader {
 impl Reloader {
     pub fn reload(&self) {
         self.supervisor.reloading();
-        let file = &self.started.file;
-        match load(file) {
+        match load(&self.layout) {
             Ok((config, files)) => self.take_over(config, files),
             Err(e) => error!("Nothing is reloaded, all stays as it was: {e}"),
         }
@@ -80,8 +80,8 @@ impl Reloader {
     }
 }
 
-fn load(file: &Path) -> Result<(Config, Files), StartError> {
-    let config = Config::load(file).map_err(StartError::Config)?;
+fn load(layout: &Layout) -> Result<(Config, Files), StartError> {
+    let config = Config::load(layout).map_err(StartError::Config)?;
     let files = Files::read(&config)?;
     Ok((config, files))
 }

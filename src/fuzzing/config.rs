@@ -2,11 +2,11 @@
 
 use super::assert_is_readable;
 use crate::config::Config;
-use std::path::Path;
+use crate::layout::Layout;
 
 pub fn body(bytes: &[u8]) {
-    let file = Path::new("/etc/iofog-connector.conf");
-    let config = match Config::parse(file, bytes) {
+    let layout = Layout::new("/etc/iofog-connector.conf".into(), None, None);
+    let config = match Config::parse(&layout, bytes) {
         Ok(config) => config,
         Err(error) => {
             let error = error.to_string();
@@ -22,5 +22,5 @@ pub fn body(bytes: &[u8]) {
     assert!(config.connections != Some(0) && config.buffers != Some(0));
     assert_eq!(config.needs_restart(&config), [""; 0]);
     let spaced = [b"\n", bytes, b" "].concat();
-    assert_eq!(Config::parse(file, &spaced).expect("white space means nothing"), config);
+    assert_eq!(Config::parse(&layout, &spaced).expect("white space means nothing"), config);
 }

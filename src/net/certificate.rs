@@ -5,6 +5,9 @@
 
 use super::authority::Authority;
 use super::expiry::Expiry;
+use crate::config::Config;
+use crate::files;
+use crate::limits::CONFIG_FILE;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -14,6 +17,10 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The files' names, without their ending.
+const CERTIFICATE: &str = "server-cert";
+const KEY: &str = "server-key";
 
 /// Why the daemon has no TLS. Names the file, and what was expected in it.
 #[derive(Debug)]
@@ -83,6 +90,17 @@ impl fmt::Display for CertificateError {
 
 impl std::error::Error for CertificateError {}
 
+/// The folder that has certificate and key: the operator's own stand beside the settings, and come first. Else it is
+/// the pair that the machine made for itself, in the state folder.
+pub fn folder(config: &Config) -> &Path {
+    let theirs = |stem| spelled(config.folder(), stem).is_ok();
+    if theirs(CERTIFICATE) || theirs(KEY) || !config.state.join(CERTIFICATE).with_extension("pem").exists() {
+        config.folder()
+    } else {
+        &config.state
+    }
+}
+
 /// The one of both spellings that exists: `stem.pem`, or `stem.per` as some documentation has it.
 fn spelled(folder: &Path, stem: &str) -> Result<PathBuf, CertificateError> {
     let expected = folder.join(stem).with_extension("pem");
@@ -98,25 +116,27 @@ fn spelled(folder: &Path, stem: &str) -> Result<PathBuf, CertificateError> {
 
 /// `server-cert.pem` (a chain, leaf first) of `folder`: the file, and what is in it.
 pub fn chain(folder: &Path) -> Result<(PathBuf, Vec<CertificateDer<'static>>), CertificateError> {
-    let file = spelled(folder, "server-cert")?;
+    let file = spelled(folder, CERTIFICATE)?;
     let chain = read_chain(&file)?;
     Ok((file, chain))
 }
 
 /// `server-key.pem` of `folder`.
 pub fn key(folder: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
-    read_key(&spelled(folder, "server-key")?)
+    read_key(&spelled(folder, KEY)?)
 }
 
 /// All certificates of a PEM file; at least one.
 pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let chain = CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(unreadable(file))?;
+    let text = files::read(file, CONFIG_FILE).map_err(pem::Error::Io).map_err(unreadable(file))?;
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(unreadable(file))?;
     if Vec::is_empty(&chain) { Err(CertificateError::Empty { file: file.to_owned() }) } else { Ok(chain) }
 }
 
 /// The key of a PEM file: PKCS#8, PKCS#1 or SEC1.
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
-    PrivateKeyDer::from_pem_file(file).map_err(|cause| match cause {
+    let text = files::read(file, CONFIG_FILE).map_err(pem::Error::Io).map_err(unreadable(file))?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|cause| match cause {
         // Neither of the ways in which a key is encrypted is known to the parser.
         pem::Error::NoItemsFound | pem::Error::Base64Decode(_) => {
             CertificateError::NoKey { file: file.to_owned(), cause }
@@ -146,7 +166,7 @@ pub struct ServerTls {
 /// a PEM file, if there is one.
 pub fn server_tls(folder: &Path, authority: Option<&Path>) -> Result<ServerTls, CertificateError> {
     let (certificate, chain) = chain(folder)?;
-    let key = spelled(folder, "server-key")?;
+    let key = spelled(folder, KEY)?;
     let private = read_key(&key)?;
     let (fast_aes, own) = (has_aes(), chain.first().cloned());
     let expiry = own.as_ref().and_then(Expiry::of);

@@ -21,7 +21,7 @@ fn help_lists_every_command_and_each_command_its_options() {
     for word in ["-h", "-?", "--help"] {
         assert_eq!(command(&[word]).out, said.out, "{word}");
     }
-    for name in ["start", "stop", "status", "check", "mapping", "agent", "demo", "cert"] {
+    for name in ["start", "stop", "reload", "status", "check", "mapping", "agent", "demo", "cert"] {
         assert!(said.out.lines().any(|line| line.starts_with(name)), "{name} is not in {}", said.out);
         let options = command(&[name, "--help"]);
         assert_eq!((options.status, options.err.as_str()), (0, ""), "{name}");

@@ -4,6 +4,7 @@ use crate::cli::Failure;
 use crate::cli::cert::Cert;
 use crate::config::Config;
 use crate::exit;
+use crate::layout::Layout;
 use serde_json::json;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -62,9 +63,9 @@ impl Folder {
             .map_err(|e| Failure::new(exit::CANNOT_CREATE, format!("{}: cannot be written: {e}", file.display())))?;
         if tls {
             let (name, address) = (vec!["localhost".to_owned()], vec![Ipv4Addr::LOCALHOST.into()]);
-            Cert { config: file.clone(), name, address, days: DAYS }.run()?;
+            Cert { config: file.clone(), state: None, complete: false, name, address, days: DAYS }.run()?;
         }
-        Config::load(&file).map_err(|e| Failure::new(exit::CONFIG, e))
+        Config::load(&Layout::new(file, None, None)).map_err(|e| Failure::new(exit::CONFIG, e))
     }
 }
 

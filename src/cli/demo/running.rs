@@ -6,6 +6,7 @@ use crate::agent::{self, Agent};
 use crate::cli::Failure;
 use crate::daemon::{Daemon, Options, StartError};
 use crate::exit;
+use crate::layout::Layout;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use log::LevelFilter;
@@ -21,8 +22,7 @@ pub(super) struct RunningConnector(JoinHandle<Result<(), StartError>>);
 impl RunningConnector {
     pub(super) fn start(settings: &Path, log: PathBuf) -> Result<Self, Failure> {
         let options = Options {
-            settings: settings.to_owned(),
-            pid_file: None,
+            layout: Layout::new(settings.to_owned(), None, None),
             user: None,
             log_file: Some(log),
             log_level: LevelFilter::Info,

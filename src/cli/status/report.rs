@@ -25,7 +25,7 @@ struct Certificate {
 impl Report {
     pub fn new(config: &Config, pid: Option<i32>, url: String, answer: Result<Value, String>) -> Self {
         // In TLS mode the daemon was asked with this very certificate, so it is the one in use.
-        let chain = if config.dev { None } else { certificate::chain(&config.beside("")).ok() };
+        let chain = if config.dev { None } else { certificate::chain(certificate::folder(config)).ok() };
         let certificate = chain.map(|(file, chain)| Certificate { file, expiry: chain.first().and_then(Expiry::of) });
         Self { settings: config.file.clone(), dev: config.dev, pid, url, answer, certificate }
     }
@@ -147,6 +147,12 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Layout;
+
+    fn config() -> Config {
+        let layout = Layout::new("x.conf".into(), None, None);
+        Config::parse(&layout, br#"{"ports": ["6000-6001"], "dev": true}"#).unwrap()
+    }
 
     #[test]
     fn durations_have_two_units() {
@@ -161,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_the_daemon_does_not_tell_has_no_line() {
-        let config = Config::parse("x.conf".as_ref(), br#"{"ports": ["6000-6001"], "dev": true}"#).unwrap();
+        let config = config();
         let names = |answer| {
             let report = Report::new(&config, Some(7), "http://127.0.0.1:8080".to_owned(), answer);
             report.facts().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
@@ -173,7 +179,7 @@ mod tests {
 
     #[test]
     fn limits_that_are_reached_are_warned_of() {
-        let config = Config::parse("x.conf".as_ref(), br#"{"ports": ["6000-6001"], "dev": true}"#).unwrap();
+        let config = config();
         let warnings = |connections, inactive, pauses| {
             let answer = json!({
                 "connections": connections, "maxconnections": 10, "buffers": 0, "maxbuffers": 4,

@@ -32,7 +32,6 @@ IOFOG_CONNECTOR_CHECKOUT = "file://Cargo.toml;subdir=${BP} \
 require ${BPN}-crates.inc
 SRC_URI += "${@d.getVar('IOFOG_CONNECTOR_GIT' if d.getVar('IOFOG_CONNECTOR_SRCREV') else 'IOFOG_CONNECTOR_CHECKOUT')} \
             file://iofog-connector.init \
-            file://iofog-connector-prepare.conf \
             "
 SRCREV = "${IOFOG_CONNECTOR_SRCREV}"
 
@@ -51,15 +50,13 @@ do_install:append() {
     install -D -m 0644 $common/iofog-connector.conf ${D}${datadir}/iofog-connector/iofog-connector.conf
     install -D -m 0644 ${S}/packaging/man/iofog-connector.8 ${D}${mandir}/man8/iofog-connector.8
     install -D -m 0644 ${S}/packaging/man/iofog-connector.conf.5 ${D}${mandir}/man5/iofog-connector.conf.5
-    install -d -o iofog-connector -g iofog-connector ${D}${sysconfdir}/iofog-connector
+    # Root's; its group tells `cert` who else may read a key.
+    install -d -o root -g iofog-connector ${D}${sysconfdir}/iofog-connector
     install -m 0644 $common/iofog-connector.conf ${D}${sysconfdir}/iofog-connector/iofog-connector.conf
 
     if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
         install -D -m 0644 $common/iofog-connector.service ${D}${systemd_system_unitdir}/iofog-connector.service
         install -D -m 0644 $common/iofog-connector.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/iofog-connector.conf
-        # An image is built once and started on many devices: each makes its own certificate.
-        install -D -m 0644 ${UNPACKDIR}/iofog-connector-prepare.conf \
-            ${D}${systemd_system_unitdir}/iofog-connector.service.d/prepare.conf
     fi
     if ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'true', 'false', d)}; then
         install -D -m 0755 ${UNPACKDIR}/iofog-connector.init ${D}${sysconfdir}/init.d/iofog-connector

@@ -1,0 +1,187 @@
+//! Commands of root's in folders of another user, who has put there what root shall fall for.
+
+use crate::harness::{Mode, PATIENCE, Setup, command, wait_until};
+use nix::fcntl::{FcntlArg, fcntl};
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+
+/// Of Debian's nobody, and of most others'.
+const NOBODY: u32 = 65534;
+const SECRET: &str = "r00ts-own-secret";
+const EX_NOPERM: i32 = 77;
+const EX_CONFIG: i32 = 78;
+const EX_CANTCREAT: i32 = 73;
+/// How often each race is tried.
+const RACES: usize = 200;
+
+fn is_root() -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        eprintln!("skipped: only root has something that another user may not read");
+    }
+    is_root
+}
+
+/// A folder of nobody's, in one that all can reach.
+fn folder_of_nobody() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a folder of ours");
+    chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
+    folder
+}
+
+/// A file of root's that nobody else may read.
+fn secret() -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(SECRET.as_bytes()).expect("a file of ours");
+    file
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Takes the lock on a pid file, as a daemon does.
+fn hold(path: &Path) -> File {
+    let file = File::create(path).expect("a file");
+    let lock = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(&file, FcntlArg::F_SETLK(&lock)).expect("nobody else has it");
+    file
+}
+
+#[test]
+fn no_token_of_roots_is_sent_to_whom_the_settings_name() {
+    if !is_root() {
+        return;
+    }
+    let (folder, secret) = (folder_of_nobody(), secret());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (heard, requests) = channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut piece = [0; 4096];
+            let count = stream.read(&mut piece).unwrap_or(0);
+            let _ = heard.send(String::from_utf8_lossy(&piece[..count]).into_owned());
+        }
+    });
+    let settings = folder.path().join("x.conf");
+    let token = text(secret.path());
+    let content = format!(r#"{{"ports": ["6000-6001"], "dev": true, "apiport": {port}, "apitoken": "{token}"}}"#);
+    fs::write(&settings, content).expect("a file");
+    let _lock = hold(&folder.path().join("x.conf.pid"));
+    for words in [&["status"][..], &["status", "--json"], &["mapping", "list"], &["check"], &["stop", "--timeout", "1"]]
+    {
+        let words = [words, &["--config", text(&settings)]].concat();
+        let said = command(&words);
+        assert_ne!(said.status, 0, "{words:?}: {said:?}");
+        assert!(!format!("{said:?}").contains(SECRET), "{words:?}: {said:?}");
+    }
+    for request in requests.try_iter() {
+        assert!(!request.contains(SECRET), "{request}");
+    }
+}
+
+#[test]
+fn a_fifo_in_the_place_of_any_file_keeps_nobody_waiting() {
+    for name in ["connector.conf", "server-cert.pem", "server-key.pem", "configs.json", "token"] {
+        let daemon = Setup::new(Mode::Tls).set("apitoken", "token").prepare();
+        fs::write(daemon.path("token"), "t0ken").expect("a file");
+        let _ = fs::remove_file(daemon.path(name));
+        nix::unistd::mkfifo(&daemon.path(name), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        for words in [&["check"][..], &["start"]] {
+            let said = daemon.command(words);
+            assert_eq!(said.status, EX_CONFIG, "{name}, {words:?}: {said:?}");
+            assert!(said.err.contains(name) && said.err.contains("regular file"), "{name}, {words:?}: {said:?}");
+        }
+        let _lock = hold(&daemon.path("connector.conf.pid"));
+        for words in [&["status"][..], &["mapping", "list"]] {
+            assert_ne!(daemon.command(words).status, 0, "{name}, {words:?}");
+        }
+    }
+    let daemon = Setup::new(Mode::Plain).prepare();
+    nix::unistd::mkfifo(&daemon.path("connector.conf.pid"), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    assert_eq!(daemon.command(&["start"]).status, EX_CANTCREAT);
+    for words in [&["status"][..], &["status", "--lock"], &["stop"], &["reload"]] {
+        assert_eq!(daemon.command(words).status, 1, "{words:?}");
+    }
+}
+
+#[test]
+fn a_folder_of_roots_that_others_may_write_to_is_named() {
+    if !is_root() {
+        return;
+    }
+    let daemon = Setup::new(Mode::Plain).prepare();
+    fs::set_permissions(daemon.folder(), Permissions::from_mode(0o777)).expect("a folder of ours");
+    for words in [&["status"][..], &["stop"], &["reload"], &["check"], &["mapping", "list"]] {
+        let said = daemon.command(words);
+        assert_eq!(said.status, EX_NOPERM, "{words:?}: {said:?}");
+        assert!(said.err.contains(text(daemon.folder())) && said.err.contains("chmod go-w"), "{words:?}: {said:?}");
+    }
+}
+
+/// A pid file of root's is written, and given to the daemon's user: neither may happen to a file with that name only.
+#[test]
+fn a_pid_file_that_is_another_file_in_truth_stays_as_it_is() {
+    if !is_root() {
+        return;
+    }
+    let folder = folder_of_nobody();
+    let settings = folder.path().join("x.conf");
+    let pid_file = folder.path().join("x.conf.pid");
+    // It is refused as soon as it is read: only the pid file is of interest.
+    fs::write(&settings, "{}").expect("a file");
+    // In the same folder, because there are no links between file systems.
+    let precious = folder.path().join("precious");
+    fs::write(&precious, SECRET).expect("a file");
+    fs::set_permissions(&precious, Permissions::from_mode(0o600)).expect("ours");
+    let start = || command(&["start", "--user", "nobody", "--config", text(&settings)]).status;
+    let check = |when: &str| {
+        let metadata = fs::metadata(&precious).expect("it is there");
+        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o600), "{when}");
+        assert_eq!(fs::read_to_string(&precious).expect("it is there"), SECRET, "{when}");
+    };
+    for is_hard in [true, false] {
+        let made = if is_hard { fs::hard_link(&precious, &pid_file) } else { symlink(&precious, &pid_file) };
+        made.expect("a link");
+        assert_eq!(start(), EX_CANTCREAT);
+        check(if is_hard { "a second name" } else { "a link" });
+        fs::remove_file(&pid_file).expect("a link");
+    }
+    // And while it changes from one to the other.
+    let script = "while :; do ln -sf precious x.conf.pid; rm -f x.conf.pid; ln precious x.conf.pid; rm -f x.conf.pid; \
+                  : > x.conf.pid; chmod 666 x.conf.pid; rm -f x.conf.pid; done";
+    let mut racer = Command::new("sh");
+    racer.args(["-c", script]).current_dir(folder.path()).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut racer = racer.spawn().expect("a shell");
+    for race in 0..RACES {
+        start();
+        check(&format!("race {race}"));
+    }
+    racer.kill().expect("it runs");
+    racer.wait().expect("it ran");
+}
+
+#[test]
+fn the_pid_file_of_a_users_folder_is_made_by_that_user() {
+    if !is_root() {
+        return;
+    }
+    let mut daemon = Setup::new(Mode::Plain).argument("--user").argument("nobody").prepare();
+    fs::set_permissions(daemon.folder(), Permissions::from_mode(0o755)).expect("a folder of ours");
+    chown(daemon.folder(), Some(NOBODY), Some(NOBODY)).expect("root may");
+    daemon.start();
+    let metadata = fs::metadata(daemon.path("connector.conf.pid")).expect("it runs");
+    assert_eq!((metadata.uid(), metadata.mode() & 0o777), (NOBODY, 0o644));
+    assert_eq!(daemon.command(&["reload"]).status, 0);
+    wait_until("it has reloaded", PATIENCE, || daemon.log().contains("Reloaded"));
+    assert_eq!(daemon.command(&["stop"]).status, 0);
+    assert_eq!(daemon.wait().code(), Some(0));
+}
