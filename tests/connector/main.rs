@@ -24,6 +24,7 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod logs;
+mod model;
 mod monitoring;
 mod mutual_tls;
 mod private;
