@@ -29,6 +29,7 @@ mod identity;
 mod leftovers;
 mod lifecycle;
 mod logs;
+mod model;
 mod monitoring;
 mod mutual_tls;
 mod private;

@@ -409,6 +409,16 @@ impl Peer {
     pub fn reset(self) {
         let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }
+
+    /// The same for a peer that somebody still holds; nothing comes from it or to it any more.
+    pub fn abort(&self) {
+        // Connecting a TCP socket to "no address" resets it (connect(2), AF_UNSPEC).
+        let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: the descriptor is open, and the kernel reads `length` bytes of `nowhere`.
+        let result = unsafe { libc::connect(self.socket.as_raw_fd(), &nowhere, length) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    }
 }
 
 fn time_left(deadline: Instant) -> Option<Duration> {
