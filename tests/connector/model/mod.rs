@@ -5,7 +5,7 @@
 //! stream that it was meant for; at the end of a sequence nothing is left behind. One daemon serves many sequences, so
 //! that what one of them leaves shows in the next.
 //!
-//! `MODEL_SEQUENCES` says how many, `MODEL_SEED` where they begin: a failure prints the seed of its sequence, and
+//! `MODEL_SEQUENCES` says how many in each mode, `MODEL_SEED` where they begin: a failure prints the seed of its sequence, and
 //! `MODEL_SEED=that MODEL_SEQUENCES=1` runs it again. `MODEL_SHRINK=1` also looks for a shorter one that fails.
 
 mod op;
@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::{env, thread};
 use world::World;
 
-const SEQUENCES: u64 = 200;
+const SEQUENCES: u64 = 100;
 const FIRST_SEED: u64 = 1;
 /// Sequences at a time, each with a daemon of its own, in each mode.
 const WORKERS: u64 = 2;
