@@ -74,7 +74,11 @@ fn measure(mode: Mode, row: &str, states: &[(&str, Open)]) {
         println!("{row}, {name}: {peaks:?} bytes");
         let [first, _, last] = peaks;
         assert!(first <= most, "a connection {name} costs {first} bytes, limits.md says {most}");
-        assert!(last <= first + most / 4, "{name}: {last} bytes a connection when they come again, {first} before");
+        // Tables that are filled once, and pages that allocators keep.
+        assert!(
+            last <= first + (most / 4).max(512),
+            "{name}: {last} bytes a connection when they come again, {first} before"
+        );
     }
 }
 
