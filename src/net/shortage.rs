@@ -7,8 +7,9 @@
 
 use super::reactor::{Key, Reactor};
 use crate::limits::{DELIVERY, STALLED};
+use crate::network::Network;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 /// A connection that holds a relay buffer.
@@ -32,9 +33,9 @@ pub fn to_end<S>(reactor: &Reactor<S>) -> Vec<(Key, SocketAddr)> {
 }
 
 fn choose(holders: Vec<Holder>, most: usize, now: Instant) -> Vec<(Key, SocketAddr)> {
-    let mut sizes: HashMap<IpAddr, usize> = HashMap::new();
+    let mut sizes: HashMap<Network, usize> = HashMap::new();
     for holder in &holders {
-        *sizes.entry(network(holder.peer.ip())).or_default() += 1;
+        *sizes.entry(Network::of(holder.peer.ip())).or_default() += 1;
     }
     let mut stuck: Vec<(Holder, Instant)> =
         holders.into_iter().filter_map(|h| Some((h.stuck_since?, h))).map(|(since, h)| (h, since)).collect();
@@ -42,26 +43,18 @@ fn choose(holders: Vec<Holder>, most: usize, now: Instant) -> Vec<(Key, SocketAd
     let mut chosen = Vec::new();
     while chosen.len() < most {
         let largest = sizes.values().copied().max().unwrap_or(0);
-        let size = |holder: &Holder| sizes.get(&network(holder.peer.ip())).copied().unwrap_or(0);
+        let size = |holder: &Holder| sizes.get(&Network::of(holder.peer.ip())).copied().unwrap_or(0);
         let patience = |holder: &Holder| if size(holder) == largest { STALLED } else { DELIVERY };
         let is_due = |(holder, since): &&(Holder, Instant)| now >= *since + patience(holder);
         let first = stuck.iter().enumerate().filter(|(_, entry)| is_due(entry));
         let Some((at, _)) = first.max_by_key(|(at, (holder, _))| (size(holder), std::cmp::Reverse(*at))) else { break };
         let (Holder { key, peer, .. }, _) = stuck.remove(at);
-        if let Some(size) = sizes.get_mut(&network(peer.ip())) {
+        if let Some(size) = sizes.get_mut(&Network::of(peer.ip())) {
             *size -= 1;
         }
         chosen.push((key, peer));
     }
     chosen
-}
-
-/// What one party has addresses of: with IPv6 a whole network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-    }
 }
 
 #[cfg(test)]
