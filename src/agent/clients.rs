@@ -77,8 +77,6 @@ impl Agent {
     }
 
     fn take_in_client(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // A socket that refuses its options is already broken; reading from it will tell.
-        let _ = tcp::prepare(&stream);
         let now = self.reactor.now;
         let until = now + WAIT_FOR_LINE;
         self.make_room_for_client();

@@ -30,6 +30,8 @@ pub fn listen(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
             other => other?,
         },
     };
+    // Whoever is accepted here inherits these: seven system calls a connection are saved.
+    prepare(&socket)?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
 }
@@ -55,7 +57,7 @@ pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Sets what every relayed connection wants: no delay for small messages, urgent bytes among the others, and an end
 /// for dead peers.
-pub fn prepare(stream: &impl AsFd) -> io::Result<()> {
+fn prepare(stream: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
@@ -146,4 +148,28 @@ fn tcp_info(stream: &impl AsFd) -> Option<Info> {
 /// The address as a person writes it: an IPv4 peer of an IPv6 socket is an IPv4 peer.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn who_is_accepted_has_the_options_of_the_listener() {
+        let listener = listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap() && socket.out_of_band_inline().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 5);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(DEAD_AFTER));
+    }
 }

@@ -162,8 +162,6 @@ impl Relay {
     }
 
     fn take_in(&mut self, stream: TcpStream, peer: SocketAddr, leads_to: LeadsTo) {
-        // A socket that refuses its options is already broken; reading from it will tell.
-        let _ = tcp::prepare(&stream);
         match leads_to {
             LeadsTo::Agents(place) => self.take_in_stranger(stream, peer, place),
             LeadsTo::Users(pipe) => self.take_in_user(stream, peer, pipe),
