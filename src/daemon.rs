@@ -12,6 +12,7 @@
 
 pub mod pidfile;
 pub mod privileges;
+pub mod writer;
 
 mod error;
 mod reload;
@@ -33,7 +34,7 @@ use crate::store::{FILE_NAME, Store};
 use log::{LevelFilter, error, info, warn};
 use nix::unistd::{AccessFlags, access};
 use pidfile::PidFile;
-use privileges::{RunAs, Writer};
+use privileges::RunAs;
 use reload::{Files, Reloader};
 use signals::Caught;
 use std::io;
@@ -43,6 +44,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use supervisor::Supervisor;
+use writer::Writer;
 
 /// Descriptors that are not connections: files, epoll, and three for each connection of the API.
 const RESERVED: usize = 64 + 3 * API_CONNECTIONS;

@@ -57,8 +57,13 @@ fn resolved(settings: &Path) -> PathBuf {
     resolved.unwrap_or_else(|_| DEFAULT_SETTINGS.into())
 }
 
+/// The default may be a link to where an operator keeps the settings: either name means the default then.
+fn are_same(settings: &Path, default: &Path) -> bool {
+    resolved(settings) == resolved(default)
+}
+
 fn usual_state(settings: &Path, default: &Path) -> PathBuf {
-    if resolved(settings) == Path::new(DEFAULT_SETTINGS) && default.is_dir() {
+    if are_same(settings, Path::new(DEFAULT_SETTINGS)) && default.is_dir() {
         return default.to_owned();
     }
     folder_of(settings).to_owned()
@@ -67,11 +72,10 @@ fn usual_state(settings: &Path, default: &Path) -> PathBuf {
 /// In /run for the default settings file, beside the settings file for any other. However the path is spelled, the
 /// answer is the same.
 fn usual_pid_file(settings: &Path) -> PathBuf {
-    let settings = resolved(settings);
-    if settings == Path::new(DEFAULT_SETTINGS) {
+    if are_same(settings, Path::new(DEFAULT_SETTINGS)) {
         return DEFAULT_PID_FILE.into();
     }
-    let mut path = settings.into_os_string();
+    let mut path = resolved(settings).into_os_string();
     path.push(".pid");
     path.into()
 }
@@ -97,6 +101,16 @@ mod tests {
         for spelling in [&settings, &link, &folder.0.join("./second.conf")] {
             assert_eq!(usual_pid_file(spelling), expected);
         }
+    }
+
+    #[test]
+    fn the_default_may_be_a_link() {
+        let folder = Folder::new();
+        let (default, theirs) = (folder.0.join("default.conf"), folder.0.join("theirs.conf"));
+        assert!(are_same(&default, &default) && !are_same(&theirs, &default));
+        fs::write(&theirs, "").unwrap();
+        std::os::unix::fs::symlink("theirs.conf", &default).unwrap();
+        assert!(are_same(&default, &default) && are_same(&theirs, &default));
     }
 
     #[test]

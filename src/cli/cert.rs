@@ -70,6 +70,12 @@ impl Cert {
         self.make(&place, parameters, key)
     }
 
+    /// Makes a pair in a folder that this process has just made for itself: it need not become anybody else.
+    pub(super) fn run_in_own_folder(self) -> Outcome {
+        let parameters = self.parameters()?;
+        self.make(&Place::new(folder_of(&self.config)), parameters, None)
+    }
+
     /// The key of which the certificate is missing. One that cannot be used is put aside.
     fn kept_key(&self, place: &Place, file: &std::path::Path) -> Result<Option<KeyPair>, Failure> {
         let text = files::read_text(file, CONFIG_FILE).map_err(|e| e.to_string());

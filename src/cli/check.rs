@@ -45,7 +45,7 @@ enum Look {
 impl Check {
     pub fn run(self) -> Outcome {
         let layout = Layout::new(self.config, self.state, self.pid_file);
-        identity::take_on(&layout)?;
+        identity::take_on(&layout, identity::PATIENCE)?;
         let looks = match Config::load(&layout) {
             Ok(config) => look_at_all(&config, &layout.pid_file),
             Err(e) => vec![Look::Fault(e.to_string())],

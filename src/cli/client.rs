@@ -18,7 +18,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a connection may take, and then an answer.
+/// How long a connection may take, to whichever address, and then an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// An answer's head and body, bytes.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -160,7 +160,7 @@ impl Client {
     }
 
     fn exchange(&self, request: &str) -> io::Result<Vec<u8>> {
-        let stream = self.connect()?;
+        let stream = Bounded { stream: self.connect()?, deadline: Instant::now() + PATIENCE };
         let Some(tls) = &self.tls else { return converse(stream, request) };
         let name = ServerName::try_from(ANY_NAME).map_err(io::Error::other)?;
         let connection = ClientConnection::new(tls.clone(), name).map_err(io::Error::other)?;
@@ -169,13 +169,11 @@ impl Client {
 
     fn connect(&self) -> io::Result<TcpStream> {
         let mut failure = io::Error::other("the name has no address");
-        for address in (self.address.as_str(), self.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, PATIENCE) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE))?;
-                    stream.set_write_timeout(Some(PATIENCE))?;
-                    return Ok(stream);
-                }
+        let addresses = (self.address.as_str(), self.port).to_socket_addrs()?;
+        let deadline = Instant::now() + PATIENCE;
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, left_until(deadline)?) {
+                Ok(stream) => return Ok(stream),
                 Err(e) => failure = e,
             }
         }
@@ -186,7 +184,7 @@ impl Client {
         let tls = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {
             Some(e) if trust::is_unknown_certificate(e) => ClientError::AnotherCertificate { url: self.url() },
-            _ if cause.kind() == io::ErrorKind::WouldBlock => {
+            _ if matches!(cause.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 let cause = io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()));
                 ClientError::Unreachable { url: self.url(), cause }
             }
@@ -211,14 +209,44 @@ fn trusting(config: &Config) -> Result<Arc<ClientConfig>, ClientError> {
         .map_err(|e| ClientError::File(format!("{} and its key: {e}", file.display())))
 }
 
+/// A connection that ends at a deadline, however busy it is: whoever answers may do so byte by byte, and TLS waits for
+/// whole records.
+struct Bounded {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(left_until(self.deadline)?))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(left_until(self.deadline)?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// Never nothing, which would mean for ever.
+fn left_until(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
 /// Sends the request and reads the whole answer.
 fn converse(mut stream: impl Read + Write, request: &str) -> io::Result<Vec<u8>> {
     stream.write_all(request.as_bytes())?;
-    let deadline = Instant::now() + PATIENCE;
     let (mut answer, mut piece) = (Vec::new(), [0; 16 * 1024]);
     while !is_whole(&answer) {
-        if answer.len() > LARGEST_ANSWER || Instant::now() > deadline {
-            return Err(io::ErrorKind::TimedOut.into());
+        if answer.len() > LARGEST_ANSWER {
+            return Err(io::Error::other("its answer is too long"));
         }
         match stream.read(&mut piece) {
             Ok(0) => break,

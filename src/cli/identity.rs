@@ -1,44 +1,100 @@
 //! Whom a command of root's acts as.
 //!
-//! Whoever can write to a daemon's folders could lead root, by a link or by what the settings name, to read any file,
+//! Whoever can write to a daemon's files could lead root, by a link or by what the settings name, to read any file,
 //! and by a lock to signal any process. So before anything in there is opened, a command of root's becomes the user who
 //! can write there, for good: it needs no more rights than the daemon has.
+//!
+//! That user may stop a process of its own at any time. So it is a child that becomes the user, and root waits no longer
+//! for it than the command can take.
 
 use super::Failure;
-use crate::daemon::privileges::{Writer, can_become_others};
+use super::output::complain;
+use crate::daemon::privileges::{RunAs, can_become_others};
+use crate::daemon::writer::Writer;
 use crate::exit;
-use crate::layout::{Layout, folder_of};
+use crate::layout::Layout;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use std::fmt;
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process;
+use std::time::Duration;
 
-/// Becomes the owner of the first folder of the daemon's that is not root's.
+/// What a command may take: two deadlines of the client, and the look-up of a name.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Becomes the first user other than root who can change a file of the daemon's. Returns in another process then, which
+/// has `patience` to end.
 ///
 /// # Errors
-/// A folder is root's, but others may write to it.
-pub(super) fn take_on(layout: &Layout) -> Result<(), Failure> {
+/// All is root's, but others may write to it.
+pub(super) fn take_on(layout: &Layout, patience: Duration) -> Result<(), Failure> {
     if !can_become_others() {
         return Ok(());
     }
-    for folder in folders(layout) {
-        let unusable = |e| Failure::new(exit::NOT_PERMITTED, format!("{}: {e}", folder.display()));
-        match Writer::of(folder).map_err(|e| unusable(e.to_string()))? {
+    let mut shared = None;
+    for path in paths(layout) {
+        match Writer::of(path).map_err(|e| unusable(path, e))? {
             Writer::Root => {}
-            Writer::Owner(user) => return user.switch().map_err(|e| unusable(e.to_string())),
-            Writer::Others => {
-                let problem = "root opens nothing in a folder of its own that others may write to; give the folder to the \
-                               user who shall, or take their right (chmod go-w)";
-                return Err(unusable(problem.to_owned()));
-            }
+            Writer::Owner(user) => return become_user(&user, path, patience),
+            Writer::Others(place) => shared = Some(place),
         }
     }
-    Ok(())
+    shared.map_or(Ok(()), |place| Err(shared_by_others(&place)))
+}
+
+/// Goes on as `user`, who can change `path`, in a child of this process.
+pub(super) fn become_user(user: &RunAs, path: &Path, patience: Duration) -> Result<(), Failure> {
+    let (ours, theirs) = UnixStream::pair().map_err(|e| unusable(path, e))?;
+    // SAFETY: this process has no other thread yet, so that no lock is held by one that the child lacks.
+    match unsafe { fork() }.map_err(|e| unusable(path, e))? {
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            process::exit(wait_for(child, ours, patience).into())
+        }
+        ForkResult::Child => {
+            drop(ours);
+            // Its end is how the parent hears of ours.
+            std::mem::forget(theirs);
+            user.switch().map_err(|e| unusable(path, e))
+        }
+    }
+}
+
+/// Waits for the end of a child, and returns its exit status.
+fn wait_for(child: Pid, mut end: UnixStream, patience: Duration) -> u8 {
+    let waited = end.set_read_timeout(Some(patience)).and_then(|()| end.read(&mut [0]));
+    if waited.is_err_and(|e| e.kind() != ErrorKind::Interrupted) {
+        complain(&format!("process {child} has not ended within {} s, it is killed", patience.as_secs()));
+        // It is ours until it has been waited for: nobody else has its number.
+        let _ = kill(child, Signal::SIGKILL);
+    }
+    match waitpid(child, None) {
+        Ok(WaitStatus::Exited(_, status)) => u8::try_from(status).unwrap_or(exit::UNKNOWN),
+        _ => exit::UNKNOWN,
+    }
+}
+
+/// Root opens nothing there.
+pub(super) fn shared_by_others(place: &Path) -> Failure {
+    let problem = "root opens nothing that others may write to, and nothing in there; give it to the user who shall, or \
+                   take their right (chmod go-w)";
+    unusable(place, problem)
+}
+
+fn unusable(path: &Path, problem: impl fmt::Display) -> Failure {
+    Failure::new(exit::NOT_PERMITTED, format!("{}: {problem}", path.display()))
 }
 
 /// Whether [`take_on`] would change nothing: this process opens what is there as whoever it is.
 pub(super) fn may_stay(layout: &Layout) -> bool {
-    let of_roots = |folder| matches!(Writer::of(folder), Ok(Writer::Root));
-    !can_become_others() || folders(layout).into_iter().all(of_roots)
+    let of_roots = |path| matches!(Writer::of(path), Ok(Writer::Root));
+    !can_become_others() || paths(layout).into_iter().all(of_roots)
 }
 
-fn folders(layout: &Layout) -> [&Path; 3] {
-    [layout.settings_folder(), &layout.state, folder_of(&layout.pid_file)]
+fn paths(layout: &Layout) -> [&Path; 3] {
+    [&layout.settings, &layout.state, &layout.pid_file]
 }

@@ -122,7 +122,7 @@ impl Mapping {
 
 fn connect(settings: &Path, state: Option<&Path>) -> Result<Client, Failure> {
     let layout = Layout::new(settings.to_owned(), state.map(Path::to_owned), None);
-    identity::take_on(&layout)?;
+    identity::take_on(&layout, identity::PATIENCE)?;
     let config = Config::load(&layout).map_err(|e| Failure::new(exit::CONFIG, e))?;
     Client::of(&config).map_err(failed)
 }

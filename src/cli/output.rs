@@ -1,21 +1,36 @@
 //! What people and programs read: aligned columns on a terminal, tabs in a pipe.
+//!
+//! Much of it comes from others: from a daemon, from files. None of it may give orders to the terminal.
 
 use super::NAME;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 /// To standard output. A reader that has left (`| head`) is none of our business.
 pub(super) fn say(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+    let _ = writeln!(io::stdout().lock(), "{}", printable(text, |c| c == '\n'));
 }
 
 /// To standard error.
 pub(super) fn complain(problem: &str) {
-    let _ = writeln!(io::stderr().lock(), "{NAME}: {problem}");
+    let _ = writeln!(io::stderr().lock(), "{NAME}: {}", printable(problem, |c| c == '\n'));
+}
+
+/// The text with control characters, other than those that `may_stay`, as `\u{1b}`.
+fn printable(text: &str, may_stay: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let is_order = |c: char| c.is_control() && !may_stay(c);
+    if !text.contains(is_order) {
+        return text.into();
+    }
+    let escaped = |c: char| if is_order(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect::<String>().into()
 }
 
 /// Rows of cells, the first one the heads of the columns.
 pub(super) fn say_table(rows: &[Vec<String>]) {
-    let text = if io::stdout().is_terminal() { aligned(rows) } else { tabbed(rows) };
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell, |_| false).into_owned()).collect()).collect();
+    let text = if io::stdout().is_terminal() { aligned(&rows) } else { tabbed(&rows) };
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }
 
@@ -53,6 +68,13 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         assert_eq!(aligned(&rows()), "id          port1\na-long-one  6000\nb\n");
+    }
+
+    #[test]
+    fn what_others_say_gives_no_orders_to_the_terminal() {
+        assert_eq!(printable("\u{1b}]0;x\u{7}\u{9b}2J\r\nä", |c| c == '\n'), "\\u{1b}]0;x\\u{7}\\u{9b}2J\\u{d}\nä");
+        assert_eq!(printable("a\tb\n", |_| false), "a\\u{9}b\\u{a}");
+        assert!(matches!(printable("nothing to do\n", |c| c == '\n'), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) struct Reload {
 impl Reload {
     pub fn run(self) -> Outcome {
         let layout = Layout::new(self.config, self.state, self.pid_file);
-        identity::take_on(&layout)?;
+        identity::take_on(&layout, identity::PATIENCE)?;
         let running = Running::find(&layout.pid_file).map_err(|e| Failure::new(exit::UNKNOWN, e))?;
         let running = running.ok_or_else(|| Failure::new(exit::STOPPED, "iofog-connector is stopped."))?;
         if running.signal(Signal::SIGHUP) {

@@ -17,6 +17,10 @@ use argh::FromArgs;
 use report::Report;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a look at the lock may take. Init scripts look again and again.
+const PATIENCE_FOR_LOCK: Duration = Duration::from_secs(5);
 
 /// Tell whether the daemon runs, and what it does.
 #[derive(FromArgs)]
@@ -51,7 +55,7 @@ enum Finding {
 impl Status {
     pub fn run(self) -> Outcome {
         let layout = Layout::new(self.config, self.state, self.pid_file);
-        identity::take_on(&layout)?;
+        identity::take_on(&layout, if self.lock { PATIENCE_FOR_LOCK } else { identity::PATIENCE })?;
         let finding = match Running::find(&layout.pid_file) {
             Ok(None) => Finding::Stopped,
             Ok(Some(_)) if self.lock => return Ok(exit::OK),

@@ -44,7 +44,9 @@ pub(super) struct Stop {
 impl Stop {
     pub fn run(self) -> Outcome {
         let layout = Layout::new(self.config, self.state, self.pid_file);
-        identity::take_on(&layout)?;
+        let timeout = Duration::from_secs(self.timeout);
+        // It may have to wait twice.
+        identity::take_on(&layout, timeout.saturating_mul(2).saturating_add(identity::PATIENCE))?;
         let unreadable = |e| Failure::new(exit::UNKNOWN, e);
         let Some(mut running) = Running::find(&layout.pid_file).map_err(unreadable)? else {
             say("iofog-connector is already stopped.");
@@ -54,7 +56,6 @@ impl Stop {
         if !running.signal(Signal::SIGTERM) {
             ask(&running, &layout)?;
         }
-        let timeout = Duration::from_secs(self.timeout);
         let is_gone = await_end(&mut running, timeout, |_| {})
             .and_then(|gone| Ok(gone || self.kill && end_by_force(&mut running, timeout)?));
         match is_gone.map_err(|e| unreadable(format!("{}: {e}", layout.pid_file.display())))? {

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::{Pid, Uid, fchown, geteuid};
 use std::fmt;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
@@ -117,17 +117,23 @@ fn open(path: &Path) -> io::Result<File> {
 /// A file with a second name is somebody's who made that a pid file to have it emptied, or given away.
 fn expect_own(file: &File) -> io::Result<()> {
     expect_regular(file)?;
-    match file.metadata()?.nlink() {
+    expect_one_name(&file.metadata()?)
+}
+
+fn expect_one_name(metadata: &Metadata) -> io::Result<()> {
+    match metadata.nlink() {
         0 | 1 => Ok(()),
         links => Err(io::Error::other(format!("the file has {links} names (hard links), expected one"))),
     }
 }
 
-/// Whether `file` is what stands at `path` now.
+/// Whether `file` is what stands at `path` now, and nowhere else: one look tells both, or a name could come and go
+/// between two.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match fs::symlink_metadata(path) {
-        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
+        Ok(there) if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) => Ok(false),
+        Ok(there) => expect_one_name(&there).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }

@@ -9,10 +9,9 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setgroups, setresgid, setresuid};
 use std::ffi::CString;
 use std::fmt;
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 /// Why the daemon cannot run as the user it was told to.
 #[derive(Debug)]
@@ -47,31 +46,6 @@ pub struct RunAs {
     name: Option<CString>,
 }
 
-/// Who can change what stands in a folder.
-#[derive(Debug)]
-pub enum Writer {
-    /// Root alone; also if there is no such folder.
-    Root,
-    /// The owner, who is not root.
-    Owner(RunAs),
-    /// It is root's, and its permissions let others write to it.
-    Others,
-}
-
-impl Writer {
-    /// Of the folder `folder`.
-    pub fn of(folder: &Path) -> io::Result<Self> {
-        let metadata = match fs::metadata(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Root),
-            metadata => metadata?,
-        };
-        if metadata.uid() != 0 {
-            return Ok(Self::Owner(RunAs::owner(&metadata)?));
-        }
-        Ok(if metadata.mode() & 0o022 == 0 { Self::Root } else { Self::Others })
-    }
-}
-
 /// Whether this process is root's and may become another user. In a container root may have lost that right, and has no
 /// more rights than an ordinary user then.
 pub fn can_become_others() -> bool {
@@ -91,7 +65,7 @@ impl RunAs {
     }
 
     /// The owner of a file.
-    fn owner(metadata: &Metadata) -> io::Result<Self> {
+    pub(super) fn owner(metadata: &Metadata) -> io::Result<Self> {
         let uid = Uid::from_raw(metadata.uid());
         Ok(match User::from_uid(uid)? {
             Some(user) => Self { uid, gid: user.gid, name: CString::new(user.name).ok() },

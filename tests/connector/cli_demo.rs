@@ -3,9 +3,12 @@
 use crate::harness::{PATIENCE, wait_until};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
+
+const NOBODY: u32 = 65534;
 
 /// The demo, with a place of its own for temporary files.
 fn demo(place: &Path, words: &[&str]) -> Command {
@@ -39,6 +42,20 @@ fn once_it_fetches_its_own_page_and_ends() {
         assert_eq!(complaints, "");
         expect_nothing_left(&place);
     }
+}
+
+/// As by sudo, which may keep the caller's TMPDIR.
+#[test]
+fn root_may_try_it_in_another_users_folder() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can give a folder away");
+        return;
+    }
+    let place = TempDir::new().expect("a temporary folder");
+    chown(place.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
+    let Output { status, stderr, .. } = output(demo(place.path(), &["--tls", "--once"]).spawn().expect("the binary"));
+    assert_eq!((status.code(), String::from_utf8_lossy(&stderr).as_ref()), (Some(0), ""));
+    expect_nothing_left(&place);
 }
 
 #[test]

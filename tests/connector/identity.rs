@@ -1,18 +1,22 @@
 //! Commands of root's in folders of another user, who has put there what root shall fall for.
 
-use crate::harness::{Mode, PATIENCE, Setup, command, wait_until};
+use crate::harness::{Mode, PATIENCE, Setup, command, command_within, wait_until};
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Of Debian's nobody, and of most others'.
 const NOBODY: u32 = 65534;
+/// Has no name, and no process but those of one test.
+const NOBODYS_NEIGHBOUR: u32 = 65533;
 const SECRET: &str = "r00ts-own-secret";
 const EX_NOPERM: i32 = 77;
 const EX_CONFIG: i32 = 78;
@@ -55,12 +59,44 @@ fn hold(path: &Path) -> File {
     file
 }
 
+/// What nobody has to change in order to have other settings read.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Folder,
+    FolderAbove,
+    File,
+    Link,
+}
+
+/// Where root finds the settings, in `folder` of nobody's.
+fn settings_of_nobody(of: Of, folder: &Path) -> PathBuf {
+    let give = |path: &Path| chown(path, Some(NOBODY), Some(NOBODY)).expect("root may");
+    let own = |path: &Path| chown(path, Some(0), Some(0)).expect("root may");
+    let settings = folder.join("below/x.conf");
+    fs::create_dir(folder.join("below")).expect("a folder of ours");
+    fs::write(&settings, "").expect("a file");
+    match of {
+        Of::Folder => give(&folder.join("below")),
+        Of::FolderAbove => return settings,
+        Of::File => give(&settings),
+        Of::Link => {
+            let link = folder.join("link.conf");
+            symlink(&settings, &link).expect("a link");
+            lchown(&link, Some(NOBODY), Some(NOBODY)).expect("root may");
+            own(folder);
+            return link;
+        }
+    }
+    own(folder);
+    settings
+}
+
 #[test]
 fn no_token_of_roots_is_sent_to_whom_the_settings_name() {
     if !is_root() {
         return;
     }
-    let (folder, secret) = (folder_of_nobody(), secret());
+    let secret = secret();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let (heard, requests) = channel();
@@ -71,21 +107,78 @@ fn no_token_of_roots_is_sent_to_whom_the_settings_name() {
             let _ = heard.send(String::from_utf8_lossy(&piece[..count]).into_owned());
         }
     });
-    let settings = folder.path().join("x.conf");
     let token = text(secret.path());
     let content = format!(r#"{{"ports": ["6000-6001"], "dev": true, "apiport": {port}, "apitoken": "{token}"}}"#);
-    fs::write(&settings, content).expect("a file");
+    for of in [Of::Folder, Of::FolderAbove, Of::File, Of::Link] {
+        let folder = folder_of_nobody();
+        let settings = settings_of_nobody(of, folder.path());
+        fs::write(&settings, &content).expect("a file");
+        let _lock = hold(&folder.path().join("below/x.conf.pid"));
+        for words in
+            [&["status"][..], &["status", "--json"], &["mapping", "list"], &["check"], &["stop", "--timeout", "1"]]
+        {
+            let words = [words, &["--config", text(&settings)]].concat();
+            let said = command(&words);
+            assert_ne!(said.status, 0, "{of:?}, {words:?}: {said:?}");
+            assert!(!format!("{said:?}").contains(SECRET), "{of:?}, {words:?}: {said:?}");
+        }
+        for request in requests.try_iter() {
+            assert!(!request.contains(SECRET), "{of:?}: {request}");
+        }
+    }
+}
+
+struct KilledAtTheEnd(Child);
+
+impl Drop for KilledAtTheEnd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The user whom a command of root's becomes can stop it, as any process of its own.
+#[test]
+fn root_does_not_wait_for_ever_for_a_command_that_was_stopped() {
+    if !is_root() {
+        return;
+    }
+    let folder = folder_of_nobody();
+    chown(folder.path(), Some(NOBODYS_NEIGHBOUR), Some(NOBODYS_NEIGHBOUR)).expect("root may");
+    // It accepts, and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let settings = folder.path().join("x.conf");
+    fs::write(&settings, format!(r#"{{"ports": ["6000-6001"], "dev": true, "apiport": {port}}}"#)).expect("a file");
     let _lock = hold(&folder.path().join("x.conf.pid"));
-    for words in [&["status"][..], &["status", "--json"], &["mapping", "list"], &["check"], &["stop", "--timeout", "1"]]
-    {
-        let words = [words, &["--config", text(&settings)]].concat();
-        let said = command(&words);
-        assert_ne!(said.status, 0, "{words:?}: {said:?}");
-        assert!(!format!("{said:?}").contains(SECRET), "{words:?}: {said:?}");
-    }
-    for request in requests.try_iter() {
-        assert!(!request.contains(SECRET), "{request}");
-    }
+    let mut stopper = Command::new("sh");
+    stopper.args(["-c", "while :; do kill -STOP -1; done"]).uid(NOBODYS_NEIGHBOUR).gid(NOBODYS_NEIGHBOUR);
+    let stopper = stopper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let _stopper = KilledAtTheEnd(stopper.expect("a shell"));
+    let said = command_within(PATIENCE * 3, &["status", "--config", text(&settings)]);
+    assert!(said.status == 1 && said.err.contains("is killed"), "{said:?}");
+}
+
+/// TLS waits for whole records, and whoever answers may let it wait between any two bytes.
+#[test]
+fn an_answer_byte_by_byte_ends_at_the_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // The beginning of a handshake message that is announced to be long.
+            let _ = stream.write_all(&[0x16, 3, 3, 0x40, 0]);
+            while stream.write_all(&[2]).is_ok() {
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+    });
+    let daemon = Setup::new(Mode::Tls).set("apiport", port).prepare();
+    let _lock = hold(&daemon.path("connector.conf.pid"));
+    let start = Instant::now();
+    let said = daemon.command(&["status"]);
+    assert!(said.status == 1 && said.err.contains("does not answer"), "{said:?}");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -160,13 +253,11 @@ fn a_pid_file_that_is_another_file_in_truth_stays_as_it_is() {
                   : > x.conf.pid; chmod 666 x.conf.pid; rm -f x.conf.pid; done";
     let mut racer = Command::new("sh");
     racer.args(["-c", script]).current_dir(folder.path()).stdin(Stdio::null()).stderr(Stdio::null());
-    let mut racer = racer.spawn().expect("a shell");
+    let _racer = KilledAtTheEnd(racer.spawn().expect("a shell"));
     for race in 0..RACES {
         start();
         check(&format!("race {race}"));
     }
-    racer.kill().expect("it runs");
-    racer.wait().expect("it ran");
 }
 
 #[test]

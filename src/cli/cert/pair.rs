@@ -1,8 +1,9 @@
 //! Where a certificate and its key are, or shall be.
 
-use crate::cli::Failure;
 use crate::cli::output::complain;
-use crate::daemon::privileges::{Writer, can_become_others};
+use crate::cli::{Failure, identity};
+use crate::daemon::privileges::can_become_others;
+use crate::daemon::writer::Writer;
 use crate::exit;
 use nix::unistd::{Gid, Uid, fchown};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -78,15 +79,17 @@ impl Place {
         Ok(())
     }
 
-    /// Before anything is opened in the folder: if it is not root's, root becomes its owner.
+    /// Before anything is opened in the folder: if it is not root's, root becomes the user who can change it.
     pub fn enter(&self) -> Result<(), Failure> {
         if !can_become_others() {
             return Ok(());
         }
         match Writer::of(&self.0).map_err(|e| cannot_write(&self.0, &e))? {
-            Writer::Owner(user) => user.switch().map_err(|e| Failure::new(exit::NOT_PERMITTED, e)),
+            Writer::Root => Ok(()),
+            Writer::Owner(user) => identity::become_user(&user, &self.0, identity::PATIENCE),
             // New files under new names harm nobody, and the folder may be root's and the daemon's group's.
-            Writer::Root | Writer::Others => Ok(()),
+            Writer::Others(place) if place == self.0 => Ok(()),
+            Writer::Others(place) => Err(identity::shared_by_others(&place)),
         }
     }
 

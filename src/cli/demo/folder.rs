@@ -63,7 +63,8 @@ impl Folder {
             .map_err(|e| Failure::new(exit::CANNOT_CREATE, format!("{}: cannot be written: {e}", file.display())))?;
         if tls {
             let (name, address) = (vec!["localhost".to_owned()], vec![Ipv4Addr::LOCALHOST.into()]);
-            Cert { config: file.clone(), state: None, complete: false, name, address, days: DAYS }.run()?;
+            Cert { config: file.clone(), state: None, complete: false, name, address, days: DAYS }
+                .run_in_own_folder()?;
         }
         Config::load(&Layout::new(file, None, None)).map_err(|e| Failure::new(exit::CONFIG, e))
     }

@@ -3,6 +3,7 @@
 use super::daemon::{BINARY, Daemon};
 use super::{PATIENCE, wait_until};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What a command said, and its exit status.
 #[derive(Debug)]
@@ -22,10 +23,16 @@ impl Said {
 /// Runs the binary with these words, with its output in pipes.
 #[track_caller]
 pub fn command(words: &[&str]) -> Said {
+    command_within(PATIENCE, words)
+}
+
+/// Runs the binary with `words`, for commands that wait longer than others.
+#[track_caller]
+pub fn command_within(patience: Duration, words: &[&str]) -> Said {
     let mut command = Command::new(BINARY);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary");
-    wait_until(&format!("{words:?} ends"), PATIENCE, || child.try_wait().expect("a child").is_some());
+    wait_until(&format!("{words:?} ends"), patience, || child.try_wait().expect("a child").is_some());
     let output = child.wait_with_output().expect("its output");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Said { status: output.status.code().expect("an exit status"), out: text(output.stdout), err: text(output.stderr) }

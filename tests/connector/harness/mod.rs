@@ -20,7 +20,7 @@ mod service;
 
 pub use agent_program::AgentProgram;
 pub use certificates::{Authority, Certificate, chain_of_two, test_certificate};
-pub use command_line::command;
+pub use command_line::{command, command_within};
 pub use controller::{Answer, Controller, form, post, request};
 pub use daemon::{Daemon, Mode, Setup, for_both_modes, in_both_modes};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
