@@ -76,8 +76,10 @@ impl Daemon {
     /// Makes this process the daemon of its settings. What goes wrong here cannot be in the log yet.
     pub fn enter(options: Options) -> Result<Self, StartError> {
         let run_as = options.user.as_deref().map(RunAs::named).transpose().map_err(StartError::User)?;
+        let held = signals::hold().map_err(system("no signal handler could be set"))?;
         let pid_file = lock(&options.layout.pid_file, run_as.as_ref())?;
         let signals = signals::catch().map_err(system("no signal handler could be set"))?;
+        drop(held);
         // With faulty settings the fault goes to the log, so they are looked at first and judged later.
         let config = Config::load(&options.layout);
         let log_file = options.log_file.or_else(|| config.as_ref().ok()?.log_file.clone());

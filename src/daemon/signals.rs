@@ -12,6 +12,7 @@
 use super::reload::Reloader;
 use crate::logging::Logging;
 use crate::relay::command::Handle;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::io;
@@ -21,6 +22,23 @@ use std::thread;
 pub(super) struct Caught {
     signals: Signals,
     reload: Signals,
+}
+
+/// While this is there, the signals wait. Whoever finds the lock taken may send one: it must not meet a process that
+/// has the lock and is not prepared.
+pub(super) struct Held(SigSet);
+
+/// Has the signals wait.
+pub(super) fn hold() -> io::Result<Held> {
+    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGHUP].into_iter().collect::<SigSet>();
+    Ok(Held(signals.thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // This only fails for arguments that make no sense.
+        let _ = self.0.thread_set_mask();
+    }
 }
 
 /// From now on these signals do nothing until [`spawn`] attends to them.
