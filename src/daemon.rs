@@ -24,7 +24,7 @@ pub use error::StartError;
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::descriptors;
-use crate::layout::{Layout, folder_of};
+use crate::layout::Layout;
 use crate::limits::{API_CONNECTIONS, BUFFERS};
 use crate::logging::{self, Logging};
 use crate::ports::ephemeral;
@@ -38,7 +38,7 @@ use privileges::RunAs;
 use reload::{Files, Reloader};
 use signals::Caught;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -77,7 +77,7 @@ impl Daemon {
     pub fn enter(options: Options) -> Result<Self, StartError> {
         let run_as = options.user.as_deref().map(RunAs::named).transpose().map_err(StartError::User)?;
         let held = signals::hold().map_err(system("no signal handler could be set"))?;
-        let pid_file = lock(&options.layout.pid_file, run_as.as_ref())?;
+        let pid_file = lock(&options.layout, run_as.as_ref())?;
         let signals = signals::catch().map_err(system("no signal handler could be set"))?;
         drop(held);
         // With faulty settings the fault goes to the log, so they are looked at first and judged later.
@@ -147,11 +147,15 @@ impl Daemon {
 
 /// Takes the lock, and becomes the user. As root only where root alone can write: anywhere else another user could have
 /// put a file of root's, or a link to one, in the place of the pid file.
-fn lock(path: &Path, run_as: Option<&RunAs>) -> Result<PidFile, StartError> {
-    let lock = || PidFile::lock(path).map_err(StartError::PidFile);
+fn lock(layout: &Layout, run_as: Option<&RunAs>) -> Result<PidFile, StartError> {
+    let lock = || PidFile::lock(&layout.pid_file).map_err(StartError::PidFile);
     let Some(run_as) = run_as else { return lock() };
-    let writer = Writer::of(folder_of(path)).map_err(system("the folder of the pid file could not be looked at"))?;
-    if !matches!(writer, Writer::Root) {
+    let mut is_roots = true;
+    for path in layout.decides_on_pid_file() {
+        let writer = Writer::of(path).map_err(system("the place of the pid file could not be looked at"))?;
+        is_roots &= matches!(writer, Writer::Root);
+    }
+    if !is_roots {
         run_as.switch().map_err(StartError::User)?;
         return lock();
     }

@@ -26,14 +26,23 @@ pub struct Layout {
     /// The folder that the daemon writes to.
     pub state: PathBuf,
     pub pid_file: PathBuf,
+    /// Nobody named the pid file, and it stands beside what the settings file's name leads to.
+    pid_file_follows_settings: bool,
 }
 
 impl Layout {
     /// Of the daemon of `settings`; `None` stands for the usual place.
     pub fn new(settings: PathBuf, state: Option<PathBuf>, pid_file: Option<PathBuf>) -> Self {
         let state = state.unwrap_or_else(|| usual_state(&settings, Path::new(DEFAULT_STATE)));
-        let pid_file = pid_file.unwrap_or_else(|| usual_pid_file(&settings));
-        Self { settings, state, pid_file }
+        let usual = usual_pid_file(&settings);
+        let pid_file_follows_settings = pid_file.is_none() && usual != Path::new(DEFAULT_PID_FILE);
+        Self { settings, state, pid_file: pid_file.unwrap_or(usual), pid_file_follows_settings }
+    }
+
+    /// Whoever can change one of these can say where the pid file is.
+    pub fn decides_on_pid_file(&self) -> impl Iterator<Item = &Path> {
+        let settings = self.pid_file_follows_settings.then_some(self.settings.as_path());
+        std::iter::once(folder_of(&self.pid_file)).chain(settings)
     }
 
     /// The folder of the settings file.

@@ -35,6 +35,8 @@ pub const REQUEST_BODY: usize = 64 * 1024;
 pub const REQUEST_HEAD: usize = 16 * 1024;
 /// Settings, certificates, keys, tokens: each file, bytes.
 pub const CONFIG_FILE: u64 = 1024 * 1024;
+/// Bytes of the token that API requests carry: it must fit their head.
+pub const TOKEN: usize = 4096;
 /// `configs.json`, bytes: more than 32,767 mappings, two ports each, can come to.
 pub const STORE_FILE: u64 = 64 * 1024 * 1024;
 /// Requests that one write of `configs.json` may serve.

@@ -7,8 +7,10 @@
 mod record;
 
 use crate::files;
+use crate::layout::folder_of;
 use crate::limits::STORE_FILE;
 use crate::mapping::Mapping;
+use log::warn;
 use record::{Loaded, Record};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::HashSet;
@@ -38,7 +40,7 @@ impl Store {
     /// A file that cannot be read or understood. It is left as it is.
     pub fn open(file: &Path) -> Result<(Self, Vec<Mapping>), LoadError> {
         // Where the file is a link (to flash, say), it is the target that gets replaced.
-        let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let file = behind_links(file);
         let mappings = load(&file)?;
         let temporary = file.with_extension("json.new");
         // What a crash left behind was never acknowledged. If it cannot be removed, saving will say why.
@@ -80,6 +82,21 @@ impl Store {
         compose(&mut writer, mappings)?;
         writer.flush()?;
         writer.get_ref().sync_all()
+    }
+}
+
+/// The file that a link leads to, also if nothing is there yet.
+fn behind_links(file: &Path) -> PathBuf {
+    if let Ok(file) = fs::canonicalize(file) {
+        return file;
+    }
+    match fs::read_link(file) {
+        Ok(target) => {
+            let target = folder_of(file).join(target);
+            warn!("{}: the link leads to {}, which is not there: no mappings yet", file.display(), target.display());
+            target
+        }
+        Err(_) => file.to_owned(),
     }
 }
 

@@ -3,6 +3,8 @@
 use super::file;
 use super::settings::{Draft, PASSCODE_VARIABLE, Settings, SettingsError};
 use super::target::Target;
+use crate::files;
+use crate::limits::CONFIG_FILE;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use argh::FromArgs;
@@ -97,8 +99,8 @@ fn from_environment() -> Draft {
 
 /// The passcode in `file`, without the white space that editors leave behind it.
 fn passcode(file: &Path) -> Result<Secret, SettingsError> {
-    let text =
-        std::fs::read_to_string(file).map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
+    let text = files::read_text(file, CONFIG_FILE)
+        .map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
     match text.trim() {
         "" => Err(SettingsError::InFile { file: file.to_owned(), problem: "empty; the passcode was expected".into() }),
         passcode => Ok(Secret::new(passcode)),
@@ -108,7 +110,8 @@ fn passcode(file: &Path) -> Result<Secret, SettingsError> {
 /// The certificates in `file`.
 fn trust(file: &Path) -> Result<Trust, SettingsError> {
     let wrong = |problem: String| SettingsError::InFile { file: file.to_owned(), problem };
-    let text = std::fs::read(file).map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
+    let text =
+        files::read(file, CONFIG_FILE).map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
     let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     match certificates {
         Ok(certificates) if certificates.is_empty() => {

@@ -6,6 +6,8 @@
 //! Times are milliseconds. A key that nobody knows is reported and left alone: existing files must work.
 
 use super::settings::{Draft, Mode, SettingsError};
+use crate::files;
+use crate::limits::CONFIG_FILE;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use log::warn;
@@ -18,7 +20,8 @@ use std::time::Duration;
 
 /// Reads `file`.
 pub fn read(file: &Path) -> Result<Draft, SettingsError> {
-    let text = std::fs::read(file).map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
+    let text =
+        files::read(file, CONFIG_FILE).map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
     let (draft, unknown) = parse(&text).map_err(|problem| SettingsError::InFile { file: file.to_owned(), problem })?;
     for key in unknown {
         warn!("{}: key {key:?} is unknown and has no effect", file.display());

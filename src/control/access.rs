@@ -5,7 +5,7 @@ use super::answer::Answer;
 use crate::cidr::{Cidr, may_call};
 use crate::failure;
 use crate::files;
-use crate::limits::CONFIG_FILE;
+use crate::limits::{CONFIG_FILE, TOKEN};
 use crate::relay::seal::Peer;
 use crate::secret::Secret;
 use crate::throttle::{AddressThrottle, and_more};
@@ -70,6 +70,11 @@ pub fn read_token(file: &Path) -> Result<Secret, TokenError> {
     let text = files::read_text(file, CONFIG_FILE).map_err(failed)?;
     match text.trim() {
         "" => Err(failed(io::Error::other("the file is empty, expected a token"))),
+        token if token.len() > TOKEN || !token.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => {
+            let expected =
+                format!("expected one line of printable ASCII, {TOKEN} bytes at most: it goes into a header");
+            Err(failed(io::Error::other(expected)))
+        }
         token => Ok(Secret::new(token)),
     }
 }
@@ -139,6 +144,10 @@ mod tests {
         );
         fs::write(&file, " \n").unwrap();
         assert!(read_token(&file).unwrap_err().to_string().contains("empty"));
+        for text in ["a\nb", "tab\tin it", &"x".repeat(TOKEN + 1)] {
+            fs::write(&file, text).unwrap();
+            assert!(read_token(&file).unwrap_err().to_string().contains("expected one line"));
+        }
         fs::write(&file, "abc\n").unwrap();
         assert_eq!(read_token(&file).unwrap(), Secret::new("abc"));
     }

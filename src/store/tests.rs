@@ -160,3 +160,13 @@ fn a_link_is_followed_and_stays_a_link() {
     assert_eq!(fs::read_to_string(&target).unwrap(), r#"{"mappings":[]}"#);
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 }
+
+#[test]
+fn a_link_to_nothing_yet_stays_a_link() {
+    let folder = Folder::new();
+    let link = folder.0.join(FILE_NAME);
+    std::os::unix::fs::symlink("target.json", &link).unwrap();
+    Store::open(&link).unwrap().0.save([].iter()).unwrap();
+    assert_eq!(fs::read_to_string(folder.0.join("target.json")).unwrap(), r#"{"mappings":[]}"#);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+}

@@ -276,3 +276,25 @@ fn the_pid_file_of_a_users_folder_is_made_by_that_user() {
     assert_eq!(daemon.command(&["stop"]).status, 0);
     assert_eq!(daemon.wait().code(), Some(0));
 }
+
+/// The user's settings file is a link to a file of root's, beside which stands a pid file of another service.
+#[test]
+fn a_link_in_a_users_folder_leads_to_no_pid_file_of_roots() {
+    if !is_root() {
+        return;
+    }
+    let mut daemon = Setup::new(Mode::Plain).argument("--user").argument("nobody").prepare();
+    let theirs = tempfile::TempDir::new().expect("a folder");
+    fs::set_permissions(theirs.path(), Permissions::from_mode(0o755)).expect("a folder of ours");
+    let (other, pid_file) = (theirs.path().join("other"), theirs.path().join("other.pid"));
+    fs::write(&other, "").expect("a file");
+    fs::write(&pid_file, "4242").expect("a file");
+    fs::set_permissions(daemon.folder(), Permissions::from_mode(0o755)).expect("a folder of ours");
+    fs::remove_file(daemon.path("connector.conf")).expect("a file");
+    std::os::unix::fs::symlink(&other, daemon.path("connector.conf")).expect("a link");
+    chown(daemon.folder(), Some(NOBODY), Some(NOBODY)).expect("root may");
+    daemon.spawn();
+    assert_eq!(daemon.wait().code(), Some(73), "{}", daemon.log());
+    assert_eq!(fs::read_to_string(&pid_file).expect("a file"), "4242");
+    assert_eq!(fs::metadata(&pid_file).expect("a file").uid(), 0);
+}

@@ -81,3 +81,11 @@ fn a_reader_of_the_log_that_sleeps_keeps_no_signal_from_being_heard() {
     daemon.signal(libc::SIGUSR1);
     assert!(daemon.terminate().success());
 }
+
+#[test]
+fn a_pipe_in_the_place_of_the_log_is_refused_at_once() {
+    let mut daemon = Setup::new(Mode::Plain).set("logfile", "pipe").prepare();
+    mkfifo(&daemon.path("pipe"), Permissions::S_IRWXU).expect("a pipe");
+    daemon.spawn();
+    assert_eq!(daemon.wait().code(), Some(73), "{}", daemon.log());
+}
