@@ -6,7 +6,7 @@ use super::session::{Session, Way};
 use crate::harness::{Daemon, End, Heard, Mode, PATIENCE, Peer, Setup, private_mapping, public_mapping, wait_until};
 use serde_json::{Value, json};
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Open mappings at a time.
 const MAPPINGS: usize = 3;
@@ -322,11 +322,11 @@ impl World {
     fn expect_status(&self, pipe: &Pipe) {
         let expected = pipe.status();
         let mut status = Value::Null;
-        let what = format!("{} has {expected}", pipe.mapping.id);
-        wait_until(&what, PATIENCE, || {
+        let deadline = Instant::now() + PATIENCE;
+        while !expected.as_object().expect("an object").iter().all(|(key, value)| status[key] == *value) {
+            assert!(Instant::now() < deadline, "expected {expected}, the daemon has {status}");
             status = self.status(&pipe.mapping.id);
-            expected.as_object().expect("an object").iter().all(|(key, value)| status[key] == *value)
-        });
+        }
         assert!(pipe.counts().agrees(&status), "{:?} against {status}", pipe.counts());
     }
 }
