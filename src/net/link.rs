@@ -11,7 +11,7 @@ use super::buffers::{Desk, Pool, Purpose};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::stream::Stream;
-use super::tcp;
+use super::tcp::{self, Reader};
 use super::tls::{self, Tls};
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -49,13 +49,17 @@ pub struct Link {
     abortive: bool,
 }
 
-/// A reader that takes nothing at the moment.
+/// A reader whose window has been too small for what is to be sent.
 #[derive(Clone, Copy)]
 struct Slow {
-    /// Bytes that it had acknowledged ...
-    acknowledged: u64,
-    /// ... when it was first seen so.
+    /// When that was seen first ...
     since: Instant,
+    /// ... and last.
+    seen: Instant,
+    /// Bytes that it has acknowledged, ...
+    acknowledged: u64,
+    /// ... and when they last became more, or it said that it has no room.
+    moved: Instant,
 }
 
 /// How bytes travel.
@@ -416,17 +420,34 @@ impl Link {
             self.settled = Some(self.told);
         }
         let is_settled = self.outbox.is_empty() && self.settled == Some(self.told);
-        let slow = if is_settled { None } else { tcp::slow_but_alive(stream) };
-        let slow = slow.map(|acknowledged| match self.slow {
-            Some(slow) if slow.acknowledged == acknowledged => slow,
-            _ => Slow { acknowledged, since: now },
-        });
-        match slow {
-            Some(Slow { since, .. }) => tcp::probe_closed_window(stream, now - since),
-            None if self.slow.is_some() => tcp::expect_acknowledgements(stream),
-            None => {}
+        let reader = if is_settled { None } else { tcp::reader(stream) };
+        let Some(reader) = reader else {
+            if self.slow.take().is_some() {
+                tcp::expect_acknowledgements(stream);
+            }
+            return;
+        };
+        let slow = match (&mut self.slow, reader) {
+            (Some(slow), _) => slow,
+            // Nothing has been seen of a small window yet.
+            (None, Reader::Receiving(_) | Reader::Mute) => return,
+            (slow, Reader::Closed) => slow.insert(Slow { since: now, seen: now, acknowledged: 0, moved: now }),
+        };
+        match reader {
+            Reader::Closed => (slow.seen, slow.moved) = (now, now),
+            Reader::Receiving(acknowledged) if slow.acknowledged != acknowledged => {
+                (slow.acknowledged, slow.moved) = (acknowledged, now);
+            }
+            Reader::Receiving(_) | Reader::Mute => {}
         }
-        self.slow = slow;
+        if now >= slow.seen + tcp::DEAD_AFTER * 2 || now >= slow.moved + tcp::DEAD_AFTER {
+            // It reads well again, or takes nothing of what is on its way.
+            self.slow = None;
+            return tcp::expect_acknowledgements(stream);
+        }
+        if reader != Reader::Mute {
+            tcp::wait_longer(stream, now - slow.since, reader);
+        }
     }
 
     /// Without TLS: from now on whatever closes the socket, a crash of this process included, resets the connection,

@@ -71,28 +71,44 @@ const PROBES: u8 = 2;
 /// The kernel asks a closed window at least so often whether it opens.
 const PROBE_EVERY: Duration = Duration::from_secs(8);
 
-/// Keeps a slow reader from being taken for dead, and has a dead one found. To be called every second while its window
-/// is closed; `closed`: for how long it has been seen so.
-///
-/// TCP_USER_TIMEOUT also ends connections whose peer answers every probe with "no room yet", so it must run ahead of
-/// the time that the window is closed. Not far ahead: the kernel doubles the pause between two probes up to 2 min, but
-/// sends the next one before the timeout (Linux 5.11 and later, tcp_clamp_probe0_to_user_timeout).
-pub fn probe_closed_window(stream: &impl AsFd, closed: Duration) {
-    // A socket that refuses its options is already broken; writing will tell.
-    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(closed + PROBE_EVERY));
+/// How far a reader is that has not taken everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Its window is closed, and it still answers when it is asked whether it opens it.
+    Closed,
+    /// Bytes are on their way to it; so many has it acknowledged in all.
+    Receiving(u64),
+    /// It does not answer.
+    Mute,
 }
 
-/// Ends [`probe_closed_window`].
+/// To be asked while there is something to send. `None`: the kernel does not tell.
+pub fn reader(stream: &impl AsFd) -> Option<Reader> {
+    let info = tcp_info(stream)?;
+    Some(match info {
+        Info { unacknowledged: 1.., acknowledged, .. } => Reader::Receiving(acknowledged),
+        Info { probes, .. } if probes > PROBES => Reader::Mute,
+        _ => Reader::Closed,
+    })
+}
+
+/// Has the kernel wait `longer` than the time for which a window has been too small for what is to be sent.
+///
+/// TCP_USER_TIMEOUT also ends connections whose peer answers every probe. The kernel counts from the first probe, and
+/// forgets it only when a whole segment fits the window: with a small window it goes on counting while data flows. So
+/// the timeout must run ahead of that time. While the window is closed not far ahead: the kernel doubles the pause
+/// between two probes up to 2 min, but sends the next one before the timeout (Linux 5.11 and later,
+/// tcp_clamp_probe0_to_user_timeout).
+pub fn wait_longer(stream: &impl AsFd, small: Duration, reader: Reader) {
+    let longer = if reader == Reader::Closed { PROBE_EVERY } else { DEAD_AFTER };
+    // A socket that refuses its options is already broken; writing will tell.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(small + longer));
+}
+
+/// Ends [`wait_longer`].
 pub fn expect_acknowledgements(stream: &impl AsFd) {
     // As above.
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(DEAD_AFTER));
-}
-
-/// The peer has closed its window, and still answers when it is asked whether it opens it: how many bytes it has
-/// acknowledged in all. To be asked while there is something to send.
-pub fn slow_but_alive(stream: &impl AsFd) -> Option<u64> {
-    let info = tcp_info(stream)?;
-    (info.unacknowledged == 0 && info.probes <= PROBES).then_some(info.acknowledged)
 }
 
 /// Bytes that were written and not acknowledged yet.

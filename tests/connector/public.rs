@@ -430,3 +430,16 @@ fn an_agent_that_takes_no_more_is_heard_to_the_end() {
         user.expect_end_at_last(PATIENCE);
     });
 }
+
+/// A small window that data flows through all the time, as embedded devices have it. The kernel counts it as closed.
+#[test]
+fn a_slow_reader_with_a_small_window_is_served_for_as_long_as_it_reads() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let (agent, user) = daemon.narrow_pair(&daemon.add_public(1));
+    let [mut sent, mut heard] = [Payload::new(1), Payload::new(1)];
+    agent.send_within(&sent.take(1 << 20), SECOND);
+    for _ in 0..150 {
+        user.expect(&heard.take(1500));
+        thread::sleep(Duration::from_millis(100)); // how slow it is
+    }
+}
