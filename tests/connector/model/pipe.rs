@@ -83,9 +83,12 @@ impl Pipe {
         self.waiting.push(Waiting { user, to_agent, since: Instant::now() });
     }
 
-    /// Users that have waited for long go away.
+    /// Users that have waited for long go away, with a reset: without TLS a FIN behind what they asked is no end yet.
     pub fn give_up(&mut self) {
-        self.waiting.retain(|waiting| waiting.since.elapsed() < WAITS);
+        let is_patient = |waiting: &Waiting| waiting.since.elapsed() < WAITS;
+        let (stay, go) = std::mem::take(&mut self.waiting).into_iter().partition(is_patient);
+        self.waiting = stay;
+        go.into_iter().for_each(|waiting: Waiting| waiting.user.reset());
     }
 
     /// A private pair is made by the daemon alone: whether one is due.
