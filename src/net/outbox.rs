@@ -52,6 +52,15 @@ impl Outbox {
         matches!(self.held, Held::Buffer { .. })
     }
 
+    /// [`Outbox::room`] would find some.
+    pub fn has_room(&self, pool: &Pool) -> bool {
+        match &self.held {
+            Held::Nothing => pool.available(self.purpose) > 0,
+            Held::Buffer { end, .. } => (*end as usize) < BUFFER,
+            Held::Rest { .. } => false,
+        }
+    }
+
     /// The free room behind what is held, after taking a buffer if there is none yet.
     ///
     /// Whoever asks goes on to call [`Outbox::filled`], with 0 if nothing came of it.

@@ -251,7 +251,9 @@ fn records(
     now: Instant,
 ) -> Result<Chunk, Fail> {
     let outbox = &mut destination.outbox;
-    if outbox.room(&mut desk.pool).is_err() {
+    // Not taken yet: the source's record comes first, which leaves the last buffer to payload. The other way round the
+    // one that payload holds would keep the record from having one, again and again.
+    if !outbox.has_room(&desk.pool) {
         return Ok(Chunk::Starved);
     }
     let mut tls = match &mut destination.transport {
