@@ -410,10 +410,14 @@ fn an_agent_that_takes_no_more_is_heard_to_the_end() {
         sent.send_until_stalled(&agent);
         let mut heard = Payload::new(4);
         thread::scope(|scope| {
-            scope.spawn(|| agent.flush());
+            let flush = scope.spawn(|| agent.flush());
             // Most of what the agent has sent is with the daemon, which has not read all of it yet.
-            while heard.position() < 200_000 {
-                heard.check(&user.expect_some());
+            while heard.position() < 200_000 || !flush.is_finished() {
+                match user.hear(Duration::from_millis(10)) {
+                    Heard::Message(bytes) => heard.check(&bytes),
+                    Heard::Silence => {}
+                    Heard::Ended(end) => panic!("{end:?} after {} bytes", heard.position()),
+                }
             }
         });
         thread::sleep(SECOND);

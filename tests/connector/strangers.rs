@@ -203,7 +203,7 @@ fn different_passcodes_are_compared_one_a_second() {
 #[test]
 fn connections_that_are_given_up_are_limited() {
     let daemon = Setup::new(Mode::Plain).start();
-    let mapping = daemon.add_public(1);
+    let mapping = daemon.add_public(2);
     let restless = daemon.dial(mapping.ports[0]).from([127, 0, 0, 2]);
     let start = Instant::now();
     for _ in 0..600 {
