@@ -29,7 +29,7 @@ use crate::limits::{API_CONNECTIONS, BUFFERS};
 use crate::logging::{self, Logging};
 use crate::ports::ephemeral;
 use crate::relay::command::{Gone, Handle};
-use crate::relay::{self, Front, Relay, Sign};
+use crate::relay::{self, ParserSocket, Relay, Sign};
 use crate::store::{FILE_NAME, Store};
 use log::{LevelFilter, error, info, warn};
 use nix::unistd::{AccessFlags, access};
@@ -101,8 +101,7 @@ impl Daemon {
         let config = self.config.map_err(StartError::Config)?;
         let Files { tls, token } = Files::read(&config)?;
         let supervisor = Arc::new(Supervisor::from_environment());
-        let (front, listener) = Front::new().map_err(system("no private socket in any temporary folder"))?;
-        let seal = front.seal().clone();
+        let (parser, listener) = ParserSocket::new().map_err(system("no private socket in any temporary folder"))?;
         let (connections, buffers) = capacity(&config);
         let (store, mappings) = Store::open(&config.state_file(FILE_NAME)).map_err(StartError::Store)?;
         if access(&config.state, AccessFlags::W_OK).is_err() {
@@ -110,7 +109,7 @@ impl Daemon {
         }
         let Config { listen, api_port, broker, .. } = config;
         let controllers = config.controllers.clone();
-        let setup = relay::Setup { listen, api_port, broker, tls, controllers, connections, buffers, front };
+        let setup = relay::Setup { listen, api_port, broker, tls, controllers, connections, buffers, parser };
         let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: api_port, cause })?;
         info!("{}", summary(&config, connections, buffers));
         if let Some(warning) = ephemeral::warning(&config.ports) {
@@ -121,7 +120,7 @@ impl Daemon {
         let reloader =
             Reloader { layout: self.layout, started, relay: relay_handle.clone(), control, supervisor: watch.clone() };
         signals::spawn(self.signals, reloader, self.logging).map_err(system("no thread for signals"))?;
-        let setup = control::Setup { config, token, store, mappings, relay: relay_handle, listener, seal, reloads };
+        let setup = control::Setup { config, token, store, mappings, relay: relay_handle, listener, reloads };
         let control = Control::new(setup).map_err(system("the API's private socket cannot be served"))?;
         let work = move || {
             if let Err(Gone) = control.restore() {
@@ -132,7 +131,7 @@ impl Daemon {
         };
         let failed = run_control(work, handle)?;
         let mut pulse = supervisor.pulse();
-        let watched = relay.run(|sign| match sign {
+        let watched = relay.run(move |sign| match sign {
             Sign::Alive => pulse.beat(),
             Sign::Ending => supervisor.stopping(),
         });
@@ -224,10 +223,10 @@ mod tests {
 
     /// A loop that nobody tells to stop, and the control thread does `work`; returns whether that failed.
     fn run_until_control_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> bool {
-        let (front, _listener) = Front::new().unwrap();
+        let (parser, _listener) = ParserSocket::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());
         let (tls, controllers, broker) = (None, None, None);
-        let setup = relay::Setup { listen, api_port: 0, broker, tls, controllers, connections: 16, buffers: 4, front };
+        let setup = relay::Setup { listen, api_port: 0, broker, tls, controllers, connections: 16, buffers: 4, parser };
         let (mut relay, handle) = Relay::new(setup).unwrap();
         let failed = run_control(work, handle).unwrap();
         relay.run(|_| {}).unwrap();

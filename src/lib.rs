@@ -42,6 +42,7 @@ pub mod relay;
 pub mod secret;
 pub mod store;
 mod throttle;
+pub mod wire;
 
 #[cfg(any(test, fuzzing))]
 mod testing;

@@ -1,13 +1,14 @@
 //! Local clients of a tunnel's listening end, up to their line.
 
-use super::state::State;
+use super::state::{Line, State, Task};
 use super::target::Target;
 use super::{Agent, Near};
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{ACCEPTS, HALF_CLOSED_CONTENDED, WAIT_FOR_LINE, WAITING_USERS};
-use crate::net::closing::Cause;
 use crate::net::link::{Got, Link};
-use crate::net::reactor::{Key, Socket};
+use crate::net::reactor::{Close, Key, Socket};
+use crate::net::service::Service;
+use crate::net::session::Cause;
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::network::Network;
@@ -22,6 +23,8 @@ use std::net::SocketAddr;
 pub(super) struct Clients {
     /// `None`: the agent is ending.
     listener: Option<TcpListener>,
+    /// Clients that wait for a line.
+    pub(super) waiting: usize,
 }
 
 impl Clients {
@@ -32,7 +35,7 @@ impl Clients {
             match tcp::listen(Some(address.ip()), address.port()) {
                 Ok(mut listener) => {
                     registry.register(&mut listener, token, Interest::READABLE)?;
-                    return Ok(Self { listener: Some(listener) });
+                    return Ok(Self { listener: Some(listener), waiting: 0 });
                 }
                 Err(e) => failure = e,
             }
@@ -58,7 +61,7 @@ impl Agent {
     /// Takes in the clients that are there. True: there may be more, after the others have had their turn.
     ///
     /// Called on events, and once a second for those who had to wait outside.
-    pub(super) fn welcome_clients(&mut self) -> bool {
+    pub(super) fn accept_clients(&mut self) -> bool {
         for _ in 0..ACCEPTS {
             let Near::Clients(clients) = &mut self.near else { return false };
             match clients.accept() {
@@ -82,6 +85,9 @@ impl Agent {
         self.make_room_for_client();
         let link = Link::plain(Stream::Tcp(stream), peer, now);
         if self.reactor.add(link, State::Waiting { until }).is_ok() {
+            if let Near::Clients(clients) = &mut self.near {
+                clients.waiting += 1;
+            }
             // Half-closed sessions that only wait for a silent other end make room sooner now.
             self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
             self.offer_line();
@@ -92,13 +98,20 @@ impl Agent {
     fn make_room_for_client(&mut self) {
         let waiting = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
             State::Waiting { until } => {
-                Some((Network::of(socket.link.peer.ip()), Candidate { rank: 0, age: until, key }))
+                Some((Network::of(socket.link.peer.ip()), Candidate { rank: 0, age: *until, key }))
             }
             _ => None,
         });
         let waiting: Vec<_> = waiting.collect();
         if waiting.len() >= WAITING_USERS {
             first_to_go(waiting, 1).into_iter().for_each(|key| self.dismiss_client(key));
+        }
+    }
+
+    /// A client waits no longer.
+    pub(super) fn client_has_left(&mut self) {
+        if let Near::Clients(clients) = &mut self.near {
+            clients.waiting -= 1;
         }
     }
 
@@ -120,7 +133,7 @@ impl Agent {
                 socket.link.look_again();
             }
             self.attend(line);
-            if self.reactor.get(line).is_some_and(is_fit) {
+            if self.reactor.get(line).is_some_and(|socket| is_fit(&socket)) {
                 self.call(line, client);
             }
         }
@@ -128,15 +141,15 @@ impl Agent {
 
     fn next_client(&self) -> Option<Key> {
         let waiting = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
-            State::Waiting { until } => Some((until, key)),
+            State::Waiting { until } => Some((*until, key)),
             _ => None,
         });
         waiting.min().map(|(_, key)| key)
     }
 
     fn longest_free(&self) -> Option<Key> {
-        let free = self.reactor.iter().filter_map(|(key, socket)| match &socket.state {
-            State::Free(line) if is_fit(socket) => Some((line.born, key)),
+        let free = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
+            State::Line(line) if is_fit(&socket) => Some((line.born, key)),
             _ => None,
         });
         free.min().map(|(_, key)| key)
@@ -154,12 +167,12 @@ impl Agent {
     /// A client has waited for a line in vain.
     pub(super) fn dismiss_client(&mut self, key: Key) {
         self.no_line_for_client();
-        self.take_state(key);
-        self.discard(key);
+        self.close(key, Close::Now);
     }
 }
 
 /// The line is free, and can be sent something as far as anybody knows.
-fn is_fit(Socket { link, state, .. }: &Socket<State>) -> bool {
-    matches!(state, State::Free(_)) && link.is_flushed() && !link.has_hung_up()
+fn is_fit(Socket { link, state }: &Socket<'_, State>) -> bool {
+    let is_free = matches!(state, State::Line(Line { task: Task::Free, .. }));
+    is_free && link.is_flushed() && !link.has_hung_up()
 }

@@ -11,12 +11,12 @@ use super::state::{Line, State};
 use crate::limits::{ASK_AGAIN, AUTHORIZATION, DIAL, HANDSHAKE_CHAIN};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
-use crate::net::reactor::Key;
+use crate::net::reactor::{Close, Key};
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::net::tls::Tls;
-use crate::net::wire::{AUTHORIZED, PREAMBLE};
 use crate::throttle::{Throttle, and_more};
+use crate::wire::v1::{AUTHORIZED, PREAMBLE};
 use log::{debug, info, warn};
 use rustls::client::UnbufferedClientConnection;
 use std::io;
@@ -87,12 +87,12 @@ impl Agent {
     pub(super) fn dial_further(&mut self, key: Key) {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        let State::Dialling { place, .. } = socket.state else { return };
+        let State::Dialling { place, .. } = *socket.state else { return };
         match socket.link.is_connected() {
             Ok(false) => {}
             Ok(true) => {
                 let until = now + AUTHORIZATION;
-                socket.state = State::Handshaking { place, until };
+                *socket.state = State::Handshaking { place, until };
                 match socket.link.begin(desk, now) {
                     Ok(()) => self.greet(key),
                     Err(fault) => self.give_up(key, Failure::Broken(fault)),
@@ -106,7 +106,7 @@ impl Agent {
     pub(super) fn dial_next(&mut self, key: Key, error: io::Error) {
         let Some(socket) = self.reactor.get(key) else { return };
         let address = socket.link.peer;
-        let Some(State::Dialling { place, rest, .. }) = self.reactor.remove(key) else { return };
+        let Some(State::Dialling { place, rest, .. }) = self.reactor.close(key, Close::Abort, None) else { return };
         if rest.is_empty() {
             return self.fail(place, Failure::Connect(address, error));
         }
@@ -129,7 +129,7 @@ impl Agent {
         let dev = self.tls.is_none();
         let asks = dev && now >= self.ask_again;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(false) };
-        if let State::Handshaking { place, until } = socket.state {
+        if let State::Handshaking { place, until } = *socket.state {
             match socket.link.handshake(desk, now) {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
@@ -138,9 +138,9 @@ impl Agent {
             }
             let said = if asks { [PREAMBLE, passcode].concat() } else { passcode.to_vec() };
             socket.link.send(&said, desk, now).map_err(Failure::Broken)?;
-            socket.state = State::Greeting { place, heard: Vec::new(), asked: asks, until };
+            *socket.state = State::Greeting { place, heard: Vec::new(), asked: asks, until };
         }
-        let State::Greeting { heard, asked, .. } = &mut socket.state else { return Ok(false) };
+        let State::Greeting { heard, asked, .. } = socket.state else { return Ok(false) };
         loop {
             let missing = answer(*asked, heard).len() - heard.len();
             let got = socket.link.receive(missing, desk, now, |message| heard.extend_from_slice(message));
@@ -163,11 +163,11 @@ impl Agent {
     fn authorized(&mut self, key: Key) {
         let now = self.reactor.now;
         let Some((socket, _)) = self.reactor.get_mut(key) else { return };
-        let State::Greeting { place, asked, heard, .. } = &socket.state else { return };
+        let State::Greeting { place, asked, heard, .. } = &*socket.state else { return };
         let (place, marked) = (*place, (*asked && heard.starts_with(PREAMBLE)).then(Marked::new));
         let address = socket.link.peer;
         socket.link.trust();
-        socket.state = State::Free(Line::new(place, marked, now));
+        *socket.state = State::Line(Line::new(place, marked, now));
         self.pool.authorize(place);
         if let Some(interval) = self.settings.heartbeat {
             self.reactor.wake_by(now + interval);
@@ -184,12 +184,11 @@ impl Agent {
     /// A line that is not authorized yet has failed.
     pub(super) fn give_up(&mut self, key: Key, failure: Failure) {
         let now = self.reactor.now;
-        let (place, is_unknown) = match self.take_state(key) {
-            State::Greeting { place, heard, asked, .. } => (place, asked && heard.is_empty()),
-            State::Dialling { place, .. } | State::Handshaking { place, .. } => (place, false),
+        let (place, is_unknown) = match self.reactor.close(key, Close::Now, None) {
+            Some(State::Greeting { place, heard, asked, .. }) => (place, asked && heard.is_empty()),
+            Some(State::Dialling { place, .. } | State::Handshaking { place, .. }) => (place, false),
             _ => return,
         };
-        self.discard(key);
         if is_unknown && matches!(failure, Failure::Refused { .. } | Failure::TooSlow) {
             debug!("The Connector does not seem to know the preamble of dev mode; tried again without it");
             self.ask_again = now + ASK_AGAIN;

@@ -8,7 +8,9 @@
 //! boundaries (docs/protocol.md, section 4): an answer between two messages that ran together looks like payload.
 
 use crate::limits::BEAT_HOLD;
-use crate::net::wire::BEAT;
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Got, Link};
+use crate::net::marked::Marked;
 use std::time::{Duration, Instant};
 
 /// The heartbeats of one authorized connection.
@@ -69,16 +71,18 @@ impl Pulse {
     }
 }
 
-/// Takes the answers out of what one read of plain TCP brought: what is left is payload. Returns how many answers there
-/// were: as many as are `awaited` at most.
-pub(crate) fn sift(message: &[u8], awaited: usize) -> (&[u8], usize) {
-    let (mut payload, mut answers) = (message, 0);
-    while answers < awaited {
-        let Some(rest) = payload.strip_prefix(BEAT).or_else(|| payload.strip_suffix(BEAT)) else { break };
-        payload = rest;
-        answers += 1;
-    }
-    (payload, answers)
+/// Takes in the answers before the marker behind which payload begins. `None`: it has come, or there is none.
+pub(super) fn hear_marker(
+    link: &mut Link,
+    pulse: &mut Pulse,
+    marked: &mut Option<Marked>,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Option<Got>, Fault> {
+    let Some(marked) = marked.as_mut().filter(|marked| !marked.hears_payload()) else { return Ok(None) };
+    let (answers, got) = marked.hear(link, desk, now)?;
+    pulse.answered(answers, now);
+    Ok(Some(got).filter(|_| !marked.hears_payload()))
 }
 
 #[cfg(test)]
@@ -120,18 +124,5 @@ mod tests {
         assert_eq!(pulse.hold(start + BEAT_HOLD), None);
         pulse.answered(1, start);
         assert_eq!(pulse.hold(start), None);
-    }
-
-    #[test]
-    fn answers_are_cut_off_only_while_they_are_awaited() {
-        for awaited in [0, 1, 2] {
-            assert_eq!(sift(b"BEATBEAT", awaited), (&b"BEATBEAT"[4 * awaited..], awaited));
-            assert_eq!(sift(b"payload", awaited), (&b"payload"[..], 0));
-        }
-        assert_eq!(sift(b"BEATpayload", 0), (&b"BEATpayload"[..], 0));
-        assert_eq!(sift(b"BEATpayload", 1), (&b"payload"[..], 1));
-        assert_eq!(sift(b"payloadBEAT", 1), (&b"payload"[..], 1));
-        assert_eq!(sift(b"BEATBEATBEAT!", 2), (&b"BEAT!"[..], 2), "no more than are awaited");
-        assert_eq!(sift(b"BEATpayloadBEAT", 2), (&b"payload"[..], 2));
     }
 }

@@ -1,16 +1,15 @@
 //! The other end of the wire: dials out to a Connector, and joins who comes through it to a local service.
 //!
-//! The same loop as the daemon's with the arrows reversed, on the same reactor, links, pump, TLS and buffers. One
-//! thread does all of it; names are looked up in helper threads. Nothing here blocks, and nothing here knows of the
-//! daemon.
+//! The same event loop as the daemon's ([`crate::net::service`]) with the arrows reversed. One thread does all of it;
+//! names are looked up in helper threads. Nothing here blocks, and nothing here knows of the daemon.
 //!
 //! ```text
-//! line:    Dialling -> Handshaking -> Greeting -> Free                                  (dial)
-//!          Free -> Summoning -> Joined -> closing                                       (line, service, session)
-//!          Free -> Summoning -> Answering -> Joined          a tunnel's exposing end    (tunnel)
-//!          Free -> Calling -> Joined                         a tunnel's listening end   (tunnel)
-//! service: Connecting -> Local -> closing                                               (service, session)
-//! client:  Waiting -> Local -> HalfClosed? -> closing                                   (clients, session)
+//! line:    Dialling -> Handshaking -> Greeting -> Free                          (dial)
+//!          Free -> Connecting -> Joined                                         (line, local)
+//!          Free -> Connecting -> Answering -> Joined  a tunnel's exposing end   (tunnel)
+//!          Free -> Calling -> Joined                  a tunnel's listening end  (tunnel)
+//! service: Connecting -> Local                                                  (local)
+//! client:  Waiting -> Local                                                     (clients)
 //! ```
 //!
 //! A line serves one session. When it ends, its place in the [`pool`] is filled again at once.
@@ -19,35 +18,33 @@ pub mod arguments;
 mod backoff;
 mod clients;
 mod dial;
-mod ends;
 mod failure;
 pub(crate) mod file;
 pub(crate) mod heartbeat;
 mod line;
+mod local;
 mod pool;
 mod resolver;
-mod service;
-mod session;
 pub mod settings;
 mod start;
 mod state;
 pub mod target;
 pub(crate) mod tunnel;
 
-use crate::limits::{DELIVERY, HALF_CLOSED_CONTENDED, LAST_WORDS};
-use crate::net::closing::Cause;
-use crate::net::reactor::{Key, Reactor, Socket, TICK};
-use crate::net::shortage;
+use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
+use crate::net::reactor::{Close, Key, Reactor, Socket};
+use crate::net::service::{self, Service};
+use crate::net::session::Cause;
 use crate::throttle::{Throttle, and_more};
 use clients::Clients;
 use failure::Failure;
-use log::{info, warn};
+use log::info;
 use pool::{Place, Pool};
 use resolver::Resolver;
 use rustls::ClientConfig;
 use settings::Settings;
 pub use start::{Handle, StartError, run};
-use state::State;
+use state::{Line, Local, State, Task};
 use std::io;
 use std::mem::Discriminant;
 use std::sync::Arc;
@@ -105,126 +102,7 @@ const LOOK: Duration = Duration::from_millis(20);
 impl Agent {
     /// Serves until told to stop. Errors: the system's, from poll.
     pub fn run(&mut self) -> io::Result<()> {
-        let mut own = Vec::new();
-        let mut tick = Instant::now();
-        self.reactor.wake_by(tick);
-        loop {
-            self.reactor.wait(&mut own)?;
-            if self.stop.load(Ordering::Relaxed) {
-                self.end_all();
-            }
-            for token in std::mem::take(&mut own) {
-                // What a waker says is found below.
-                if token == CLIENTS && self.welcome_clients() {
-                    own.push(CLIENTS);
-                }
-            }
-            for _ in 0..self.reactor.queued() {
-                let Some(key) = self.reactor.next_ready() else { break };
-                self.work(key);
-            }
-            let now = self.reactor.now;
-            if self.reactor.scan_is_due() | (now >= tick) {
-                self.enforce_deadlines();
-                self.send_heartbeats();
-                self.call_again();
-                self.fill_places();
-            }
-            if now >= tick {
-                tick = now + TICK;
-                self.housekeeping();
-            }
-            self.take_answers();
-            if self.has_ended() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Gives one connection its turn.
-    fn work(&mut self, key: Key) {
-        let Some(socket) = self.reactor.get(key) else { return };
-        match socket.state {
-            State::Dialling { .. } => self.dial_further(key),
-            State::Handshaking { .. } | State::Greeting { .. } => self.greet(key),
-            State::Free(_) => self.attend(key),
-            // Not read before the service is there.
-            State::Summoning { .. } => {}
-            State::Answering { .. } => self.hear_client(key),
-            State::Calling { .. } => self.hear_service(key),
-            State::Joined { local, .. } => self.relay(key, local),
-            State::Connecting { .. } => self.connect_further(key),
-            State::Waiting { .. } => self.look_after_client(key),
-            State::Local { line } | State::HalfClosed { line, .. } => self.relay(line, key),
-            State::Closing(_) => self.close_further(key),
-        }
-    }
-
-    /// Looks through all connections for those that have outstayed their state.
-    fn enforce_deadlines(&mut self) {
-        let (now, absence, patience) = (self.reactor.now, self.settings.absence, self.patience());
-        let mut overdue = Vec::new();
-        let mut next = now + TICK;
-        for (key, socket) in self.reactor.iter() {
-            let own = socket.state.deadline(&socket.link, absence, patience);
-            match [own, self.delivery_deadline(socket)].into_iter().flatten().min() {
-                Some(deadline) if deadline <= now => overdue.push(key),
-                Some(deadline) => next = next.min(deadline),
-                None => {}
-            }
-        }
-        self.reactor.wake_by(next);
-        for key in overdue {
-            let Some(socket) = self.reactor.get(key) else { continue };
-            match socket.state {
-                _ if self.delivery_deadline(socket).is_some_and(|deadline| deadline <= now) => {
-                    self.end(key, Cause::Broken(key));
-                }
-                State::Dialling { .. } => self.dial_next(key, io::ErrorKind::TimedOut.into()),
-                State::Handshaking { .. } | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
-                State::Free(_) | State::Joined { .. } => self.absent(key),
-                State::Summoning { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
-                State::Answering { .. } => self.end(key, Cause::Interrupted),
-                State::Calling { .. } => self.nobody_answers(key),
-                State::Connecting { .. } => self.connect_next(key, io::ErrorKind::TimedOut.into()),
-                State::Waiting { .. } => self.dismiss_client(key),
-                State::HalfClosed { line, .. } => self.end_half_closed(key, line),
-                State::Local { .. } => {}
-                State::Closing(_) => self.close_at_last(key),
-            }
-        }
-    }
-
-    /// Until when the end of a session is kept for a reader that takes nothing, while who sent it is gone already.
-    fn delivery_deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
-        let (State::Joined { local: sender, .. }
-        | State::Local { line: sender }
-        | State::HalfClosed { line: sender, .. }) = state
-        else {
-            return None;
-        };
-        let sender = &self.reactor.get(*sender)?.link;
-        let is_gone = sender.has_hung_up() || sender.has_ended();
-        (is_gone && !link.is_flushed()).then(|| link.told + DELIVERY)
-    }
-
-    /// Once a second: clients that could not be taken in, buffers that are not to be had, readers that are slow.
-    fn housekeeping(&mut self) {
-        self.welcome_clients();
-        self.end_stalled();
-        let now = self.reactor.now;
-        self.reactor.links_mut().for_each(|link| link.review_patience(now));
-    }
-
-    /// All relay buffers are in use and somebody waits: those go that hold some without progress.
-    fn end_stalled(&mut self) {
-        for (key, peer) in shortage::to_end(&self.reactor) {
-            if let Some(unsaid) = self.log.shortages.may_say(self.reactor.now) {
-                let more = and_more(unsaid);
-                warn!("All relay buffers are in use; the connection of {peer}, which is stuck, is ended{more}");
-            }
-            self.end(key, Cause::Broken(key));
-        }
+        service::run(self)
     }
 
     /// What the helper threads have found.
@@ -251,35 +129,139 @@ impl Agent {
         if let Near::Clients(clients) = &mut self.near {
             clients.close();
         }
-        let keys: Vec<Key> = self.reactor.iter().map(|(key, _)| key).collect();
-        for key in keys {
+        for key in self.reactor.keys(|_| true) {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
-                State::Joined { .. } | State::Local { .. } | State::HalfClosed { .. } => self.reactor.again(key),
-                State::Closing(_) => {}
+                State::Line(Line { task: Task::Joined { .. }, .. }) | State::Local(_) => self.reactor.again(key),
+                State::Line(Line { task: Task::Free, .. }) => self.close(key, Close::Now),
                 State::Waiting { .. } => self.dismiss_client(key),
                 State::Dialling { .. } | State::Handshaking { .. } | State::Greeting { .. } => {
                     self.give_up(key, Failure::TooSlow);
                 }
-                State::Free(_) => self.release(key),
-                _ => self.end(key, Cause::Interrupted),
+                State::Line(_) | State::Connecting { .. } => self.end(key, Cause::Interrupted),
             }
         }
     }
 
+    /// A line's heartbeats have not been answered.
+    fn absent(&mut self, key: Key) {
+        if let Some(unsaid) = self.log.absences.may_say(self.reactor.now) {
+            info!("The Connector does not answer heartbeats, connection given up{}", and_more(unsaid));
+        }
+        self.end(key, Cause::Broken(key));
+    }
+
+    /// Gives back the place of a line that has ended.
+    fn give_back(&mut self, line: &Line) {
+        let now = self.reactor.now;
+        let due = match line.has_proved_itself(now) {
+            true => self.pool.renew(line.place, now),
+            false => self.pool.fail(line.place, now),
+        };
+        self.reactor.wake_by(due);
+    }
+}
+
+impl Service for Agent {
+    type State = State;
+
+    fn reactor(&self) -> &Reactor<State> {
+        &self.reactor
+    }
+
+    fn reactor_mut(&mut self) -> &mut Reactor<State> {
+        &mut self.reactor
+    }
+
+    fn own_event(&mut self, number: usize) -> bool {
+        if self.stop.load(Ordering::Relaxed) {
+            self.end_all();
+        }
+        // What the helper threads have found is looked at after each turn.
+        number == CLIENTS && self.accept_clients()
+    }
+
+    fn ready(&mut self, key: Key) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        match socket.state {
+            State::Dialling { .. } => self.dial_further(key),
+            State::Handshaking { .. } | State::Greeting { .. } => self.greet(key),
+            State::Line(line) => match line.task {
+                Task::Free => self.attend(key),
+                // Not read before the service is there.
+                Task::Connecting { .. } => {}
+                Task::Answering { .. } => self.hear_client(key),
+                Task::Calling { .. } => self.hear_service(key),
+                Task::Joined { local } => self.relay(key, local),
+            },
+            State::Connecting { .. } => self.connect_further(key),
+            State::Waiting { .. } => self.look_after_client(key),
+            State::Local(Local { line, .. }) => self.serve_local(key, *line),
+        }
+    }
+
+    fn deadline(&self, socket: &Socket<'_, State>) -> Option<Instant> {
+        socket.state.deadline(socket.link, self.settings.absence)
+    }
+
+    fn overdue(&mut self, key: Key) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        match socket.state {
+            State::Dialling { .. } => self.dial_next(key, io::ErrorKind::TimedOut.into()),
+            State::Handshaking { .. } | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
+            State::Line(line) => match line.task {
+                Task::Free | Task::Joined { .. } => self.absent(key),
+                Task::Connecting { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
+                Task::Answering { .. } => self.end(key, Cause::Interrupted),
+                Task::Calling { .. } => self.nobody_answers(key),
+            },
+            State::Connecting { .. } => self.connect_next(key, io::ErrorKind::TimedOut.into()),
+            State::Waiting { .. } => self.dismiss_client(key),
+            State::Local(_) => {}
+        }
+    }
+
+    fn patience(&self, _: &State) -> Duration {
+        let contended = matches!(&self.near, Near::Clients(clients) if clients.waiting > 0);
+        if contended || self.is_stopping() { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
+    }
+
+    fn after_deadlines(&mut self) {
+        self.send_heartbeats();
+        self.call_again();
+        self.fill_places();
+    }
+
+    fn tick(&mut self) {
+        self.accept_clients();
+    }
+
     /// Nobody is served any more, or the time for that is over.
-    fn has_ended(&mut self) -> bool {
+    fn is_over(&mut self) -> bool {
+        self.take_answers();
         let Some(end) = self.ending else { return false };
         let now = self.reactor.now;
-        let is_done = |Socket { link, state, .. }: &Socket<State>| match state {
-            State::Closing(closing) => closing.has_delivered(link),
-            _ => false,
-        };
-        let ended = now >= end || self.reactor.iter().all(|(_, socket)| is_done(socket));
-        if !ended {
+        let over = now >= end || self.reactor.has_delivered(|_| false);
+        if !over {
             // Acknowledgements raise no event.
             self.reactor.wake_by(end.min(now + LOOK));
         }
-        ended
+        over
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    fn left(&mut self, state: State) {
+        match state {
+            State::Line(line) => self.give_back(&line),
+            State::Waiting { .. } => self.client_has_left(),
+            _ => {}
+        }
+    }
+
+    fn shortages(&mut self) -> &mut Throttle {
+        &mut self.log.shortages
     }
 }

@@ -87,9 +87,10 @@ impl Pool {
     }
 
     /// The connection has served its purpose: its place is to be filled again at once.
-    pub(super) fn renew(&mut self, place: Place, now: Instant) {
+    pub(super) fn renew(&mut self, place: Place, now: Instant) -> Instant {
         self.places[place].backoff.reset();
         self.set(place, Stage::Resting(now));
+        now
     }
 
     fn set(&mut self, place: Place, stage: Stage) {

@@ -10,7 +10,7 @@ use super::{Agent, CLIENTS, Log, Near, WAKE};
 use crate::descriptors;
 use crate::exit;
 use crate::limits::BUFFERS;
-use crate::net::reactor::Reactor;
+use crate::net::reactor::{Reactor, own_token};
 use crate::net::trust::{self, TrustError};
 use log::info;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -119,13 +119,13 @@ impl Agent {
         // Every line, and a local connection for each. What cannot be had shows when it is needed.
         descriptors::raise_limit();
         let reactor = Reactor::new((connections * BUFFERS_EACH).min(BUFFERS), 0).map_err(system("no event loop"))?;
-        let waker = mio::Waker::new(reactor.registry(), Reactor::<super::State>::own_token(WAKE));
+        let waker = mio::Waker::new(reactor.registry(), own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
         let resolver = |target| Resolver::new(target, &waker).map_err(system("no thread to look up names"));
         let near = match &settings.role {
             Role::Expose { service } => Near::Service(resolver(service)?),
             Role::Listen { on } => {
-                let token = Reactor::<super::State>::own_token(CLIENTS);
+                let token = own_token(CLIENTS);
                 let clients = Clients::listen(on, reactor.registry(), token);
                 Near::Clients(clients.map_err(|cause| StartError::Listen { on: on.clone(), cause })?)
             }

@@ -1,52 +1,56 @@
 //! What a connection of the agent is doing, and until when it may.
 //!
-//! A *line* is a connection to the Connector. A *local* is one to the local service, or from a local client of a
-//! tunnel. Each connection is in exactly one state; each state has a deadline, or a reason to have none.
+//! A *line* is an authorized connection to the Connector. A *local* connection is one to the local service, or from a
+//! local client of a tunnel. Each state has a deadline, or a reason to have none.
 
 use super::heartbeat::Pulse;
 use super::pool::Place;
 use crate::limits::PROVED;
-use crate::net::closing::Closing;
 use crate::net::link::Link;
 use crate::net::marked::Marked;
+use crate::net::pump::Framing;
 use crate::net::reactor::Key;
+use crate::net::session::Party;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The states of a connection.
-pub(super) enum State {
-    /// A line whose connect is under way. `rest`: addresses to try if it fails.
-    Dialling { place: Place, rest: Vec<SocketAddr>, until: Instant },
-    /// A line in its TLS handshake.
-    Handshaking { place: Place, until: Instant },
-    /// A line that has said the passcode; `heard` is the beginning of `AUTHORIZED`. `asked`: it said the preamble
-    /// before, whose answer comes first.
-    Greeting { place: Place, heard: Vec<u8>, asked: bool, until: Instant },
-    /// A line that waits to be needed.
-    Free(Line),
-    /// A line that is needed: the local service is being looked up and dialled.
-    Summoning { line: Line, first: First, local: Option<Key>, until: Instant },
-    /// A line of a tunnel's exposing end: the service is there and the other end has been told. Its word is awaited.
-    Answering { line: Line, local: Key, heard: Vec<u8>, until: Instant },
-    /// A line of a tunnel's listening end, which calls the other end until that answers.
-    Calling { line: Line, client: Key, heard: Vec<u8>, again: Instant, until: Instant },
-    /// A line that is joined to a local connection.
-    Joined { line: Line, local: Key },
-    /// A local service whose connect is under way.
-    Connecting { line: Key, rest: Vec<SocketAddr>, until: Instant },
+pub(crate) enum State {
+    /// To the Connector, whose connect is under way. `rest`: addresses to try if it fails.
+    Dialling {
+        place: Place,
+        rest: Vec<SocketAddr>,
+        until: Instant,
+    },
+    /// To the Connector, in its TLS handshake.
+    Handshaking {
+        place: Place,
+        until: Instant,
+    },
+    /// To the Connector, which has been sent the passcode; `heard` is the beginning of `AUTHORIZED`. `asked`: the
+    /// preamble was sent before, whose answer comes first.
+    Greeting {
+        place: Place,
+        heard: Vec<u8>,
+        asked: bool,
+        until: Instant,
+    },
+    Line(Line),
+    /// To the local service, whose connect is under way.
+    Connecting {
+        line: Key,
+        rest: Vec<SocketAddr>,
+        until: Instant,
+    },
     /// A local client that waits for a free line. Its bytes stay in the kernel.
-    Waiting { until: Instant },
-    /// A local connection that belongs to a line.
-    Local { line: Key },
-    /// A local client that will send no more, and may still be answered. `since`: the last payload for it.
-    HalfClosed { line: Key, since: Instant },
-    /// Done for; what is held still goes out.
-    Closing(Closing),
+    Waiting {
+        until: Instant,
+    },
+    Local(Local),
 }
 
 /// An authorized connection to the Connector.
-#[derive(Debug)]
-pub(super) struct Line {
+pub(crate) struct Line {
     pub(super) place: Place,
     /// When it was authorized.
     pub(super) born: Instant,
@@ -55,19 +59,56 @@ pub(super) struct Line {
     pub(super) pulse: Pulse,
     /// Both ends mark where payload begins: dev mode, and a Connector that understood the preamble.
     pub(super) marked: Option<Marked>,
+    pub(super) task: Task,
+}
+
+/// What a line is doing.
+pub(crate) enum Task {
+    Free,
+    /// The local service is being looked up and dialled.
+    Connecting {
+        first: First,
+        local: Option<Key>,
+        until: Instant,
+    },
+    /// At a tunnel's exposing end: the service is there and the other end has been told. Its word is awaited.
+    Answering {
+        local: Key,
+        heard: Vec<u8>,
+        until: Instant,
+    },
+    /// At a tunnel's listening end: the other end is called until it answers.
+    Calling {
+        client: Key,
+        heard: Vec<u8>,
+        again: Instant,
+        until: Instant,
+    },
+    Joined {
+        local: Key,
+    },
 }
 
 /// What made a line needed.
-pub(super) enum First {
+pub(crate) enum First {
     /// The first payload: it goes to the local service once that is there.
     Payload(Vec<u8>),
     /// The other end of a tunnel has called.
     Call,
 }
 
+/// A local connection that belongs to a line.
+pub(crate) struct Local {
+    pub(super) line: Key,
+    /// A tunnel's client; else the local service.
+    pub(super) is_client: bool,
+    /// It sends no more, and may still be answered: since the last payload for it.
+    pub(super) half_closed: Option<Instant>,
+}
+
 impl Line {
     pub(super) fn new(place: Place, marked: Option<Marked>, now: Instant) -> Self {
-        Self { place, born: now, used: false, pulse: Pulse::new(now), marked }
+        Self { place, born: now, used: false, pulse: Pulse::new(now), marked, task: Task::Free }
     }
 
     /// No heartbeats any more, in one direction at least. The kernel's keepalive finds out whether the Connector's
@@ -80,71 +121,109 @@ impl Line {
     pub(super) fn has_proved_itself(&self, now: Instant) -> bool {
         self.used || now >= self.born + PROVED
     }
+
+    fn until(&self) -> Option<Instant> {
+        match self.task {
+            Task::Connecting { until, .. } | Task::Answering { until, .. } | Task::Calling { until, .. } => Some(until),
+            // Lives until it is needed, or as long as its session, or is found dead.
+            Task::Free | Task::Joined { .. } => None,
+        }
+    }
+
+    /// When it is dead for want of an answer to its heartbeats.
+    pub(super) fn dead_at(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
+        // Bytes that wait to be read count as life: it is we who do not read.
+        let lives = link.may_read() || self.is_beyond_heartbeats();
+        absence.filter(|_| !lives).and_then(|absence| self.pulse.dead_at(link.heard, absence))
+    }
 }
 
 impl State {
-    /// The line, in the states that have one.
+    /// The line that this is.
     pub(super) fn line(&self) -> Option<&Line> {
-        match self {
-            Self::Free(line)
-            | Self::Summoning { line, .. }
-            | Self::Answering { line, .. }
-            | Self::Calling { line, .. }
-            | Self::Joined { line, .. } => Some(line),
-            _ => None,
-        }
+        if let Self::Line(line) = self { Some(line) } else { None }
     }
 
     /// The same, to be changed.
     pub(super) fn line_mut(&mut self) -> Option<&mut Line> {
-        match self {
-            Self::Free(line)
-            | Self::Summoning { line, .. }
-            | Self::Answering { line, .. }
-            | Self::Calling { line, .. }
-            | Self::Joined { line, .. } => Some(line),
-            _ => None,
-        }
+        if let Self::Line(line) = self { Some(line) } else { None }
     }
 
-    /// The connection that this one is joined to, or is to be.
-    pub(super) fn partner(&self) -> Option<Key> {
+    /// When the connection has outstayed its state. `absence`: the heartbeat threshold.
+    pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         match self {
-            Self::Summoning { local, .. } => *local,
-            Self::Answering { local, .. } | Self::Joined { local, .. } => Some(*local),
-            Self::Calling { client, .. } => Some(*client),
-            Self::Connecting { line, .. } | Self::Local { line } | Self::HalfClosed { line, .. } => Some(*line),
-            _ => None,
-        }
-    }
-
-    /// When the connection has outstayed its state.
-    ///
-    /// `absence`: the heartbeat threshold. `patience`: how long a half-closed session may be silent.
-    pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>, patience: Duration) -> Option<Instant> {
-        let own = match self {
             Self::Dialling { until, .. }
             | Self::Handshaking { until, .. }
             | Self::Greeting { until, .. }
-            | Self::Summoning { until, .. }
-            | Self::Answering { until, .. }
-            | Self::Calling { until, .. }
             | Self::Connecting { until, .. }
             | Self::Waiting { until } => Some(*until),
-            Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
-            Self::Closing(closing) => Some(closing.deadline(link)),
-            // Lives until it is needed, or found dead (below).
-            Self::Free(_) => None,
-            // A session lasts as long as its two ends.
-            Self::Joined { .. } | Self::Local { .. } => None,
-        };
-        [own, self.dead_at(link, absence)].into_iter().flatten().min()
+            Self::Line(line) => [line.until(), line.dead_at(link, absence)].into_iter().flatten().min(),
+            Self::Local(_) => None,
+        }
+    }
+}
+
+impl Party for State {
+    fn partner(&self) -> Option<Key> {
+        match self {
+            Self::Connecting { line, .. } | Self::Local(Local { line, .. }) => Some(*line),
+            Self::Line(line) => match line.task {
+                Task::Connecting { local, .. } => local,
+                Task::Answering { local, .. } | Task::Joined { local } => Some(local),
+                Task::Calling { client, .. } => Some(client),
+                Task::Free => None,
+            },
+            _ => None,
+        }
     }
 
-    /// When a line is dead for want of an answer to its heartbeats.
-    pub(super) fn dead_at(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
-        // Bytes that wait to be read count as life: it is we who do not read.
-        let line = self.line().filter(|line| !link.may_read() && !line.is_beyond_heartbeats())?;
-        line.pulse.dead_at(link.heard, absence?)
+    fn framing(&self, link: &Link) -> Framing {
+        match self.line() {
+            Some(_) if !link.is_plain() => Framing::Heartbeats,
+            Some(Line { marked: None, pulse, .. }) => Framing::Answers(pulse.awaited()),
+            _ => Framing::None,
+        }
+    }
+
+    fn marked(&mut self) -> Option<&mut Marked> {
+        self.line_mut()?.marked.as_mut()
+    }
+
+    fn quiet_until(&self, link: &Link, now: Instant) -> Option<Instant> {
+        self.line().filter(|line| link.is_plain() && line.marked.is_none())?.pulse.hold(now)
+    }
+
+    fn heard_beats(&mut self, count: usize, now: Instant) {
+        if let Self::Line(line) = self {
+            line.pulse.answered(count, now);
+        }
+    }
+
+    fn note_sent(&mut self, _: Instant) {
+        if let Self::Line(line) = self {
+            line.used = true;
+        }
+    }
+
+    fn note_received(&mut self, now: Instant) {
+        match self {
+            Self::Line(line) => line.used = true,
+            Self::Local(local) => local.half_closed = local.half_closed.map(|_| now),
+            _ => {}
+        }
+    }
+
+    fn half_close(&mut self, _: &Link, now: Instant) -> bool {
+        match self {
+            Self::Local(local) if local.is_client => {
+                local.half_closed = Some(now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn half_closed_since(&self) -> Option<Instant> {
+        if let Self::Local(local) = self { local.half_closed } else { None }
     }
 }

@@ -1,61 +1,34 @@
-//! How the two ends of a tunnel find each other through a private pipe.
-//!
-//! The Connector throws payload away while the other side of a private pipe is absent, and tells nobody. So the
-//! listening end says nothing of its client's before it knows that somebody listens:
-//!
-//! ```text
-//! listening end                     exposing end
-//! CALL, again every 500 ms   --->   (connects to its service)
-//!                            <---   HERE
-//! BEGIN                      --->
-//! payload                    <-->   payload
-//! ```
-//!
-//! A service that speaks first is served by this, too. The words are 16 bytes each; a user of a public pipe who says
-//! them gets the same service as one who does not. Nothing follows BEGIN but payload: from there on it is a pipe.
+//! Both ends of a tunnel, up to its payload (see [`crate::wire::tunnel`]).
 
 use super::Agent;
-use super::line::{begin_payload, hear_mark};
-use super::state::{Line, State};
+use super::heartbeat::{Pulse, hear_marker};
+use super::state::{Line, Local, State, Task};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
 use crate::net::buffers::{Desk, Purpose};
-use crate::net::closing::Cause;
 use crate::net::link::{Fault, Got, Link};
-use crate::net::reactor::Key;
-use crate::net::wire::BEAT;
+use crate::net::marked::Marked;
+use crate::net::reactor::{Key, SocketMut};
+use crate::net::service::Service;
+use crate::net::session::Cause;
 use crate::throttle::and_more;
+use crate::wire::tunnel::{BEGIN, CALLS, HERE, Heard, Word, understand};
+use crate::wire::v1::BEAT;
 use log::warn;
 use std::io::{Error, ErrorKind};
 use std::time::Instant;
-
-/// Bytes of each word.
-const LENGTH: usize = 16;
-const CALLS: &[u8] = b"iofog/1 tunnel ?";
-const HERE: &[u8] = b"iofog/1 tunnel !";
-const BEGIN: &[u8] = b"iofog/1 tunnel >";
-
-/// What one end of a tunnel says to the other before payload flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Word {
-    Call,
-    Here,
-    Begin,
-}
-
-/// Whether what a line heard first is the other end of a tunnel, which may have called several times.
-pub(crate) fn is_call(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.chunks(LENGTH).all(|word| word == CALLS)
-}
 
 impl Agent {
     /// The listening end has a client and a line for it.
     pub(super) fn call(&mut self, key: Key, client: Key) {
         let now = self.reactor.now;
-        let State::Free(mut line) = self.take_state(key) else { return };
-        line.used = true;
-        self.set_state(client, State::Local { line: key });
         let until = now + CALL;
-        self.set_state(key, State::Calling { line, client, heard: Vec::new(), again: now, until });
+        let Some(line) = self.line_mut(key) else { return };
+        line.used = true;
+        line.task = Task::Calling { client, heard: Vec::new(), again: now, until };
+        let joined = State::Local(Local { line: key, is_client: true, half_closed: None });
+        if self.reactor.change(client, joined).is_some() {
+            self.client_has_left();
+        }
         self.reactor.wake_by(until);
         self.call_again();
     }
@@ -63,15 +36,15 @@ impl Agent {
     /// Repeats the calls that have not been answered.
     pub(super) fn call_again(&mut self) {
         let now = self.reactor.now;
-        let calling = |state: &State| matches!(state, State::Calling { .. });
-        let lines = self.reactor.iter().filter(|(_, socket)| calling(&socket.state)).map(|(key, _)| key);
-        for key in lines.collect::<Vec<Key>>() {
-            let Some((socket, desk)) = self.reactor.get_mut(key) else { continue };
-            let State::Calling { again, .. } = &mut socket.state else { continue };
+        let calls = |line: &Line| matches!(line.task, Task::Calling { .. });
+        for key in self.reactor.keys(|socket| socket.state.line().is_some_and(calls)) {
+            let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else {
+                continue;
+            };
+            let Task::Calling { again, .. } = &mut line.task else { continue };
             if *again <= now {
                 *again = now + CALL_AGAIN;
-                let State::Calling { line, .. } = &mut socket.state else { continue };
-                if socket.link.is_flushed() && say(CALLS, &mut socket.link, line, desk, now).is_err() {
+                if link.is_flushed() && say(CALLS, link, line, desk, now).is_err() {
                     self.end(key, Cause::Broken(key));
                     continue;
                 }
@@ -83,38 +56,41 @@ impl Agent {
     /// The listening end listens for the answer.
     pub(super) fn hear_service(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        let State::Calling { line, heard, .. } = &mut socket.state else { return };
-        match next_word(&mut socket.link, line, heard, desk, now) {
+        let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else { return };
+        let Line { task: Task::Calling { heard, client, .. }, pulse, marked, .. } = line else { return };
+        let client = *client;
+        match next_word(link, pulse, marked, heard, desk, now) {
             Ok(Next::Word(Word::Here)) => {}
             Ok(Next::Word(_)) => return self.not_a_tunnel(key),
             Ok(Next::Later(wanted)) => return self.reactor.note_hunger(key, wanted),
             Err(_) => return self.end(key, Cause::Interrupted),
         }
-        if socket.link.send(BEGIN, desk, now).is_err() {
+        if link.send(BEGIN, desk, now).is_err() {
             return self.end(key, Cause::Broken(key));
         }
-        let State::Calling { line, client, .. } = self.take_state(key) else { return };
-        self.join(key, line, client);
+        line.task = Task::Joined { local: client };
+        self.join(key, client);
     }
 
     /// The exposing end has its service, and tells the other end.
-    pub(super) fn answer_call(&mut self, key: Key, line: Line, local: Key) -> Result<(), Fault> {
+    pub(super) fn answer_call(&mut self, key: Key, local: Key) -> Result<(), Fault> {
         let now = self.reactor.now;
         let until = now + GREETING;
-        self.set_state(key, State::Answering { line, local, heard: Vec::new(), until });
         self.reactor.wake_by(until);
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(()) };
-        let State::Answering { line, .. } = &mut socket.state else { return Ok(()) };
-        say(HERE, &mut socket.link, line, desk, now)
+        let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else {
+            return Ok(());
+        };
+        line.task = Task::Answering { local, heard: Vec::new(), until };
+        say(HERE, link, line, desk, now)
     }
 
     /// The exposing end waits for the word behind which payload begins.
     pub(super) fn hear_client(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        let State::Answering { line, heard, .. } = &mut socket.state else { return };
-        match next_word(&mut socket.link, line, heard, desk, now) {
+        let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else { return };
+        let Line { task: Task::Answering { heard, local, .. }, pulse, marked, .. } = line else { return };
+        let local = *local;
+        match next_word(link, pulse, marked, heard, desk, now) {
             Ok(Next::Word(Word::Begin)) => {}
             // Said before our answer arrived.
             Ok(Next::Word(Word::Call)) => return self.reactor.again(key),
@@ -122,8 +98,8 @@ impl Agent {
             Ok(Next::Later(wanted)) => return self.reactor.note_hunger(key, wanted),
             Err(_) => return self.end(key, Cause::Interrupted),
         }
-        let State::Answering { line, local, .. } = self.take_state(key) else { return };
-        self.join(key, line, local);
+        line.task = Task::Joined { local };
+        self.join(key, local);
     }
 
     /// The other end does not speak as a tunnel's other end does.
@@ -145,35 +121,10 @@ impl Agent {
 
 /// Says a word to the other end. For the Connector it is payload.
 fn say(word: &[u8], link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
-    begin_payload(link, line, desk, now)?;
-    link.send(word, desk, now)
-}
-
-/// What the bytes heard so far are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    Word(Word),
-    /// They begin with the answer to a heartbeat.
-    Beat,
-    /// The beginning of either; so many more bytes may be read without reading anything behind a word.
-    Part {
-        missing: usize,
-    },
-    /// Nothing that the other end of a tunnel says.
-    Other,
-}
-
-pub(crate) fn understand(heard: &[u8]) -> Heard {
-    let words = [(CALLS, Word::Call), (HERE, Word::Here), (BEGIN, Word::Begin)];
-    if heard.starts_with(BEAT) {
-        Heard::Beat
-    } else if let Some((_, word)) = words.iter().find(|(text, _)| heard == *text) {
-        Heard::Word(*word)
-    } else if words.iter().any(|(text, _)| text.starts_with(heard)) || BEAT.starts_with(heard) {
-        Heard::Part { missing: LENGTH - heard.len() }
-    } else {
-        Heard::Other
+    if let Some(marked) = &mut line.marked {
+        marked.begin_payload(link, desk, now)?;
     }
+    link.send(word, desk, now)
 }
 
 /// What [`next_word`] has found.
@@ -186,12 +137,13 @@ enum Next {
 /// The next word that is there. Reads nothing behind it. Answers to heartbeats are taken out.
 fn next_word(
     link: &mut Link,
-    line: &mut Line,
+    pulse: &mut Pulse,
+    marked: &mut Option<Marked>,
     heard: &mut Vec<u8>,
     desk: &mut Desk,
     now: Instant,
 ) -> Result<Next, Fault> {
-    match hear_mark(link, line, desk, now)? {
+    match hear_marker(link, pulse, marked, desk, now)? {
         None => {}
         Some(Got::End) => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
         Some(_) => return Ok(Next::Later(None)),
@@ -200,7 +152,7 @@ fn next_word(
         match understand(heard) {
             Heard::Beat => {
                 heard.drain(..BEAT.len());
-                line.pulse.answered(1, now);
+                pulse.answered(1, now);
             }
             Heard::Word(word) => {
                 heard.clear();

@@ -6,7 +6,7 @@ use crate::cidr::{Cidr, may_call};
 use crate::failure;
 use crate::files;
 use crate::limits::{CONFIG_FILE, TOKEN};
-use crate::relay::seal::Peer;
+use crate::relay::api::caller::ApiCaller;
 use crate::secret::Secret;
 use crate::throttle::{AddressThrottle, and_more};
 use log::warn;
@@ -30,7 +30,7 @@ impl Access {
     }
 
     /// Whether `peer`, who sent this `Authorization` header, may call; the answer if not.
-    pub fn check(&mut self, peer: &Peer, authorization: Option<&str>, now: Instant) -> Result<(), Answer> {
+    pub fn check(&mut self, peer: &ApiCaller, authorization: Option<&str>, now: Instant) -> Result<(), Answer> {
         if !may_call(self.controllers.as_deref(), peer.ip) {
             return Err(self.refuse(peer, &failure::not_a_controller(peer.ip), now));
         }
@@ -46,7 +46,7 @@ impl Access {
     }
 
     /// 403 for `peer`.
-    pub fn refuse(&mut self, peer: &Peer, reason: &str, now: Instant) -> Answer {
+    pub fn refuse(&mut self, peer: &ApiCaller, reason: &str, now: Instant) -> Answer {
         self.log(peer.ip, reason, now);
         Answer::failed(403, "Forbidden", reason)
     }
@@ -100,8 +100,8 @@ mod tests {
     use crate::testing::Folder;
     use std::fs;
 
-    fn peer(ip: &str) -> Peer {
-        Peer { ip: ip.parse().unwrap(), is_here: false }
+    fn peer(ip: &str) -> ApiCaller {
+        ApiCaller { ip: ip.parse().unwrap(), is_here: false }
     }
 
     #[test]

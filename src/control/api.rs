@@ -12,8 +12,8 @@ use super::status;
 use crate::failure::timestamp;
 use crate::limits::DIRECT_CALLER;
 use crate::mapping::{FieldError, Kind, Request};
+use crate::relay::api::caller::ApiCaller;
 use crate::relay::command::Gone;
-use crate::relay::seal::Peer;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ pub(super) struct Call<'a> {
     pub authorization: Option<&'a str>,
     /// A browser sends it on behalf of a web page.
     pub from_a_page: bool,
-    pub peer: Peer,
+    pub peer: ApiCaller,
     pub body: &'a [u8],
 }
 
@@ -143,7 +143,7 @@ impl Api {
         Ok(self.remove(&id?, &call.peer))
     }
 
-    fn remove(&mut self, id: &str, peer: &Peer) -> Answer {
+    fn remove(&mut self, id: &str, peer: &ApiCaller) -> Answer {
         #[derive(Serialize)]
         struct Removed<'a> {
             status: &'static str,
@@ -280,7 +280,7 @@ impl Api {
 }
 
 /// What a caller of `direct` says of itself.
-fn caller(form: &Form, peer: &Peer) -> Result<Caller, FieldError> {
+fn caller(form: &Form, peer: &ApiCaller) -> Result<Caller, FieldError> {
     let expected = "a port, 1 to 65535";
     let digits = form.require("port", expected)?;
     let port = match digits.parse() {

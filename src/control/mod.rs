@@ -21,9 +21,9 @@ pub use access::{TokenError, read_token};
 use crate::config::Config;
 use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS, REQUEST_BODY};
 use crate::mapping::Mapping;
+use crate::relay::api::caller::{self, ApiCaller};
+use crate::relay::api::request::FROM_A_PAGE;
 use crate::relay::command::{Gone, Handle};
-use crate::relay::request::FROM_A_PAGE;
-use crate::relay::seal::{self, Seal};
 use crate::secret::Secret;
 use crate::store::Store;
 use access::Access;
@@ -56,8 +56,6 @@ pub struct Setup {
     pub relay: Handle,
     /// The private socket, which the loop connects to for every request.
     pub listener: UnixListener,
-    /// The loop's mark on these requests.
-    pub seal: Seal,
     pub reloads: Receiver<Reload>,
 }
 
@@ -73,7 +71,6 @@ pub struct Control {
     api: Api,
     listener: UnixListener,
     server: PrivateServer,
-    seal: Seal,
     reloads: Receiver<Reload>,
     /// Each thread that writes a long answer holds a clone.
     writers: Arc<()>,
@@ -86,7 +83,7 @@ type PrivateServer = ManuallyDrop<Server>;
 impl Control {
     /// Puts the thread's state together. Errors: the private socket cannot be served.
     pub fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { config, token, store, mappings, relay, listener, seal, reloads } = setup;
+        let Setup { config, token, store, mappings, relay, listener, reloads } = setup;
         let server = serve(&listener)?;
         let api = Api {
             registry: Registry::new(store, mappings, config.ports, relay),
@@ -95,7 +92,7 @@ impl Control {
             broker: config.broker,
             started: Instant::now(),
         };
-        Ok(Self { api, listener, server, seal, reloads, writers: Arc::default() })
+        Ok(Self { api, listener, server, reloads, writers: Arc::default() })
     }
 
     /// Opens the stored mappings. When this returns, every port that can be bound is bound.
@@ -153,7 +150,7 @@ impl Control {
     fn answer(&mut self, request: &mut Request) -> Result<Answer, Gone> {
         // Settings that came while this thread waited for a request are to be followed by that request already.
         self.follow_settings();
-        let Some(peer) = header(request, seal::HEADER).and_then(|value| self.seal.read(value)) else {
+        let Some(peer) = header(request, caller::HEADER).and_then(ApiCaller::read) else {
             warn!("a request that did not come through the event loop was refused");
             return Ok(Answer::failed(403, "Forbidden", "requests are taken on the API's port only"));
         };

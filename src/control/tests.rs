@@ -1,7 +1,6 @@
 use super::fake::FakeLoop;
 use super::*;
-use crate::relay::request::{Collector, Step};
-use crate::relay::seal::Peer;
+use crate::relay::api::request::{Collector, Step};
 use crate::testing::Folder;
 use std::io::Write;
 use std::net::IpAddr;
@@ -10,14 +9,13 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 
 const PUBLIC: &str = r#"{"type":"public","maxconnections":60,"heartbeatabsencethreshold":200000}"#;
-const HERE: Peer = Peer { ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_here: true };
-const AWAY: Peer = Peer { ip: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), is_here: false };
+const HERE: ApiCaller = ApiCaller { ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_here: true };
+const AWAY: ApiCaller = ApiCaller { ip: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), is_here: false };
 
 /// A control thread that runs, with a loop that binds nothing.
 struct Daemon {
     folder: Folder,
     socket: PathBuf,
-    seal: Seal,
     fake: FakeLoop,
     reloads: Sender<Reload>,
 }
@@ -44,13 +42,12 @@ impl Daemon {
         let (reloads, inbox) = channel();
         let config = config(&folder, more);
         let (store, mappings) = Store::open(&config.state_file("configs.json")).unwrap();
-        let seal = Seal::random();
         let token = token.map(Secret::new);
-        let setup = Setup { config, token, store, mappings, relay, listener, seal: seal.clone(), reloads: inbox };
+        let setup = Setup { config, token, store, mappings, relay, listener, reloads: inbox };
         let control = Control::new(setup).unwrap();
         control.restore().unwrap();
         thread::spawn(move || control.run().unwrap());
-        Self { folder, socket, seal, fake, reloads }
+        Self { folder, socket, fake, reloads }
     }
 
     /// Sends bytes as they are.
@@ -61,13 +58,13 @@ impl Daemon {
     }
 
     /// Sends a request the way the loop does.
-    fn send(&self, peer: &Peer, path: &str, headers: &str, body: &str) -> UnixStream {
+    fn send(&self, peer: &ApiCaller, path: &str, headers: &str, body: &str) -> UnixStream {
         let form = "Content-Type: application/x-www-form-urlencoded";
         let length = body.len();
         let text = format!("POST {path} HTTP/1.1\r\n{form}\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
         let mut collector = Collector::default();
         collector.push(text.as_bytes());
-        match collector.next(&self.seal, peer) {
+        match collector.next(peer) {
             Step::Request { bytes, .. } => self.send_raw(&bytes),
             step => panic!("{step:?}"),
         }
@@ -139,11 +136,8 @@ fn a_failed_save_is_answered_500_with_the_reason() {
 #[test]
 fn only_what_came_through_the_loop_is_believed() {
     let daemon = Daemon::start(Folder::new(), "");
-    let peer = Seal::random().write(&HERE);
-    for header in [format!("X-Connector-Peer: {peer}\r\n"), String::new()] {
-        let text = format!("POST /api/v2/status HTTP/1.1\r\nConnection: close\r\n{header}\r\n");
-        assert_eq!(answer(daemon.send_raw(text.as_bytes())).0, 403);
-    }
+    let text = "POST /api/v2/status HTTP/1.1\r\nConnection: close\r\n\r\n";
+    assert_eq!(answer(daemon.send_raw(text.as_bytes())).0, 403);
 }
 
 #[test]
@@ -170,7 +164,7 @@ fn controllers_and_token_are_asked_for_on_every_path_and_follow_the_settings() {
 fn a_request_that_was_cut_off_is_not_carried_out() {
     let daemon = Daemon::start(Folder::new(), "");
     let whole = |body: &str, length: usize| {
-        let (name, peer) = (seal::HEADER, daemon.seal.write(&HERE));
+        let (name, peer) = (caller::HEADER, HERE.write());
         format!(
             "POST /api/v2/commandline HTTP/1.1\r\n{name}: {peer}\r\nConnection: close\r\n\
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{body}"

@@ -11,6 +11,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The way to the service manager.
@@ -52,8 +53,8 @@ impl Supervisor {
     }
 
     /// For the event loop itself, and for nobody else: only its own turns prove that it turns.
-    pub fn pulse(&self) -> Pulse<'_> {
-        Pulse { supervisor: self, next: Instant::now() }
+    pub fn pulse(self: &Arc<Self>) -> Pulse {
+        Pulse { supervisor: Arc::clone(self), next: Instant::now() }
     }
 
     fn tell(&self, message: &str) {
@@ -65,12 +66,12 @@ impl Supervisor {
 }
 
 /// Feeds the watchdog, twice in the time it waits.
-pub struct Pulse<'a> {
-    supervisor: &'a Supervisor,
+pub struct Pulse {
+    supervisor: Arc<Supervisor>,
     next: Instant,
 }
 
-impl Pulse<'_> {
+impl Pulse {
     pub fn beat(&mut self) {
         let Some(period) = self.supervisor.watchdog else { return };
         let now = Instant::now();

@@ -2,16 +2,14 @@
 
 use super::pieces;
 use crate::limits::{REQUEST_BODY, REQUEST_HEAD};
-use crate::relay::request::{Collector, Step};
-use crate::relay::seal::{HEADER, Peer, Seal};
+use crate::relay::api::caller::{ApiCaller, HEADER};
+use crate::relay::api::request::{Collector, Step};
 use httparse::{EMPTY_HEADER, Header, Status};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::LazyLock;
 
 /// Header lines of a request. Also the Collector's limit.
 const HEADERS: usize = 100;
-const PEER: Peer = Peer { ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)), is_here: false };
-static SEAL: LazyLock<Seal> = LazyLock::new(Seal::random);
+const PEER: ApiCaller = ApiCaller { ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)), is_here: false };
 
 pub fn body(bytes: &[u8]) {
     let whole = collect([bytes].into_iter());
@@ -36,7 +34,7 @@ fn collect<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Collected {
     for piece in pieces {
         collector.push(piece);
         loop {
-            match collector.next(&SEAL, &PEER) {
+            match collector.next(&PEER) {
                 Step::Incomplete => break,
                 Step::Continue => assert!(!std::mem::replace(&mut continued, true), "told to continue twice"),
                 Step::Request { bytes, last } => {
@@ -77,7 +75,7 @@ fn understand_rewritten(bytes: &[u8]) -> Understood {
         assert!(found.next().is_none(), "{name} twice");
         value
     };
-    assert_eq!(value(HEADER).and_then(|value| SEAL.read(&value)), Some(PEER));
+    assert_eq!(value(HEADER).and_then(|value| ApiCaller::read(&value)), Some(PEER));
     assert_eq!(value("Connection").as_deref(), Some("close"));
     assert_eq!(value("Content-Length"), Some((bytes.len() - head).to_string()));
     let (content_type, authorization) = (value("Content-Type"), value("Authorization"));

@@ -1,7 +1,7 @@
 //! The words by which the two ends of a tunnel find each other.
 
 use super::pieces;
-use crate::agent::tunnel::{Heard, Word, is_call, understand};
+use crate::wire::tunnel::{Heard, Word, is_call, understand};
 
 /// Bytes of a word.
 const WORD: usize = 16;

@@ -1,8 +1,7 @@
 //! The agents' protocol both ways: what goes in as payload comes out, byte for byte, and every heartbeat is one.
 
 use super::pieces;
-use crate::agent::heartbeat::sift;
-use crate::net::wire::{BEAT, BEATS_A_RECORD, DATA, Word, Words, beats, cut};
+use crate::wire::v1::{BEAT, BEATS_A_RECORD, DATA, Word, Words, beats, cut, sift};
 
 /// What one side says.
 enum Said<'b> {

@@ -16,7 +16,6 @@
 
 use super::buffers::Desk;
 use super::link::{Fault, Got, Link};
-use super::reactor::Key;
 use crate::limits::{DELIVERY, LINGER, LINGER_BYTES, LINGER_LONGEST};
 use std::time::{Duration, Instant};
 
@@ -34,33 +33,6 @@ pub enum Ending {
     Complete,
     /// There would have been more.
     Truncated,
-}
-
-/// Why a session of two links ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// One side has ended, or both have nothing to say any more.
-    Ended,
-    /// This side broke off in the middle; it may still listen.
-    Truncated(Key),
-    /// This connection is of no more use.
-    Broken(Key),
-    /// It is ended from outside, on its way.
-    Interrupted,
-}
-
-impl Cause {
-    /// What `to` is to conclude from its end: whether it has got all that `from` had to send, as far as anybody knows.
-    pub fn ending(self, to: &Link, (from, source): (Key, &Link)) -> Ending {
-        let complete = match self {
-            Self::Broken(key) | Self::Truncated(key) if key == from => false,
-            _ if source.has_ended() => true,
-            // Who has ended first wants no more, unless it was in the middle of listening.
-            Self::Ended => to.has_ended() && !source.may_read(),
-            _ => false,
-        };
-        if complete { Ending::Complete } else { Ending::Truncated }
-    }
 }
 
 /// The closing of a link.

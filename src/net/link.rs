@@ -16,6 +16,7 @@ use super::tls::{self, Tls};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// One end of the relay.
@@ -122,13 +123,6 @@ pub enum Got {
     Starved,
     /// The end: FIN or close_notify, and everything before it has been handed out.
     End,
-}
-
-/// What `each` of [`Link::records`] wants next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flow {
-    More,
-    Stop,
 }
 
 impl Link {
@@ -353,7 +347,7 @@ impl Link {
         // What a peer may send before it is done is bounded; and its FIN, which may stand behind what is there, raises
         // no other event.
         loop {
-            match self.records(desk, now, |_, _| Flow::Stop)? {
+            match self.records(desk, now, |_, _| ControlFlow::Break(()))? {
                 _ if self.is_open() => return Ok(true),
                 Got::Some => {}
                 Got::End => return Err(Fault::Io(ErrorKind::UnexpectedEof.into())),

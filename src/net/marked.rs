@@ -6,7 +6,7 @@
 
 use super::buffers::Desk;
 use super::link::{Fault, Got, Link};
-use super::wire::{DATA, Word, Words};
+use crate::wire::v1::{DATA, Word, Words};
 use std::io::{Error, ErrorKind};
 use std::time::Instant;
 

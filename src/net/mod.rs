@@ -13,14 +13,15 @@
 //! | `link::reading` | how bytes and records come out of a link |
 //! | `closing` | the end of a link: deliver, say goodbye, wait for the peer's |
 //! | `pump` | moves bytes from one link to another |
-//! | `wire` | the agents' words |
 //! | `marked` | payload without records: where it begins on a connection of dev mode |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files, and what TLS is set up to |
 //! | `trust` | whether the other end of a dialled connection is the Connector |
 //! | `authority` | whom the API port takes for a Controller |
 //! | `expiry` | until when a certificate is valid |
-//! | `reactor` | poll, readiness, deadlines |
+//! | `reactor` | poll, readiness, deadlines, and which connections are only closing |
+//! | `session` | two connections that are joined, until one of them ends |
+//! | `service` | the turn of an event loop |
 //! | `shortage` | who is ended when all buffers are in use |
 
 pub mod authority;
@@ -34,9 +35,10 @@ pub mod marked;
 pub mod outbox;
 pub mod pump;
 pub mod reactor;
+pub mod service;
+pub mod session;
 pub mod shortage;
 pub mod stream;
 pub mod tcp;
 pub mod tls;
 pub mod trust;
-pub mod wire;

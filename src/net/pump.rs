@@ -12,183 +12,185 @@
 //! | plain | TLS | read, sealed in records as large as allowed |
 
 use super::buffers::{Desk, Pool, Purpose};
-use super::link::{Fault, Flow, Got, Link, Transport};
+use super::link::{Fault, Got, Link, Transport};
 use super::outbox::{NoRoom, Outbox};
 use super::tls::{MAX_MESSAGE, MAX_SEALED, Tls};
-use super::wire;
+use crate::wire::v1;
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// Chunks that one call moves at most, so that a busy pipe does not starve the others.
 const TURN: usize = 4;
-/// Room that one more message may need, cut in two (see [`wire::cut`]) and sealed.
+/// Room that one more message may need, cut in two (see [`v1::cut`]) and sealed.
 const ONE_MESSAGE: usize = MAX_SEALED + 256;
 /// Bytes that are read at once in order to be sealed: they fit one buffer afterwards.
 const TO_SEAL: usize = 3 * MAX_MESSAGE;
 
-/// Who sits at one end of a pipe.
+/// What travels on a connection besides payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// Speaks the agents' protocol: heartbeats are taken out on the way in and cannot be forged on the way out.
-    Wire,
-    /// Anybody: every byte is payload.
-    Open,
+pub enum Framing {
+    /// Nothing: every byte is payload.
+    None,
+    /// The agents' protocol: heartbeats are taken out on the way in and cannot be forged on the way out.
+    Heartbeats,
+    /// The same without TLS, where so many answers to heartbeats are to come: they may have run together with payload.
+    Answers(usize),
 }
 
-impl End {
+impl Framing {
     /// So many `BEAT` in one message are heartbeats; more are payload.
     fn most_beats(self, is_plain: bool) -> usize {
         match self {
-            Self::Wire if is_plain => wire::BEATS_A_READ,
-            Self::Wire => wire::BEATS_A_RECORD,
-            Self::Open => 0,
+            Self::Heartbeats if is_plain => v1::BEATS_A_READ,
+            Self::Heartbeats => v1::BEATS_A_RECORD,
+            Self::None | Self::Answers(_) => 0,
         }
     }
 }
 
 /// What one call of [`pump`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Pumped {
-    /// Bytes of payload that were taken from the source.
+    /// Bytes of payload that were taken from the source. If a link has failed, the destination may have them, the source
+    /// has not.
     pub payload: u64,
     /// Heartbeats that were taken out.
     pub beats: usize,
-    pub then: Then,
+    pub flow: Flow,
 }
 
-/// Why the call returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+/// How one direction stands after its turn.
+#[derive(Debug)]
+pub enum Flow {
     /// There may be more: call again after the others.
     Again,
-    /// The source has nothing now.
-    Dry,
+    /// The source has nothing now. An event will tell.
+    WouldBlock,
     /// The destination takes no more now.
-    Full,
+    Blocked,
     /// No buffer is free for this purpose: call again when one has come back.
     Starved(Purpose),
     /// The source has ended and everything is in the destination's outbox or further.
-    Ended,
+    Eof,
+    /// The source is of no more use, everything that could be read of it is on its way.
+    SourceFailed(Fault),
+    /// The destination takes nothing any more. What it has sent may still be there to be read.
+    SinkFailed(Fault),
 }
 
-impl Then {
+impl Flow {
     /// What a buffer is waited for.
-    pub fn wants(self) -> Option<Purpose> {
-        if let Self::Starved(purpose) = self { Some(purpose) } else { None }
+    pub fn wants(&self) -> Option<Purpose> {
+        if let Self::Starved(purpose) = self { Some(*purpose) } else { None }
     }
-}
 
-/// Which of the two links is of no more use.
-#[derive(Debug)]
-pub enum Fail {
-    Source(Fault),
-    Destination(Fault),
-}
+    pub(super) fn source_failed(fault: impl Into<Fault>) -> Self {
+        Self::SourceFailed(fault.into())
+    }
 
-/// A call of [`pump`] that ended with a failure.
-#[derive(Debug)]
-pub struct Failed {
-    pub fail: Fail,
-    /// Bytes of payload that were taken from the source before: the destination may have them, the source has not.
-    pub payload: u64,
+    pub(super) fn sink_failed(fault: impl Into<Fault>) -> Self {
+        Self::SinkFailed(fault.into())
+    }
 }
 
 /// Moves what is there, a bounded amount. Both handshakes must be done.
-pub fn pump(from: (&mut Link, End), to: (&mut Link, End), desk: &mut Desk, now: Instant) -> Result<Pumped, Failed> {
-    let mut done = Pumped { payload: 0, beats: 0, then: Then::Again };
-    match move_chunks(from, to, &mut done, desk, now) {
-        Ok(then) => Ok(Pumped { then, ..done }),
-        Err(fail) => Err(Failed { fail, payload: done.payload }),
-    }
-}
-
-fn move_chunks(
-    (source, source_end): (&mut Link, End),
-    (destination, destination_end): (&mut Link, End),
-    done: &mut Pumped,
+pub fn pump(
+    (source, from): (&mut Link, Framing),
+    (sink, to): (&mut Link, Framing),
     desk: &mut Desk,
     now: Instant,
-) -> Result<Then, Fail> {
+) -> Pumped {
+    let mut tally = Tally {
+        most_beats: from.most_beats(source.is_plain()),
+        answers: if let Framing::Answers(count) = from { count } else { 0 },
+        shield: to != Framing::None,
+        payload: 0,
+        beats: 0,
+    };
+    let flow = move_chunks(source, sink, &mut tally, desk, now).unwrap_or_else(|failed| failed);
+    Pumped { payload: tally.payload, beats: tally.beats, flow }
+}
+
+/// `Err`: a link has failed.
+fn move_chunks(
+    source: &mut Link,
+    sink: &mut Link,
+    tally: &mut Tally,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Flow, Flow> {
     for _ in 0..TURN {
-        if !destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))? {
-            return Ok(Then::Full);
+        if !sink.flush(&mut desk.pool, now).map_err(Flow::sink_failed)? {
+            return Ok(Flow::Blocked);
         }
         if !source.may_read() && !source.has_ended() {
-            return Ok(Then::Dry);
+            return Ok(Flow::WouldBlock);
         }
-        let most_beats = source_end.most_beats(source.is_plain());
-        let mut tally = Tally { most_beats, shield: destination_end == End::Wire, payload: 0, beats: 0 };
-        let chunk = match (&source.transport, &mut destination.transport) {
-            (Transport::Plain, Transport::Plain) => copy(source, destination, &mut tally, desk, now),
-            (Transport::Plain, Transport::Tls(tls)) => {
-                seal(source, tls, &mut destination.outbox, &mut tally, desk, now)
-            }
-            (Transport::Tls(_), _) => records(source, destination, &mut tally, desk, now),
-        };
-        done.payload += tally.payload;
-        done.beats += tally.beats;
-        match chunk? {
-            Chunk::Read(Got::Some) => {}
-            Chunk::Starved => return Ok(Then::Starved(destination.outbox.purpose())),
-            Chunk::Read(Got::Starved) => {
-                destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
-                return Ok(Then::Starved(source.record_purpose()));
-            }
-            Chunk::Blocked => return Ok(Then::Full),
-            Chunk::Read(got) => {
-                destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
-                return Ok(if got == Got::End { Then::Ended } else { Then::Dry });
+        let flow = match (&source.transport, &mut sink.transport) {
+            (Transport::Plain, Transport::Plain) => copy(source, sink, tally, desk, now),
+            (Transport::Plain, Transport::Tls(tls)) => seal(source, tls, &mut sink.outbox, tally, desk, now),
+            (Transport::Tls(_), _) => records(source, sink, tally, desk, now),
+        }?;
+        match flow {
+            Flow::Again => {}
+            // There is nothing to be flushed without a buffer.
+            Flow::Blocked => return Ok(flow),
+            _ => {
+                sink.flush(&mut desk.pool, now).map_err(Flow::sink_failed)?;
+                return Ok(flow);
             }
         }
     }
-    let flushed = destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
-    Ok(if flushed { Then::Again } else { Then::Full })
+    let flushed = sink.flush(&mut desk.pool, now).map_err(Flow::sink_failed)?;
+    Ok(if flushed { Flow::Again } else { Flow::Blocked })
 }
 
-enum Chunk {
-    Read(Got),
-    /// No buffer.
-    Starved,
-    /// The destination takes no more now.
-    Blocked,
+fn after_reading(got: Got, source: &Link) -> Flow {
+    match got {
+        Got::Some => Flow::Again,
+        Got::Dry => Flow::WouldBlock,
+        Got::Starved => Flow::Starved(source.record_purpose()),
+        Got::End => Flow::Eof,
+    }
 }
 
 /// Tells heartbeats from payload, and counts both.
 struct Tally {
     most_beats: usize,
+    /// Answers that may stand before or behind payload.
+    answers: usize,
     shield: bool,
     payload: u64,
     beats: usize,
 }
 
 impl Tally {
-    /// True: `message` is payload and goes on.
-    fn admit(&mut self, message: &[u8]) -> bool {
-        let beats = wire::beats(message, self.most_beats);
+    /// The part of `message` that is payload and goes on.
+    fn admit<'m>(&mut self, message: &'m [u8]) -> &'m [u8] {
+        let (payload, beats) = match v1::beats(message, self.most_beats) {
+            0 => v1::sift(message, self.answers),
+            beats => (&[][..], beats),
+        };
+        self.answers -= beats.min(self.answers);
         self.beats += beats;
-        if beats == 0 {
-            self.payload += message.len() as u64;
-        }
-        beats == 0
+        self.payload += payload.len() as u64;
+        payload
     }
 }
 
-fn copy(
-    source: &mut Link,
-    destination: &mut Link,
-    tally: &mut Tally,
-    desk: &mut Desk,
-    now: Instant,
-) -> Result<Chunk, Fail> {
-    let outbox = &mut destination.outbox;
-    let Ok(room) = outbox.room(&mut desk.pool) else { return hand_over(source, destination, tally, desk, now) };
+fn copy(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Desk, now: Instant) -> Result<Flow, Flow> {
+    let outbox = &mut sink.outbox;
+    let Ok(room) = outbox.room(&mut desk.pool) else { return hand_over(source, sink, tally, desk, now) };
     let read = source.read(room, now);
-    let count = match &read {
-        Ok((_, count)) if tally.admit(&room[..*count]) => *count,
-        _ => 0,
-    };
+    let message = &room[..read.as_ref().map_or(0, |(_, count)| *count)];
+    let payload = tally.admit(message);
+    let (count, at) = (payload.len(), payload.as_ptr() as usize - message.as_ptr() as usize);
+    if at > 0 && count > 0 {
+        room.copy_within(at..at + count, 0);
+    }
     outbox.filled(count, &mut desk.pool);
-    read.map(|(got, _)| Chunk::Read(got)).map_err(|e| Fail::Source(e.into()))
+    read.map(|(got, _)| after_reading(got, source)).map_err(Flow::source_failed)
 }
 
 /// [`copy`] without a buffer: only what the destination takes at once is taken from the source.
@@ -197,26 +199,30 @@ fn copy(
 /// cannot stop the others.
 fn hand_over(
     source: &mut Link,
-    destination: &mut Link,
+    sink: &mut Link,
     tally: &mut Tally,
     desk: &mut Desk,
     now: Instant,
-) -> Result<Chunk, Fail> {
+) -> Result<Flow, Flow> {
+    let starved = Flow::Starved(sink.outbox.purpose());
+    if tally.answers > 0 {
+        return Ok(starved);
+    }
     let seen = match source.look(&mut desk.scratch) {
-        Ok(None) => return Ok(Chunk::Read(Got::Dry)),
-        Ok(Some(0)) => return Ok(Chunk::Read(Got::End)),
+        Ok(None) => return Ok(Flow::WouldBlock),
+        Ok(Some(0)) => return Ok(Flow::Eof),
         Ok(Some(seen)) => seen,
-        Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(Chunk::Starved),
-        Err(e) => return Err(Fail::Source(e.into())),
+        Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(starved),
+        Err(e) => return Err(Flow::source_failed(e)),
     };
     let bytes = &desk.scratch[..seen];
-    let taken = match wire::beats(bytes, tally.most_beats) > 0 {
+    let taken = match v1::beats(bytes, tally.most_beats) > 0 {
         true => seen,
-        false => destination.write_through(bytes, now).map_err(|e| Fail::Destination(e.into()))?,
+        false => sink.write_through(bytes, now).map_err(Flow::sink_failed)?,
     };
     tally.admit(&bytes[..taken]);
-    source.dismiss(taken, &mut desk.nowhere, now).map_err(|e| Fail::Source(e.into()))?;
-    Ok(if taken == seen { Chunk::Read(Got::Some) } else { Chunk::Blocked })
+    source.dismiss(taken, &mut desk.nowhere, now).map_err(Flow::source_failed)?;
+    Ok(if taken == seen { Flow::Again } else { Flow::Blocked })
 }
 
 fn seal(
@@ -226,61 +232,55 @@ fn seal(
     tally: &mut Tally,
     desk: &mut Desk,
     now: Instant,
-) -> Result<Chunk, Fail> {
+) -> Result<Flow, Flow> {
     // A buffer first: what has been read must have somewhere to go.
     if outbox.room(&mut desk.pool).is_err() {
-        return Ok(Chunk::Starved);
+        return Ok(Flow::Starved(outbox.purpose()));
     }
     outbox.filled(0, &mut desk.pool);
-    let read = source.read(&mut desk.scratch[..TO_SEAL], now);
-    let (got, count) = read.map_err(|e| Fail::Source(e.into()))?;
-    let bytes = &desk.scratch[..count];
-    if tally.admit(bytes) {
-        for message in bytes.chunks(MAX_MESSAGE) {
-            put(Some(tls), outbox, message, tally.shield, &mut desk.pool).map_err(Fail::Destination)?;
-        }
+    let (got, count) = source.read(&mut desk.scratch[..TO_SEAL], now).map_err(Flow::source_failed)?;
+    for message in tally.admit(&desk.scratch[..count]).chunks(MAX_MESSAGE) {
+        put(Some(tls), outbox, message, tally.shield, &mut desk.pool).map_err(Flow::SinkFailed)?;
     }
-    Ok(Chunk::Read(got))
+    Ok(after_reading(got, source))
 }
 
-fn records(
-    source: &mut Link,
-    destination: &mut Link,
-    tally: &mut Tally,
-    desk: &mut Desk,
-    now: Instant,
-) -> Result<Chunk, Fail> {
-    let outbox = &mut destination.outbox;
+fn records(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Desk, now: Instant) -> Result<Flow, Flow> {
+    let outbox = &mut sink.outbox;
     // Not taken yet: the source's record comes first, which leaves the last buffer to payload. The other way round the
     // one that payload holds would keep the record from having one, again and again.
     if !outbox.has_room(&desk.pool) {
-        return Ok(Chunk::Starved);
+        return Ok(Flow::Starved(outbox.purpose()));
     }
-    let mut tls = match &mut destination.transport {
+    let mut tls = match &mut sink.transport {
         Transport::Plain => None,
         Transport::Tls(tls) => Some(tls),
     };
     let mut failed = None;
     let got = source.records(desk, now, |message, pool| {
-        if tally.admit(message) {
-            if let Err(fault) = put(tls.as_deref_mut(), outbox, message, tally.shield, pool) {
+        let payload = tally.admit(message);
+        if !payload.is_empty() {
+            if let Err(fault) = put(tls.as_deref_mut(), outbox, payload, tally.shield, pool) {
                 failed = Some(fault);
-                return Flow::Stop;
+                return ControlFlow::Break(());
             }
         }
-        if outbox.room(pool).is_ok_and(|room| room.len() >= ONE_MESSAGE) { Flow::More } else { Flow::Stop }
+        match outbox.room(pool) {
+            Ok(room) if room.len() >= ONE_MESSAGE => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
     });
     outbox.filled(0, &mut desk.pool);
     match failed {
-        Some(fault) => Err(Fail::Destination(fault)),
-        None => got.map(Chunk::Read).map_err(Fail::Source),
+        Some(fault) => Err(Flow::SinkFailed(fault)),
+        None => got.map(|got| after_reading(got, source)).map_err(Flow::SourceFailed),
     }
 }
 
 /// Sends one message of payload towards an agent to whom nothing is on its way, past the pump. At most
 /// [`MAX_MESSAGE`] bytes. Needs no buffer.
 pub fn send_payload(to: &mut Link, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
-    let (head, tail) = if to.is_plain() { (message, &[][..]) } else { wire::cut(message) };
+    let (head, tail) = if to.is_plain() { (message, &[][..]) } else { v1::cut(message) };
     for piece in [head, tail].into_iter().filter(|piece| !piece.is_empty()) {
         to.send(piece, desk, now)?;
     }
@@ -291,7 +291,7 @@ pub fn send_payload(to: &mut Link, message: &[u8], desk: &mut Desk, now: Instant
 fn put(tls: Option<&mut Tls>, outbox: &mut Outbox, message: &[u8], shield: bool, pool: &mut Pool) -> Result<(), Fault> {
     let no_room = |NoRoom| Fault::Io(std::io::ErrorKind::OutOfMemory.into());
     let Some(tls) = tls else { return outbox.append(message, pool).map_err(no_room) };
-    let (head, tail) = if shield { wire::cut(message) } else { (message, &[][..]) };
+    let (head, tail) = if shield { v1::cut(message) } else { (message, &[][..]) };
     for piece in [head, tail] {
         if !piece.is_empty() {
             let count = tls.seal(piece, outbox.room(pool).map_err(no_room)?)?;

@@ -5,10 +5,11 @@
 //! removed at any time: nothing of a turn refers to it by anything but its key, which is looked up again.
 
 use super::buffers::{Desk, Purpose};
+use super::closing::{Closing, Ending, Progress, end_at_once};
 use super::link::Link;
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -19,18 +20,62 @@ pub const TICK: Duration = Duration::from_secs(1);
 /// Tokens from here on belong to the owner of the reactor (listeners, wakers, signals).
 const OWN: usize = 1 << (usize::BITS - 1);
 
-/// Names a socket of the reactor until it is removed.
+/// The token of the owner's `number`th own source.
+pub fn own_token(number: usize) -> Token {
+    Token(OWN | number)
+}
+
+/// Names a connection of the reactor until it is removed.
 pub type Key = usize;
 
-/// One link, and what its owner knows of it.
-pub struct Socket<S> {
-    pub link: Link,
-    pub state: S,
+/// Connections that are closed together with what they belonged to, even while they are only closing.
+pub type Group = usize;
+
+/// A connection that its owner works with.
+pub struct Socket<'r, S> {
+    pub link: &'r Link,
+    pub state: &'r S,
+}
+
+/// The same, to be changed.
+pub struct SocketMut<'r, S> {
+    pub link: &'r mut Link,
+    pub state: &'r mut S,
+}
+
+/// Any connection of the reactor.
+pub enum Entry<'r, S> {
+    Active(Socket<'r, S>),
+    Closing(&'r Link, &'r Closing),
+}
+
+/// How a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// What is held is delivered first.
+    Drain(Ending),
+    /// The same for a peer that is not listened to for long.
+    Refuse,
+    /// At once, with FIN rather than a reset as far as one read can help it.
+    Now,
+    /// At once.
+    Abort,
+}
+
+struct Slot<S> {
+    link: Link,
+    stage: Stage<S>,
     queued: bool,
     hunger: Hunger,
 }
 
-/// Whether a socket waits for a buffer.
+enum Stage<S> {
+    Active(S),
+    /// The owner has nothing to do with it any more.
+    Closing(Closing, Option<Group>),
+}
+
+/// Whether a connection waits for a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hunger {
     Fed,
@@ -40,11 +85,13 @@ enum Hunger {
     Called,
 }
 
-/// All sockets of one event loop.
+/// All connections of one event loop.
 pub struct Reactor<S> {
     poll: Poll,
     events: Events,
-    sockets: Slab<Socket<S>>,
+    slots: Slab<Slot<S>>,
+    /// How many of each group are only closing.
+    closing: HashMap<Group, usize>,
     ready: VecDeque<Key>,
     starved: VecDeque<Key>,
     wake_at: Option<Instant>,
@@ -55,8 +102,24 @@ pub struct Reactor<S> {
 
 impl<S> Drop for Reactor<S> {
     fn drop(&mut self) {
-        for mut socket in self.sockets.drain() {
-            socket.link.release(&mut self.desk.pool);
+        for mut slot in self.slots.drain() {
+            slot.link.release(&mut self.desk.pool);
+        }
+    }
+}
+
+impl<S> Slot<S> {
+    fn active(&self) -> Option<Socket<'_, S>> {
+        match &self.stage {
+            Stage::Active(state) => Some(Socket { link: &self.link, state }),
+            Stage::Closing(..) => None,
+        }
+    }
+
+    fn active_mut(&mut self) -> Option<SocketMut<'_, S>> {
+        match &mut self.stage {
+            Stage::Active(state) => Some(SocketMut { link: &mut self.link, state }),
+            Stage::Closing(..) => None,
         }
     }
 }
@@ -67,7 +130,8 @@ impl<S> Reactor<S> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
-            sockets: Slab::new(),
+            slots: Slab::new(),
+            closing: HashMap::new(),
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             wake_at: None,
@@ -76,77 +140,207 @@ impl<S> Reactor<S> {
         })
     }
 
-    /// Where the owner registers what is not a link, with [`Reactor::own_token`].
+    /// Where the owner registers what is not a link, with [`own_token`].
     pub fn registry(&self) -> &Registry {
         self.poll.registry()
     }
 
-    /// The token of the owner's `number`th own source.
-    pub fn own_token(number: usize) -> Token {
-        Token(OWN | number)
+    /// Takes in a link, in this state.
+    pub fn add(&mut self, link: Link, state: S) -> io::Result<Key> {
+        self.add_with(link, |_| state)
     }
 
-    /// Takes in a link and queues it.
-    pub fn add(&mut self, mut link: Link, state: S) -> io::Result<Key> {
-        let entry = self.sockets.vacant_entry();
+    /// Takes in a link, in the state that `state` makes for its key.
+    pub fn add_with(&mut self, mut link: Link, state: impl FnOnce(Key) -> S) -> io::Result<Key> {
+        let entry = self.slots.vacant_entry();
         let key = entry.key();
         link.stream.register(self.poll.registry(), Token(key))?;
-        entry.insert(Socket { link, state, queued: false, hunger: Hunger::Fed });
+        entry.insert(Slot { link, stage: Stage::Active(state(key)), queued: false, hunger: Hunger::Fed });
         Ok(key)
     }
 
-    /// Closes the socket and frees all that belongs to it. `None` if it was gone already.
-    pub fn remove(&mut self, key: Key) -> Option<S> {
+    /// Another state, for the one that is returned.
+    pub fn change(&mut self, key: Key, state: S) -> Option<S> {
+        match &mut self.slots.get_mut(key)?.stage {
+            Stage::Active(old) => Some(std::mem::replace(old, state)),
+            Stage::Closing(..) => None,
+        }
+    }
+
+    /// Ends a connection that is not closing yet, and returns the state that it leaves.
+    pub fn close(&mut self, key: Key, how: Close, group: Option<Group>) -> Option<S> {
+        let now = self.now;
+        let slot = self.slots.get_mut(key)?;
+        slot.active()?;
+        let closing = match how {
+            Close::Drain(ending) => Closing::begin(&mut slot.link, ending, now),
+            Close::Refuse => Closing::refuse(&mut slot.link, now),
+            Close::Now => {
+                end_at_once(&mut slot.link, &mut self.desk, now);
+                return self.remove(key);
+            }
+            Close::Abort => return self.remove(key),
+        };
+        group.into_iter().for_each(|group| *self.closing.entry(group).or_default() += 1);
+        let left = std::mem::replace(&mut slot.stage, Stage::Closing(closing, group));
+        self.close_further(key);
+        match left {
+            Stage::Active(state) => Some(state),
+            Stage::Closing(..) => None,
+        }
+    }
+
+    /// Goes on with closing, if the connection does. False: its owner is to work with it.
+    pub fn close_further(&mut self, key: Key) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return true };
+        let Stage::Closing(closing, _) = &mut slot.stage else { return false };
+        let progress = closing.proceed(&mut slot.link, &mut self.desk, self.now);
+        let deadline = closing.deadline(&slot.link);
+        match progress {
+            Ok(Progress::Wait) => self.wake_by(deadline),
+            Ok(Progress::Again) => self.again(key),
+            Ok(Progress::Over) | Err(_) => drop(self.remove(key)),
+        }
+        true
+    }
+
+    /// The deadline of a closing connection has come. False: it is not closing.
+    pub fn close_at_last(&mut self, key: Key) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return true };
+        let Stage::Closing(closing, _) = &mut slot.stage else { return false };
+        if closing.is_over(&slot.link, self.now) {
+            self.remove(key);
+        } else {
+            let deadline = closing.deadline(&slot.link);
+            self.wake_by(deadline);
+        }
+        true
+    }
+
+    /// The connections of `group` that are only closing.
+    fn closing(&self, group: Group) -> impl Iterator<Item = Key> {
+        let is_of = move |slot: &Slot<S>| matches!(slot.stage, Stage::Closing(_, Some(its)) if its == group);
+        self.slots.iter().filter(move |(_, slot)| is_of(slot)).map(|(key, _)| key)
+    }
+
+    /// Ends the connections of `group` that are only closing.
+    pub fn abort_closing(&mut self, group: Group) {
+        if self.closing_in(group) > 0 {
+            for key in self.closing(group).collect::<Vec<Key>>() {
+                self.remove(key);
+            }
+        }
+    }
+
+    /// Ends one of them. False: there is none.
+    pub fn abort_one_closing(&mut self, group: Group) -> bool {
+        let first = self.closing(group).next();
+        first.into_iter().for_each(|key| drop(self.remove(key)));
+        first.is_some()
+    }
+
+    /// Ends a connection that is only closing.
+    pub fn abort_if_closing(&mut self, key: Key) {
+        if self.slots.get(key).is_some_and(|slot| slot.active().is_none()) {
+            self.remove(key);
+        }
+    }
+
+    /// How many connections of `group` are only closing.
+    pub fn closing_in(&self, group: Group) -> usize {
+        self.closing.get(&group).copied().unwrap_or(0)
+    }
+
+    /// Everybody who is closing has got everything, and `is_done` says that all others have, too.
+    pub fn has_delivered(&self, is_done: impl Fn(Socket<'_, S>) -> bool) -> bool {
+        self.entries().all(|(_, entry)| match entry {
+            Entry::Active(socket) => is_done(socket),
+            Entry::Closing(link, closing) => closing.has_delivered(link),
+        })
+    }
+
+    fn remove(&mut self, key: Key) -> Option<S> {
         self.feed(key);
-        let mut socket = self.sockets.try_remove(key)?;
-        socket.link.release(&mut self.desk.pool);
-        Some(socket.state)
+        let mut slot = self.slots.try_remove(key)?;
+        slot.link.release(&mut self.desk.pool);
+        match slot.stage {
+            Stage::Active(state) => Some(state),
+            Stage::Closing(_, group) => {
+                let group = group?;
+                let count = self.closing.get_mut(&group)?;
+                *count -= 1;
+                if *count == 0 {
+                    self.closing.remove(&group);
+                }
+                None
+            }
+        }
     }
 
-    pub fn get(&self, key: Key) -> Option<&Socket<S>> {
-        self.sockets.get(key)
+    /// A connection that is not closing.
+    pub fn get(&self, key: Key) -> Option<Socket<'_, S>> {
+        self.slots.get(key)?.active()
     }
 
-    pub fn get_mut(&mut self, key: Key) -> Option<(&mut Socket<S>, &mut Desk)> {
-        Some((self.sockets.get_mut(key)?, &mut self.desk))
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, key: Key) -> Option<(SocketMut<'_, S>, &mut Desk)> {
+        Some((self.slots.get_mut(key)?.active_mut()?, &mut self.desk))
     }
 
-    /// Two sockets at once, and the desk.
-    pub fn pair_mut(&mut self, one: Key, other: Key) -> Option<(&mut Socket<S>, &mut Socket<S>, &mut Desk)> {
-        let (a, b) = self.sockets.get2_mut(one, other)?;
-        Some((a, b, &mut self.desk))
+    /// Two connections at once.
+    pub fn pair_mut(&mut self, one: Key, other: Key) -> Option<(SocketMut<'_, S>, SocketMut<'_, S>, &mut Desk)> {
+        let (a, b) = self.slots.get2_mut(one, other)?;
+        Some((a.active_mut()?, b.active_mut()?, &mut self.desk))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Key, &Socket<S>)> {
-        self.sockets.iter()
+    /// All connections that are not closing.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, Socket<'_, S>)> {
+        self.slots.iter().filter_map(|(key, slot)| Some((key, slot.active()?)))
+    }
+
+    /// The keys of those connections for which `is` holds.
+    pub fn keys(&self, is: impl Fn(&Socket<'_, S>) -> bool) -> Vec<Key> {
+        self.iter().filter(|(_, socket)| is(socket)).map(|(key, _)| key).collect()
+    }
+
+    /// All connections.
+    pub fn entries(&self) -> impl Iterator<Item = (Key, Entry<'_, S>)> {
+        self.slots.iter().map(|(key, slot)| match &slot.stage {
+            Stage::Active(state) => (key, Entry::Active(Socket { link: &slot.link, state })),
+            Stage::Closing(closing, _) => (key, Entry::Closing(&slot.link, closing)),
+        })
+    }
+
+    pub fn links(&self) -> impl Iterator<Item = (Key, &Link)> {
+        self.slots.iter().map(|(key, slot)| (key, &slot.link))
     }
 
     pub fn links_mut(&mut self) -> impl Iterator<Item = &mut Link> {
-        self.sockets.iter_mut().map(|(_, socket)| &mut socket.link)
+        self.slots.iter_mut().map(|(_, slot)| &mut slot.link)
     }
 
-    /// How many sockets there are.
+    /// How many connections there are.
     pub fn len(&self) -> usize {
-        self.sockets.len()
+        self.slots.len()
     }
 
-    /// No sockets at all.
+    /// No connections at all.
     pub fn is_empty(&self) -> bool {
-        self.sockets.is_empty()
+        self.slots.is_empty()
     }
 
     /// Queues `key` for the next turn: there is more to do.
     pub fn again(&mut self, key: Key) {
-        if let Some(socket) = self.sockets.get_mut(key) {
-            if !std::mem::replace(&mut socket.queued, true) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            if !std::mem::replace(&mut slot.queued, true) {
                 self.ready.push_back(key);
             }
         }
     }
 
     /// Queues `key` if `wanted` says that there is something to do.
-    pub fn again_if(&mut self, key: Key, wanted: impl FnOnce(&Socket<S>) -> bool) {
-        if self.sockets.get(key).is_some_and(wanted) {
+    pub fn again_if(&mut self, key: Key, wanted: impl FnOnce(Socket<'_, S>) -> bool) {
+        if self.get(key).is_some_and(wanted) {
             self.again(key);
         }
     }
@@ -154,8 +348,8 @@ impl<S> Reactor<S> {
     /// Queues `key` for when a buffer is free for `wanted`, or takes it out of that queue.
     pub fn note_hunger(&mut self, key: Key, wanted: Option<Purpose>) {
         let Some(purpose) = wanted else { return self.feed(key) };
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        match std::mem::replace(&mut socket.hunger, Hunger::Waits(purpose)) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        match std::mem::replace(&mut slot.hunger, Hunger::Waits(purpose)) {
             Hunger::Fed => self.starved.push_back(key),
             Hunger::Called => self.starved.push_front(key),
             Hunger::Waits(_) => {}
@@ -163,8 +357,8 @@ impl<S> Reactor<S> {
     }
 
     fn feed(&mut self, key: Key) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if let Hunger::Waits(_) = std::mem::replace(&mut socket.hunger, Hunger::Fed) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if let Hunger::Waits(_) = std::mem::replace(&mut slot.hunger, Hunger::Fed) {
             self.starved.retain(|&other| other != key);
         }
     }
@@ -179,15 +373,15 @@ impl<S> Reactor<S> {
         let mut calls = self.desk.pool.available(Purpose::Payload);
         let mut at = 0;
         while let Some(&key) = self.starved.get(at) {
-            let Some(socket) = self.sockets.get_mut(key) else { return };
-            let Hunger::Waits(purpose) = socket.hunger else { return };
+            let Some(slot) = self.slots.get_mut(key) else { return };
+            let Hunger::Waits(purpose) = slot.hunger else { return };
             let is_api = purpose == Purpose::Api;
             // Those behind it may be content with what is there.
             if self.desk.pool.available(purpose) == 0 || (calls == 0 && !is_api) {
                 at += 1;
                 continue;
             }
-            socket.hunger = Hunger::Called;
+            slot.hunger = Hunger::Called;
             self.starved.remove(at);
             self.again(key);
             calls -= usize::from(!is_api);
@@ -224,9 +418,9 @@ impl<S> Reactor<S> {
                 if !own.contains(&(token & !OWN)) {
                     own.push(token & !OWN);
                 }
-            } else if let Some(socket) = self.sockets.get_mut(token) {
-                socket.link.note(event);
-                if !std::mem::replace(&mut socket.queued, true) {
+            } else if let Some(slot) = self.slots.get_mut(token) {
+                slot.link.note(event);
+                if !std::mem::replace(&mut slot.queued, true) {
                     self.ready.push_back(token);
                 }
             }
@@ -242,8 +436,8 @@ impl<S> Reactor<S> {
     /// The next socket whose turn it is.
     pub fn next_ready(&mut self) -> Option<Key> {
         while let Some(key) = self.ready.pop_front() {
-            if let Some(socket) = self.sockets.get_mut(key) {
-                if std::mem::take(&mut socket.queued) {
+            if let Some(slot) = self.slots.get_mut(key) {
+                if std::mem::take(&mut slot.queued) {
                     return Some(key);
                 }
             }
@@ -273,7 +467,7 @@ mod tests {
         keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
         keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
         assert_eq!(reactor.starving(), 3);
-        reactor.remove(keys[0]);
+        reactor.close(keys[0], Close::Abort, None);
         reactor.note_hunger(keys[1], None);
         assert_eq!(reactor.starving(), 1);
     }

@@ -24,10 +24,10 @@ pub fn to_end<S>(reactor: &Reactor<S>) -> Vec<(Key, SocketAddr)> {
     if reactor.starving() == 0 {
         return Vec::new();
     }
-    let holders = reactor.iter().filter(|(_, socket)| socket.link.holds_buffer()).map(|(key, socket)| Holder {
+    let holders = reactor.links().filter(|(_, link)| link.holds_buffer()).map(|(key, link)| Holder {
         key,
-        peer: socket.link.peer,
-        stuck_since: socket.link.stuck_since(),
+        peer: link.peer,
+        stuck_since: link.stuck_since(),
     });
     choose(holders.collect(), reactor.starving(), reactor.now)
 }

@@ -11,34 +11,34 @@
 //! |---|---|
 //! | `request` | bytes in, what a peer wants out |
 //! | `entries` | the direct entries, and who waits |
+//! | `peer` | what a connection is doing |
 //! | `words` | what peers are told |
 
 pub(crate) mod entries;
+pub(crate) mod peer;
 pub(crate) mod request;
 pub(crate) mod words;
 
 use super::Relay;
 use super::fair_queue::FairQueue;
 use super::listeners::LeadsTo;
-use super::queue::Ticket;
 use super::rate_limit::{Permit, Source};
 use super::state::State;
 use crate::failure;
-use crate::limits::{
-    BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_REQUEST_TIME, BROKER_STRANGERS, BROKER_WAIT, BROKER_WAITING,
-};
+use crate::limits::{BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_STRANGERS, BROKER_WAIT, BROKER_WAITING};
 use crate::net::closing::Ending;
 use crate::net::link::{Fault, Got, Link};
-use crate::net::reactor::Key;
+use crate::net::reactor::{Close, Key, SocketMut};
+use crate::net::service::Service;
 use crate::net::stream::Stream;
 use crate::secret::Secret;
 use crate::throttle::{Throttle, and_more};
 use entries::{Caller, Entries};
 use log::{error, info, warn};
 use mio::net::TcpStream;
-use request::{Collector, Progress, Request};
+use peer::Peer;
+use request::{Progress, Request};
 use std::net::SocketAddr;
-use std::time::Instant;
 
 /// Reads of one peer in one turn.
 const READS: usize = 8;
@@ -53,7 +53,7 @@ pub(super) struct Broker {
     complained: bool,
     entries: Entries,
     /// Have not said what they want.
-    strangers: FairQueue,
+    unauthenticated: FairQueue,
     waiting: FairQueue,
     introduced: FairQueue,
     /// What the log has said of requests that were none, of peers that were pushed out, and of introductions.
@@ -62,29 +62,16 @@ pub(super) struct Broker {
     introductions: Throttle,
 }
 
-/// A connection at the broker's port.
-pub(super) enum Peer {
-    /// Too much has failed in its network: not looked at before `until`. `request`: what it wants, if it has said so.
-    Deferred { ticket: Ticket, until: Instant, request: Option<Box<Request>> },
-    /// Its request is to come.
-    Asking { ticket: Ticket, until: Instant, collector: Collector },
-    /// The first peer of the entry `id`.
-    Waiting { ticket: Ticket, until: Instant, id: String },
-    /// Has been told of the other one, and has the time to use it.
-    Introduced { ticket: Ticket, until: Instant },
-}
-
-impl Peer {
-    fn asking(ticket: Ticket, now: Instant) -> Self {
-        Self::Asking { ticket, until: now + BROKER_REQUEST_TIME, collector: Collector::default() }
-    }
-
-    pub(super) fn deadline(&self) -> Instant {
-        match self {
-            Self::Deferred { until, .. }
-            | Self::Asking { until, .. }
-            | Self::Waiting { until, .. }
-            | Self::Introduced { until, .. } => *until,
+impl Broker {
+    /// A peer has left what it was doing: its queue, and its entry if it waited there.
+    pub(super) fn left(&mut self, peer: Peer) {
+        match peer {
+            Peer::Deferred { ticket, .. } | Peer::Asking { ticket, .. } => self.unauthenticated.leave(ticket),
+            Peer::Waiting { ticket, id, .. } => {
+                self.waiting.leave(ticket);
+                self.entries.take(&id);
+            }
+            Peer::Introduced { ticket, .. } => self.introduced.leave(ticket),
         }
     }
 }
@@ -94,7 +81,7 @@ impl Relay {
     pub(super) fn listen_for_peers(&mut self) {
         let Self { setup, listeners, reactor, broker, .. } = self;
         let (Some(port), None) = (setup.broker, broker.listener) else { return };
-        match listeners.bind(setup.listen, port, LeadsTo::Broker, reactor) {
+        match listeners.bind(setup.listen, port, LeadsTo::Broker, reactor.registry()) {
             Ok(number) => {
                 broker.listener = Some(number);
                 info!("The broker listens on port {port}");
@@ -118,30 +105,32 @@ impl Relay {
     /// The entry is gone, and so is who waited there.
     pub(super) fn close_direct(&mut self, id: &str) {
         if let Some(key) = self.broker.entries.close(id) {
-            self.dismiss_peer(key);
+            self.close(key, Close::Now);
         }
     }
 
-    pub(super) fn take_in_peer(&mut self, stream: TcpStream, address: SocketAddr) {
+    pub(super) fn accept_peer(&mut self, stream: TcpStream, address: SocketAddr) {
         let (now, source) = (self.reactor.now, self.broker_source(address));
         let permit = self.rate_limit.admit(source, now);
         let link = Link::plain(Stream::Tcp(stream), address, now);
         if permit == Permit::Never {
             return self.reject_at_once(link, source, None);
         }
-        if let Some(other) = self.broker.strangers.surplus(BROKER_STRANGERS) {
+        if let Some(other) = self.broker.unauthenticated.surplus(BROKER_STRANGERS) {
             self.rate_limit.abandoned(source, now);
-            self.dismiss_peer(other);
+            self.close(other, Close::Now);
         }
-        self.enter(link, |relay, key| {
-            let ticket = relay.broker.strangers.join(key, address.ip());
-            Some(State::Peer(match permit {
-                Permit::At(until) => {
-                    relay.reactor.wake_by(until);
-                    Peer::Deferred { ticket, until, request: None }
-                }
+        if let Permit::At(until) = permit {
+            self.reactor.wake_by(until);
+        }
+        let Self { reactor, broker, .. } = self;
+        // Without a place in the reactor it is closed, and was never counted.
+        let _ = reactor.add_with(link, |key| {
+            let ticket = broker.unauthenticated.join(key, address.ip());
+            State::Peer(match permit {
+                Permit::At(until) => Peer::Deferred { ticket, until, request: None },
                 _ => Peer::asking(ticket, now),
-            }))
+            })
         });
     }
 
@@ -150,34 +139,46 @@ impl Relay {
         Source::new(address.ip(), self.setup.broker.unwrap_or_default())
     }
 
+    fn peer(&mut self, key: Key) -> Option<&mut Peer> {
+        match self.reactor.get_mut(key)?.0.state {
+            State::Peer(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
+    /// Another state of the broker's, which `peer` is joined to.
+    fn change_peer(&mut self, key: Key, to: Peer) {
+        if let Some(State::Peer(left)) = self.reactor.change(key, State::Peer(to)) {
+            self.broker.left(left);
+        }
+    }
+
     /// Its time is over: of being deferred, or of what it was waited for.
     pub(super) fn peer_is_due(&mut self, key: Key) {
         let now = self.reactor.now;
-        let deferred = |state: &State| matches!(state, State::Peer(Peer::Deferred { .. }));
-        match self.take_state_if(key, deferred) {
-            Some(State::Peer(Peer::Deferred { ticket, request, .. })) => {
-                self.set_state(key, State::Peer(Peer::asking(ticket, now)));
-                match request {
-                    Some(request) => self.answer_request(key, *request, true),
-                    None => self.reactor.again(key),
-                }
-            }
-            _ => self.peer_is_gone(key),
+        let Some(socket) = self.reactor.get(key) else { return };
+        let (State::Peer(Peer::Deferred { .. }), address) = (socket.state, socket.link.peer) else {
+            return self.peer_is_gone(key);
+        };
+        let ticket = self.broker.unauthenticated.join(key, address.ip());
+        let Some(State::Peer(left)) = self.reactor.change(key, State::Peer(Peer::asking(ticket, now))) else { return };
+        let Peer::Deferred { ticket, request, .. } = left else { return };
+        self.broker.unauthenticated.leave(ticket);
+        match request {
+            Some(request) => self.answer_request(key, *request, true),
+            None => self.reactor.again(key),
         }
     }
 
     /// Goes on with one peer.
     pub(super) fn serve_peer(&mut self, key: Key) {
-        match self.state(key) {
-            Some(State::Peer(Peer::Asking { .. })) => self.hear_request(key),
-            Some(State::Peer(Peer::Waiting { .. } | Peer::Introduced { .. })) => match self.look_after(key) {
+        match self.peer(key) {
+            Some(Peer::Asking { .. }) => self.hear_request(key),
+            Some(Peer::Waiting { .. } | Peer::Introduced { .. }) => match self.look_after(key) {
                 Ok(Got::Some) => self.reactor.again(key),
                 Ok(Got::Dry | Got::Starved) => {}
-                Ok(Got::End) => {
-                    self.leave_broker(key);
-                    self.close(key, Ending::Complete, None);
-                }
-                Err(_) => self.dismiss_peer(key),
+                Ok(Got::End) => self.close(key, Close::Drain(Ending::Complete)),
+                Err(_) => self.close(key, Close::Now),
             },
             _ => {}
         }
@@ -186,11 +187,10 @@ impl Relay {
     fn hear_request(&mut self, key: Key) {
         for _ in 0..READS {
             let now = self.reactor.now;
-            let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-            let State::Peer(Peer::Asking { collector, .. }) = &mut socket.state else { return };
-            let peer = socket.link.peer;
+            let Some((SocketMut { link, state: State::Peer(peer) }, desk)) = self.reactor.get_mut(key) else { return };
+            let (Peer::Asking { collector, .. }, peer) = (peer, link.peer) else { return };
             let mut progress = Progress::Incomplete;
-            let got = socket.link.receive(READ, desk, now, |bytes| progress = collector.take(bytes, peer));
+            let got = link.receive(READ, desk, now, |bytes| progress = collector.take(bytes, peer));
             match (got, progress) {
                 (Ok(_), Progress::Complete(request)) => return self.take_request(key, request),
                 (Ok(_), Progress::Wrong(reason)) => return self.refuse_nonsense(key, &reason),
@@ -205,19 +205,17 @@ impl Relay {
     /// A whole request has come. It is looked at now, unless its network has tried too many different passkeys.
     fn take_request(&mut self, key: Key, request: Request) {
         let now = self.reactor.now;
-        let Some(State::Peer(Peer::Asking { until, .. })) = self.state(key) else { return };
+        let Some(Peer::Asking { until, .. }) = self.peer(key) else { return };
         let (until, source) = (*until, self.broker_source(request.caller.address));
         match self.rate_limit.guess(source, &request.claim(), until, now) {
             Permit::Now => self.answer_request(key, request, false),
             Permit::Never => {
                 let delay = self.rate_limit.reject(source, now).delay;
-                self.leave_broker(key);
                 self.reject_after(key, delay, source, None, &[]);
             }
             Permit::At(until) => {
-                let Some(State::Peer(Peer::Asking { ticket, .. })) = self.take_state(key) else { return };
-                let request = Some(Box::new(request));
-                self.set_state(key, State::Peer(Peer::Deferred { ticket, until, request }));
+                let ticket = self.broker.unauthenticated.join(key, request.caller.address.ip());
+                self.change_peer(key, Peer::Deferred { ticket, until, request: Some(Box::new(request)) });
                 self.reactor.wake_by(until);
             }
         }
@@ -243,25 +241,24 @@ impl Relay {
         if !other.is(caller) && matches!(self.look_after(first), Ok(Got::Some | Got::Dry)) {
             return Some((first, other));
         }
-        self.dismiss_peer(first);
+        self.close(first, Close::Now);
         None
     }
 
     fn keep_waiting(&mut self, key: Key, id: String, caller: Caller) {
-        self.leave_broker(key);
         if let Some(other) = self.broker.waiting.surplus(BROKER_WAITING) {
             if let Some(unsaid) = self.broker.crowds.may_say(self.reactor.now) {
                 let more = and_more(unsaid);
                 warn!("Broker: {BROKER_WAITING} peers wait, an old one is closed for a new one{more}");
             }
-            self.dismiss_peer(other);
+            self.close(other, Close::Now);
         }
         let ticket = self.broker.waiting.join(key, caller.address.ip());
         self.broker.entries.wait(&id, key, caller);
         let until = self.reactor.now + BROKER_WAIT;
-        self.set_state(key, State::Peer(Peer::Waiting { ticket, until, id }));
+        self.change_peer(key, Peer::Waiting { ticket, until, id });
         if self.tell(key, words::WAIT).is_err() {
-            self.dismiss_peer(key);
+            self.close(key, Close::Now);
         }
     }
 
@@ -272,14 +269,13 @@ impl Relay {
             info!("Broker: {one} and {other} introduced at the direct entry {id}{}", and_more(unsaid));
         }
         for ((key, to), other, delay) in [(first, second.1, false), (second, first.1, true)] {
-            self.leave_broker(key);
             if let Some(other) = self.broker.introduced.surplus(BROKER_INTRODUCED) {
-                self.dismiss_peer(other);
+                self.close(other, Close::Now);
             }
             let ticket = self.broker.introduced.join(key, to.address.ip());
-            self.set_state(key, State::Peer(Peer::Introduced { ticket, until: now + BROKER_PUNCHING }));
+            self.change_peer(key, Peer::Introduced { ticket, until: now + BROKER_PUNCHING });
             if self.tell(key, &words::connect(to, other, delay)).is_err() {
-                self.dismiss_peer(key);
+                self.close(key, Close::Now);
             }
         }
     }
@@ -292,18 +288,17 @@ impl Relay {
         if let Some(unsaid) = rejection.say {
             warn!("Broker: {address} refused, unknown id or wrong passkey{}", and_more(unsaid));
         }
-        self.leave_broker(key);
         self.reject_after(key, rejection.delay, source, None, words::NOT_AUTHORIZED.as_bytes());
     }
 
     /// It has left, or its time was over. One that had not said what it wanted is counted.
     fn peer_is_gone(&mut self, key: Key) {
-        if let Some(State::Peer(Peer::Asking { .. })) = self.state(key) {
+        if let Some(Peer::Asking { .. }) = self.peer(key) {
             if let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer) {
                 self.rate_limit.abandoned(self.broker_source(address), self.reactor.now);
             }
         }
-        self.dismiss_peer(key);
+        self.close(key, Close::Now);
     }
 
     fn refuse_nonsense(&mut self, key: Key, reason: &str) {
@@ -314,7 +309,7 @@ impl Relay {
         self.rate_limit.abandoned(self.broker_source(address), self.reactor.now);
         // It is closed whether it could be told or not.
         let _ = self.tell(key, &failure::body("Bad Request", reason));
-        self.dismiss_peer(key);
+        self.close(key, Close::Now);
     }
 
     /// At most a request and what stands around it: that fits an outbox.
@@ -330,25 +325,5 @@ impl Relay {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Got::End) };
         socket.link.flush(&mut desk.pool, now)?;
         Ok(socket.link.drain(desk, now)?.0)
-    }
-
-    /// Closes a peer at once, whatever it was doing.
-    pub(super) fn dismiss_peer(&mut self, key: Key) {
-        self.leave_broker(key);
-        self.discard(key);
-    }
-
-    /// Takes a peer out of its queue, and out of its entry if it waits there.
-    fn leave_broker(&mut self, key: Key) {
-        let Some(State::Peer(peer)) = self.take_state_if(key, |state| matches!(state, State::Peer(_))) else { return };
-        let Broker { strangers, waiting, introduced, entries, .. } = &mut self.broker;
-        match peer {
-            Peer::Deferred { ticket, .. } | Peer::Asking { ticket, .. } => strangers.leave(ticket),
-            Peer::Waiting { ticket, id, .. } => {
-                waiting.leave(ticket);
-                entries.take(&id);
-            }
-            Peer::Introduced { ticket, .. } => introduced.leave(ticket),
-        }
     }
 }

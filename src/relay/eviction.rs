@@ -11,13 +11,14 @@
 
 use super::Relay;
 use super::listeners::LeadsTo;
-use super::state::State;
+use super::state::{API, Stage, State, User};
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{EVICTED_AT_ONCE, EVICTION_PAUSE, SET_ASIDE};
-use crate::net::reactor::{Key, Socket};
+use crate::net::reactor::{Close, Entry, Key, Socket};
+use crate::net::service::Service;
 use crate::network::Network;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Whether one more connection may be accepted.
 pub(super) enum Room {
@@ -30,7 +31,7 @@ pub(super) enum Room {
 impl Relay {
     /// Connections of agents, users and peers at the broker.
     pub(super) fn connections(&self) -> usize {
-        self.reactor.len() - self.controllers.len() - self.backends - self.outsiders.len()
+        self.reactor.len() - self.api.connections() - self.reactor.closing_in(API)
     }
 
     /// Whether one more may be accepted that leads there, and what is to be closed for it.
@@ -51,7 +52,7 @@ impl Relay {
             return true;
         }
         let network = Network::of(address);
-        let has = self.reactor.iter().filter(|(_, socket)| is_counted(&socket.state) && network_of(socket) == network);
+        let has = self.reactor.entries().filter(|(_, entry)| is_counted(entry) && network_of(entry) == network);
         has.count() <= self.setup.connections / 2
     }
 
@@ -76,42 +77,54 @@ impl Relay {
 
     /// Makes the room that was found.
     pub(super) fn evict(&mut self, victims: Vec<Key>) {
-        if let Some(first) = victims.first().and_then(|&key| self.reactor.get(key)) {
-            self.listeners.log_eviction(first.link.peer, self.setup.connections, self.reactor.now);
+        let first = victims.first().and_then(|&first| self.reactor.links().find(|(key, _)| *key == first));
+        if let Some((_, link)) = first {
+            self.listeners.log_eviction(link.peer, self.setup.connections, self.reactor.now);
         }
-        victims.into_iter().for_each(|key| self.abort(key));
+        for key in victims {
+            self.reactor.abort_if_closing(key);
+            match self.reactor.get(key).map(|socket| socket.state) {
+                Some(State::User(_)) => self.dismiss_user(key),
+                Some(State::Rejected(_)) => self.close_rejected(key),
+                _ => self.close(key, Close::Now),
+            }
+        }
     }
 
     fn candidates(&self) -> Vec<(Network, Candidate<Instant, Key>)> {
-        let candidate = |(key, socket): (Key, &Socket<State>)| {
-            let rank = rank(&socket.state)?;
+        let candidate = |(key, entry): (Key, Entry<'_, State>)| {
             // Those of one rank have the same time: whose is over sooner is older.
-            let age = socket.state.deadline(&socket.link, None, Duration::ZERO)?;
-            Some((network_of(socket), Candidate { rank, age, key }))
+            let (rank, age) = match &entry {
+                Entry::Active(socket) => (rank(socket.state)?, socket.state.deadline(socket.link, None)?),
+                Entry::Closing(link, closing) => (CLOSING, closing.deadline(link)),
+            };
+            Some((network_of(&entry), Candidate { rank, age, key }))
         };
-        self.reactor.iter().filter_map(candidate).collect()
+        self.reactor.entries().filter_map(candidate).collect()
     }
 }
 
-fn network_of(socket: &Socket<State>) -> Network {
-    Network::of(socket.link.peer.ip())
+fn network_of(entry: &Entry<'_, State>) -> Network {
+    let (Entry::Active(Socket { link, .. }) | Entry::Closing(link, _)) = entry;
+    Network::of(link.peer.ip())
 }
 
 /// Counted towards the limit of connections, that is: not of the API.
-fn is_counted(state: &State) -> bool {
-    !matches!(state, State::Api(_) | State::Backend(_))
+fn is_counted(entry: &Entry<'_, State>) -> bool {
+    !matches!(entry, Entry::Active(Socket { state: State::Api(_) | State::Backend(_), .. }))
 }
+
+/// The rank of what is only being delivered.
+const CLOSING: u8 = 5;
 
 /// In what order the connections of one network go. `None`: never.
 fn rank(state: &State) -> Option<u8> {
     match state {
         State::Rejected(_) => Some(0),
-        State::Deferred { .. } | State::Greeting { .. } => Some(1),
-        State::Silent { .. } => Some(2),
-        State::Waiting { .. } => Some(3),
+        State::Unauthenticated(_) => Some(1),
+        State::User(User { stage: Stage::Silent { .. }, .. }) => Some(2),
+        State::User(User { stage: Stage::Waiting { .. }, .. }) => Some(3),
         State::Peer(_) => Some(4),
-        State::Closing { .. } => Some(5),
-        State::Free { .. } | State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. } => None,
-        State::Api(_) | State::Backend(_) => None,
+        State::Agent(_) | State::User(_) | State::Api(_) | State::Backend(_) => None,
     }
 }

@@ -1,64 +1,60 @@
 //! The event loop of the daemon and everything it owns: every network socket, every open mapping.
 //!
 //! One thread. It never blocks, never touches the disk, and never waits for another thread: commands come in
-//! through a channel ([`command`]) and are answered within the same turn.
+//! through a channel ([`command`]) and are answered within the same turn. The turn itself, the sessions and closing are
+//! those of [`crate::net::service`].
 //!
 //! The life of a connection, and the file that knows it:
 //!
 //! ```text
-//! agent:  accepted -> Deferred? -> Greeting -> Free -> Joined -> closing (strangers, agents, session)
-//!                                  Greeting -> Rejected -> gone          (rejection)
-//! user:   accepted -> Silent -> Waiting? -> Served -> HalfClosed? -> closing (users, session)
-//! peer:   accepted -> Peer -> closing                                     (broker)
-//! closing: Delivering -> Notifying -> Lingering -> gone                     (net::closing)
+//! agent:  accepted -> Unauthenticated -> Agent: Free -> Joined     (unauthenticated, agents)
+//!                     Unauthenticated -> Rejected                  (rejection)
+//! user:   accepted -> User: Silent -> Waiting? -> Joined           (users)
+//! API:    accepted -> Api                                          (api)
+//! peer:   accepted -> Peer                                         (broker)
 //! ```
 
 pub mod command;
 
+mod accept;
 mod agents;
+pub(crate) mod api;
 pub(crate) mod broker;
-mod closing;
 mod eviction;
 mod fair_queue;
-mod front;
 mod listeners;
+mod mappings;
 mod meter;
-mod offer;
 mod open;
-mod outsiders;
 mod pipe;
 mod prompts;
 mod queue;
 mod rate_limit;
-mod refusal;
 mod rejection;
-pub(crate) mod request;
-pub mod seal;
-mod session;
 mod settling;
 mod state;
-mod strangers;
+mod unauthenticated;
 mod users;
 
 use crate::cidr::Cidr;
-use crate::limits::{API_BUFFERS, DELIVERY, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
+use crate::limits::{API_BUFFERS, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
 use crate::net::certificate::ServerTls;
-use crate::net::reactor::{Key, Reactor, Socket, TICK};
-use crate::net::shortage;
-use crate::throttle::{Throttle, and_more};
+use crate::net::reactor::{Close, Key, Reactor, Socket, own_token};
+use crate::net::service::{self, Service};
+use crate::net::session::Cause;
+use crate::throttle::Throttle;
+use api::ApiPort;
+pub use api::parser::ParserSocket;
 use broker::Broker;
-use command::{Command, Handle, Traffic};
+use command::{Command, Handle};
 use fair_queue::FairQueue;
-pub use front::Front;
 use listeners::Listeners;
-use log::{info, warn};
+use log::info;
+use mappings::Mappings;
 use meter::Meter;
-use pipe::{Pipe, PipeKey};
-use queue::Queue;
-use rate_limit::{Bucket, RateLimit};
-use slab::Slab;
-use state::State;
-use std::collections::HashMap;
+use pipe::{Pipe, Place};
+use rate_limit::RateLimit;
+use state::{Duty, Stage, State, User};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -82,7 +78,7 @@ pub struct Setup {
     /// Relay buffers to preallocate.
     pub buffers: usize,
     /// The way to the HTTP parser.
-    pub front: Front,
+    pub parser: ParserSocket,
 }
 
 /// A sign of life of the loop.
@@ -99,21 +95,13 @@ pub struct Relay {
     setup: Setup,
     reactor: Reactor<State>,
     listeners: Listeners,
-    pipes: Slab<Pipe>,
-    ids: HashMap<String, PipeKey>,
+    mappings: Mappings,
+    api: ApiPort,
     broker: Broker,
     commands: Receiver<Command>,
-    past: Past,
     meter: Meter,
     /// What the log has said of sessions that were ended for want of buffers.
     shortages: Throttle,
-    /// Controllers' connections; first the one that has gone longest without a complete request.
-    controllers: Queue,
-    /// How many connections to the HTTP parser there are on their behalf.
-    backends: usize,
-    /// Connections to the API from addresses that may not call it.
-    outsiders: FairQueue,
-    outsider_rate: Bucket,
     rate_limit: RateLimit,
     /// Connections that were rejected and are not closed yet.
     rejected: FairQueue,
@@ -123,14 +111,8 @@ pub struct Relay {
     ending: Option<Instant>,
     /// The same for other threads.
     stopping: Arc<AtomicBool>,
-}
-
-/// What is remembered of mappings that have been removed.
-#[derive(Clone, Copy, Default)]
-struct Past {
-    traffic: Traffic,
-    /// Wrong passcodes.
-    rejected: u64,
+    /// Where the supervisor's signs come from.
+    tell: Box<dyn FnMut(Sign) + Send>,
 }
 
 /// The reactor's own tokens.
@@ -143,28 +125,24 @@ impl Relay {
     /// Binds the API port, and the broker's if that can be had. Errors are the system's.
     pub fn new(setup: Setup) -> io::Result<(Self, Handle)> {
         let reactor = Reactor::new(setup.buffers, API_BUFFERS)?;
-        let waker = mio::Waker::new(reactor.registry(), Reactor::<State>::own_token(WAKE))?;
+        let waker = mio::Waker::new(reactor.registry(), own_token(WAKE))?;
         let (handle, commands) = Handle::new(Arc::new(waker));
         let mut relay = Self {
             setup,
             reactor,
             listeners: Listeners::default(),
-            pipes: Slab::new(),
-            ids: HashMap::new(),
+            mappings: Mappings::default(),
+            api: ApiPort::default(),
             broker: Broker::default(),
             commands,
-            past: Past::default(),
             meter: Meter::default(),
             shortages: Throttle::default(),
-            controllers: Queue::default(),
-            backends: 0,
-            outsiders: FairQueue::default(),
-            outsider_rate: Bucket::default(),
             rate_limit: RateLimit::default(),
             rejected: FairQueue::default(),
             next_eviction: None,
             ending: None,
             stopping: handle.stopping(),
+            tell: Box::new(|_| {}),
         };
         relay.listen_for_controllers()?;
         relay.listen_for_peers();
@@ -173,172 +151,34 @@ impl Relay {
 
     /// Serves until told to stop, or until nobody is left who could tell. Whoever watches over the daemon gets
     /// its signs of life from here, from between two turns; `tell` must not block.
-    pub fn run(&mut self, mut tell: impl FnMut(Sign)) -> io::Result<()> {
-        let mut own = Vec::new();
-        let mut tick = Instant::now() + TICK;
-        let mut told = false;
-        loop {
-            // Before the sleep: where there is room again, nobody is left waiting for the next event.
-            own.extend(self.take_knocks().into_iter().map(|number| FIRST_LISTENER + number));
-            self.reactor.wait(&mut own)?;
-            for token in std::mem::take(&mut own) {
-                match token {
-                    WAKE => self.obey(),
-                    listener => {
-                        if self.accept(listener - FIRST_LISTENER) {
-                            own.push(listener);
-                        }
-                    }
-                }
-            }
-            for _ in 0..self.reactor.queued() {
-                let Some(key) = self.reactor.next_ready() else { break };
-                self.work(key);
-            }
-            let now = self.reactor.now;
-            if self.reactor.scan_is_due() | (now >= tick) {
-                self.enforce_deadlines();
-            }
-            if now >= tick {
-                tick = now + TICK;
-                self.housekeeping();
-                // The waker goes with the last handle, and what it had to say is lost then.
-                self.obey();
-                tell(Sign::Alive);
-            }
-            if self.ending.is_some() && !std::mem::replace(&mut told, true) {
-                tell(Sign::Ending);
-            }
-            if self.has_ended() {
-                self.dismiss_free_agents();
-                return Ok(());
-            }
+    pub fn run(&mut self, tell: impl FnMut(Sign) + Send + 'static) -> io::Result<()> {
+        self.tell = Box::new(tell);
+        service::run(self)?;
+        // Agents that serve nobody are told last that the daemon is gone.
+        for key in self.reactor.keys(|socket| socket.state.agent().is_some_and(state::Agent::is_free)) {
+            self.close(key, Close::Now);
         }
-    }
-
-    /// Gives one connection its turn.
-    fn work(&mut self, key: Key) {
-        let Some(socket) = self.reactor.get(key) else { return };
-        match socket.state {
-            State::Deferred { .. } => {}
-            State::Rejected(_) => self.watch_rejected(key),
-            State::Greeting { .. } => self.greet(key),
-            State::Free { .. } => self.attend(key),
-            State::Joined { peer, .. } => self.relay(key, peer),
-            State::Silent { .. } | State::Waiting { .. } => self.seek_agent(key),
-            State::Served { agent, .. } | State::HalfClosed { agent, .. } => self.relay(agent, key),
-            State::Closing { .. } => self.close_further(key),
-            State::Api(_) => self.serve_controller(key),
-            State::Backend(_) => self.serve_backend(key),
-            State::Peer(_) => self.serve_peer(key),
-        }
-    }
-
-    /// Looks through all connections for those that have outstayed their state.
-    fn enforce_deadlines(&mut self) {
-        let now = self.reactor.now;
-        let mut overdue = Vec::new();
-        let mut next = now + TICK;
-        for (key, socket) in self.reactor.iter() {
-            match self.deadline(socket) {
-                Some(deadline) if deadline <= now => overdue.push(key),
-                Some(deadline) => next = next.min(deadline),
-                None => {}
-            }
-        }
-        self.reactor.wake_by(next);
-        for key in overdue {
-            let Some(socket) = self.reactor.get(key) else { continue };
-            match socket.state {
-                _ if self.delivery_deadline(socket).is_some_and(|deadline| deadline <= now) => self.abort(key),
-                State::Deferred { .. } => self.has_its_turn(key),
-                State::Greeting { .. } => self.greeting_is_late(key),
-                State::Rejected(_) => self.close_rejected(key),
-                State::Free { .. } | State::Joined { .. } if self.is_being_welcomed(key) => self.has_been_welcomed(key),
-                State::Free { .. } if self.is_unsettled(key) => self.settle(key),
-                State::Free { .. } | State::Joined { .. } => self.absent(key),
-                State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
-                State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
-                State::Api(_) => self.controller_is_late(key),
-                State::Peer(_) => self.peer_is_due(key),
-                _ => self.close_at_last(key),
-            }
-        }
-    }
-
-    fn deadline(&self, socket: &Socket<State>) -> Option<Instant> {
-        let Socket { link, state, .. } = socket;
-        let absence = state.agent().and_then(|agent| {
-            let pipe = self.pipes.get(agent.place.pipe)?;
-            pipe.absence(agent.place.side)
-        });
-        let patience = match state {
-            State::HalfClosed { pipe, .. } => self.patience(*pipe),
-            _ => HALF_CLOSED,
-        };
-        let own = state.deadline(link, absence, patience);
-        [own, self.delivery_deadline(socket)].into_iter().flatten().min()
-    }
-
-    /// Until when the end of a session is kept for a reader that takes nothing, while who sent it is gone already.
-    fn delivery_deadline(&self, Socket { link, state, .. }: &Socket<State>) -> Option<Instant> {
-        let (State::Joined { peer: sender, .. }
-        | State::Served { agent: sender, .. }
-        | State::HalfClosed { agent: sender, .. }) = state
-        else {
-            return None;
-        };
-        let sender = &self.reactor.get(*sender)?.link;
-        let is_gone = sender.has_hung_up() || sender.has_ended();
-        (is_gone && !link.is_flushed()).then(|| link.told + DELIVERY)
-    }
-
-    /// How long the agent of a half-closed session may be silent.
-    fn patience(&self, pipe: PipeKey) -> Duration {
-        let contended = self.pipes.get(pipe).is_some_and(Pipe::has_waiting_users);
-        if contended || self.ending.is_some() { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
-    }
-
-    /// Once a second: ports that could not be bound, buffers that are not to be had, descriptors that are back.
-    fn housekeeping(&mut self) {
-        self.bind_missing();
-        self.listeners.resume();
-        self.end_stalled();
-        let now = self.reactor.now;
-        self.prompt_agents();
-        self.reactor.links_mut().for_each(|link| link.review_patience(now));
-        self.meter.sample(now, self.traffic());
-    }
-
-    /// All relay buffers are in use and somebody waits: those go that hold some without progress.
-    fn end_stalled(&mut self) {
-        for (key, peer) in shortage::to_end(&self.reactor) {
-            if let Some(unsaid) = self.shortages.may_say(self.reactor.now) {
-                let more = and_more(unsaid);
-                warn!("All relay buffers are in use; the connection of {peer}, which is stuck, is ended{more}");
-            }
-            self.abort(key);
-        }
+        Ok(())
     }
 
     /// Commands of the control thread, all that are there.
-    fn obey(&mut self) {
+    fn handle_commands(&mut self) {
         loop {
             match self.commands.try_recv() {
                 // A reply that nobody waits for is no failure of ours.
                 Ok(Command::Open { mapping, reply }) => drop(reply.send(self.open(mapping))),
                 Ok(Command::Restore { mapping, reply }) => drop(reply.send(self.restore(mapping))),
                 Ok(Command::Close { id, reply }) => {
-                    self.close_pipe(&id);
+                    self.close_mapping(&id);
                     let _ = reply.send(());
                 }
-                Ok(Command::Status { id, reply }) => drop(reply.send(self.status(&id))),
+                Ok(Command::Status { id, reply }) => drop(reply.send(self.mappings.status(&id))),
                 Ok(Command::Reload { tls }) => self.setup.tls = tls,
                 Ok(Command::Admit { controllers, reply }) => {
                     self.setup.controllers = controllers;
                     let _ = reply.send(());
                 }
-                Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.status_of_all())),
+                Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.mappings.status_of_all())),
                 Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
                 Ok(Command::Stop) => self.stop(),
                 Err(TryRecvError::Empty) => return,
@@ -361,45 +201,160 @@ impl Relay {
         self.ending = Some(now + LAST_WORDS);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
         self.listeners.close_all_but_the_api();
-        let keys: Vec<Key> = self.reactor.iter().map(|(key, _)| key).collect();
-        for key in keys {
+        (self.tell)(Sign::Ending);
+        for key in self.reactor.keys(|socket| !matches!(socket.state, State::Api(_) | State::Backend(_))) {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
-                State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. } => self.reactor.again(key),
-                State::Free { .. } | State::Api(_) | State::Backend(_) | State::Closing { .. } => {}
-                State::Deferred { .. } | State::Greeting { .. } => self.turn_away(key),
+                State::Agent(agent) if agent.is_free() => {}
+                State::Agent(_) | State::User(User { stage: Stage::Joined { .. }, .. }) => self.reactor.again(key),
                 State::Rejected(_) => self.close_rejected(key),
-                State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
-                State::Peer(_) => self.dismiss_peer(key),
+                State::User(_) => self.dismiss_user(key),
+                _ => self.close(key, Close::Now),
+            }
+        }
+    }
+}
+
+impl Service for Relay {
+    type State = State;
+
+    fn reactor(&self) -> &Reactor<State> {
+        &self.reactor
+    }
+
+    fn reactor_mut(&mut self) -> &mut Reactor<State> {
+        &mut self.reactor
+    }
+
+    /// Where there is room again, nobody is left waiting for the next event.
+    fn pending(&mut self, own: &mut Vec<usize>) {
+        own.extend(self.listeners.take_pending().into_iter().map(|number| FIRST_LISTENER + number));
+    }
+
+    fn own_event(&mut self, number: usize) -> bool {
+        match number.checked_sub(FIRST_LISTENER) {
+            Some(listener) => self.accept(listener),
+            None => {
+                self.handle_commands();
+                false
             }
         }
     }
 
+    fn ready(&mut self, key: Key) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        match socket.state {
+            State::Unauthenticated(it) if it.is_deferred => {}
+            State::Unauthenticated(_) => self.authenticate(key),
+            State::Rejected(_) => self.watch_rejected(key),
+            State::Agent(agent) => match agent.duty {
+                Duty::Free(_) => self.attend(key),
+                Duty::Joined(peer) => self.relay(key, peer),
+            },
+            State::User(User { stage: Stage::Joined { agent, .. }, .. }) => self.relay(*agent, key),
+            State::User(_) => self.seek_agent(key),
+            State::Api(_) => self.serve_controller(key),
+            State::Backend(_) => self.serve_backend(key),
+            State::Peer(_) => self.serve_peer(key),
+        }
+    }
+
+    fn deadline(&self, socket: &Socket<'_, State>) -> Option<Instant> {
+        let absence = socket.state.agent().and_then(|agent| self.mappings.absence(agent.place));
+        socket.state.deadline(socket.link, absence)
+    }
+
+    fn overdue(&mut self, key: Key) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        match socket.state {
+            State::Unauthenticated(it) if it.is_deferred => self.has_its_turn(key),
+            State::Unauthenticated(_) => self.authentication_failed(key),
+            State::Rejected(_) => self.close_rejected(key),
+            State::Agent(agent) if agent.welcome.is_some() => self.has_been_welcomed(key),
+            State::Agent(agent) if agent.is_free() && agent.unsettled.is_some() => self.settle(key),
+            State::Agent(_) => self.absent(key),
+            State::User(_) => self.dismiss_user(key),
+            State::Api(_) => self.controller_is_late(key),
+            State::Peer(_) => self.peer_is_due(key),
+            State::Backend(_) => {}
+        }
+    }
+
+    fn patience(&self, state: &State) -> Duration {
+        let contended = state.pipe().and_then(|pipe| self.mappings.get(pipe)).is_some_and(Pipe::has_waiting_users);
+        if contended || self.ending.is_some() { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
+    }
+
+    /// Ports that could not be bound, descriptors that are back.
+    fn tick(&mut self) {
+        self.bind_missing();
+        self.listeners.resume();
+        self.prompt_agents();
+        self.meter.sample(self.reactor.now, self.mappings.traffic());
+        // The waker goes with the last handle, and what it had to say is lost then.
+        self.handle_commands();
+        (self.tell)(Sign::Alive);
+    }
+
     /// Nobody is served any more, or the time for that is over.
-    fn has_ended(&mut self) -> bool {
+    fn is_over(&mut self) -> bool {
         let Some(end) = self.ending else { return false };
         let now = self.reactor.now;
-        let is_done = |Socket { link, state, .. }: &Socket<State>| match state {
-            State::Free { .. } | State::Backend(_) => true,
-            State::Api(api) => api.is_idle() || api.has_delivered(link),
-            State::Closing { closing, .. } => closing.has_delivered(link),
+        let is_done = |socket: Socket<'_, State>| match socket.state {
+            State::Agent(agent) => agent.is_free(),
+            State::Api(api) => api.is_idle(),
+            State::Backend(_) => true,
             _ => false,
         };
-        let ended = now >= end || self.reactor.iter().all(|(_, socket)| is_done(socket));
-        if !ended {
+        let over = now >= end || self.reactor.has_delivered(is_done);
+        if !over {
             // Acknowledgements raise no event.
             self.reactor.wake_by(end.min(now + LOOK));
         }
-        ended
+        over
     }
 
-    /// The last act of the daemon: agents that serve nobody are told that it is gone.
-    fn dismiss_free_agents(&mut self) {
-        let free = |socket: &Socket<State>| matches!(socket.state, State::Free { .. });
-        let keys: Vec<Key> = self.reactor.iter().filter(|(_, socket)| free(socket)).map(|(key, _)| key).collect();
-        for key in keys {
-            self.leave_pool(key);
-            self.discard(key);
+    fn is_stopping(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    fn session_ends(&mut self, key: Key, _: Cause) {
+        self.note_leftovers(key);
+    }
+
+    fn left(&mut self, state: State) {
+        self.listeners.resume();
+        match state {
+            State::Unauthenticated(it) => {
+                if let Some(agents) = self.mappings.agents(it.place) {
+                    agents.unauthenticated.leave(it.ticket);
+                }
+            }
+            State::Rejected(rejected) => self.rejected.leave(rejected.ticket),
+            State::Agent(agent) => {
+                let Some(agents) = self.mappings.agents(agent.place) else { return };
+                agents.authorized -= 1;
+                if let Duty::Free(ticket) = agent.duty {
+                    agents.free.leave(ticket);
+                }
+            }
+            State::User(user) => self.user_left(user),
+            State::Api(api) => self.controller_left(*api),
+            State::Backend(_) => self.api.backends -= 1,
+            State::Peer(it) => self.broker.left(it),
         }
+    }
+
+    fn count(&mut self, key: Key, payload: u64) {
+        let place = match self.reactor.get(key).map(|socket| socket.state) {
+            Some(State::Agent(agent)) => agent.place,
+            Some(State::User(user)) => Place { pipe: user.pipe, side: 1 },
+            _ => return,
+        };
+        self.mappings.count(place, payload);
+    }
+
+    fn shortages(&mut self) -> &mut Throttle {
+        &mut self.shortages
     }
 }

@@ -1,12 +1,14 @@
-//! Opening, closing and describing mappings, as the control thread asks.
+//! Opening and closing mappings, as the control thread asks.
 
 use super::Relay;
-use super::command::{AgentCounts, OpenError, PipeStatus, Totals, Traffic, UserCounts};
+use super::command::{OpenError, Totals};
 use super::listeners::LeadsTo;
 use super::pipe::{Ends, Pipe, PipeKey, Place};
-use super::state::State;
+use super::state::{State, group_of};
 use crate::mapping::{Kind, Mapping};
-use crate::net::reactor::Key;
+use crate::net::reactor::Close;
+use crate::net::service::Service;
+use crate::net::session::Party;
 use log::info;
 
 impl Relay {
@@ -28,66 +30,39 @@ impl Relay {
     }
 
     /// Closes the ports and every connection of the mapping.
-    pub(super) fn close_pipe(&mut self, id: &str) {
+    pub(super) fn close_mapping(&mut self, id: &str) {
         self.close_direct(id);
-        if let Some(&pipe) = self.ids.get(id) {
-            let members: Vec<Key> =
-                self.reactor.iter().filter(|(_, s)| s.state.pipe() == Some(pipe)).map(|(key, _)| key).collect();
-            for key in members {
-                if let Some(State::Rejected(_)) = self.state(key) {
-                    self.close_rejected(key);
-                    continue;
-                }
-                // The whole pipe goes: its queues and counts with it.
-                match self.take_state(key) {
-                    // Interrupted, and told so: neither close_notify nor, without TLS, FIN.
-                    Some(State::Joined { .. } | State::Served { .. } | State::HalfClosed { .. }) => self.remove(key),
-                    Some(State::Closing { .. }) => self.remove(key),
-                    _ => self.discard(key),
-                }
+        let Some(pipe) = self.mappings.find(id) else { return };
+        for key in self.reactor.keys(|socket| socket.state.pipe() == Some(pipe)) {
+            let Some(socket) = self.reactor.get(key) else { continue };
+            match socket.state {
+                State::Rejected(_) => self.close_rejected(key),
+                // Interrupted, and told so: neither close_notify nor, without TLS, FIN.
+                state if state.partner().is_some() => self.close(key, Close::Abort),
+                _ => self.close(key, Close::Now),
             }
-            self.forget(pipe);
         }
-    }
-
-    /// What is known of a mapping.
-    pub(super) fn status(&self, id: &str) -> Option<PipeStatus> {
-        Some(self.pipes.get(*self.ids.get(id)?)?.status())
-    }
-
-    /// The same of all mappings, by id.
-    pub(super) fn status_of_all(&self) -> Vec<(String, PipeStatus)> {
-        self.pipes.iter().map(|(_, pipe)| (pipe.id.clone(), pipe.status())).collect()
+        self.reactor.abort_closing(group_of(pipe));
+        self.forget(pipe);
     }
 
     /// What is known of the loop itself.
     pub(super) fn totals(&self) -> Totals {
-        let rejected = self.past.rejected;
-        let mut totals = Totals {
+        let (inactive, agents, users) = self.mappings.counts();
+        Totals {
             connections: self.connections(),
             most_connections: self.setup.connections,
-            controllers: self.controllers.len(),
+            controllers: self.api.controllers.len(),
             buffers: self.reactor.desk.pool.used(),
             most_buffers: self.setup.buffers,
             pauses: self.listeners.paused_times(),
-            inactive: 0,
-            agents: AgentCounts { rejected, ..AgentCounts::default() },
-            users: UserCounts::default(),
-            traffic: self.traffic(),
+            inactive,
+            agents,
+            users,
+            traffic: self.mappings.traffic(),
             rates: self.meter.rates(),
             expiry: self.setup.tls.as_ref().and_then(|tls| tls.expiry),
-        };
-        for PipeStatus { bound, agents, users, .. } in self.pipes.iter().map(|(_, pipe)| pipe.status()) {
-            totals.inactive += usize::from(bound != [true, true]);
-            totals.agents = agents.into_iter().fold(totals.agents, AgentCounts::plus);
-            totals.users = totals.users.plus(users);
         }
-        totals
-    }
-
-    /// What all mappings have carried, those that have been removed included.
-    pub(super) fn traffic(&self) -> Traffic {
-        self.pipes.iter().map(|(_, pipe)| pipe.traffic).fold(self.past.traffic, Traffic::plus)
     }
 
     /// Tries the ports again that could not be bound.
@@ -96,12 +71,11 @@ impl Relay {
             return;
         }
         self.listen_for_peers();
-        let lacking = |pipe: &mut Pipe| pipe.doors().iter().any(|door| door.listener.is_none());
-        let keys: Vec<PipeKey> = self.pipes.iter_mut().filter_map(|(key, p)| lacking(p).then_some(key)).collect();
-        for key in keys {
+        let lacking = self.mappings.iter().filter(|(_, pipe)| pipe.status().bound != [true, true]);
+        for key in lacking.map(|(key, _)| key).collect::<Vec<PipeKey>>() {
             if self.bind(key).is_empty() {
-                if let Some(pipe) = self.pipes.get(key) {
-                    info!("Mapping {}: its ports could be bound at last", pipe.id);
+                if let Some(pipe) = self.mappings.get(key) {
+                    info!("Mapping {}: its ports are bound now", pipe.id);
                 }
             }
         }
@@ -113,60 +87,35 @@ impl Relay {
             self.open_direct(id, passkey);
             return None;
         }
-        let pipe = Pipe::new(mapping)?;
-        let id = pipe.id.clone();
-        let key = self.pipes.insert(pipe);
-        self.ids.insert(id, key);
-        Some(key)
+        self.mappings.insert(mapping)
     }
 
     fn forget(&mut self, pipe: PipeKey) {
-        if let Some(mut pipe) = self.pipes.try_remove(pipe) {
-            self.ids.remove(&pipe.id);
-            self.past.traffic = self.past.traffic.plus(pipe.traffic);
-            self.past.rejected += pipe.status().agents.map(|agents| agents.rejected).iter().sum::<u64>();
-            for door in pipe.doors() {
-                if let Some(number) = door.listener.take() {
-                    self.listeners.close(number);
-                }
+        let Some(mut pipe) = self.mappings.remove(pipe) else { return };
+        for door in pipe.doors() {
+            if let Some(number) = door.listener.take() {
+                self.listeners.close(number);
             }
         }
     }
 
-    /// Binds those ports of the pipe that are not bound yet, and returns what went wrong.
+    /// Binds those ports of the mapping that are not bound yet, and returns what went wrong.
     fn bind(&mut self, key: PipeKey) -> Vec<OpenError> {
-        let Some(pipe) = self.pipes.get_mut(key) else { return Vec::new() };
+        let Some(pipe) = self.mappings.get_mut(key) else { return Vec::new() };
         let second = match pipe.ends {
             Ends::Public { .. } => LeadsTo::Users(key),
             Ends::Private(_) => LeadsTo::Agents(Place { pipe: key, side: 1 }),
         };
         let first = LeadsTo::Agents(Place { pipe: key, side: 0 });
         let mut errors = Vec::new();
-        for (door, leads_to) in pipe.doors().into_iter().zip([first, second]) {
+        for (door, leads_to) in Pipe::doors(pipe).into_iter().zip([first, second]) {
             if door.listener.is_none() {
-                match self.listeners.bind(self.setup.listen, door.port, leads_to, &self.reactor) {
+                match self.listeners.bind(self.setup.listen, door.port, leads_to, self.reactor.registry()) {
                     Ok(number) => door.listener = Some(number),
                     Err(cause) => errors.push(OpenError { port: door.port, cause }),
                 }
             }
         }
         errors
-    }
-}
-
-impl State {
-    /// The pipe that a connection belongs to, and goes with.
-    fn pipe(&self) -> Option<PipeKey> {
-        match self {
-            Self::Deferred { place, .. } | Self::Greeting { place, .. } => Some(place.pipe),
-            Self::Rejected(rejected) => rejected.pipe,
-            Self::Free { agent, .. } | Self::Joined { agent, .. } => Some(agent.place.pipe),
-            Self::Silent { pipe, .. }
-            | Self::Waiting { pipe, .. }
-            | Self::Served { pipe, .. }
-            | Self::HalfClosed { pipe, .. } => Some(*pipe),
-            Self::Closing { pipe, .. } => *pipe,
-            _ => None,
-        }
     }
 }

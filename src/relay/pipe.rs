@@ -43,7 +43,7 @@ pub(super) struct Agents {
     pub(super) door: Door,
     pub(super) terms: AgentPort,
     /// No passcode yet.
-    pub(super) strangers: FairQueue,
+    pub(super) unauthenticated: FairQueue,
     /// Authorized and not joined to anybody.
     pub(super) free: Queue,
     /// Authorized, free or not.
@@ -138,7 +138,7 @@ impl Agents {
         Self {
             door: Door { port: terms.port, listener: None },
             terms,
-            strangers: FairQueue::default(),
+            unauthenticated: FairQueue::default(),
             free: Queue::default(),
             authorized: 0,
             rejected: 0,
@@ -153,7 +153,7 @@ impl Agents {
         AgentCounts {
             authorized: self.authorized,
             free: self.free.len(),
-            strangers: self.strangers.len(),
+            strangers: self.unauthenticated.len(),
             rejected: self.rejected,
         }
     }

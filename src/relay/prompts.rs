@@ -6,29 +6,21 @@
 use super::Relay;
 use super::state::State;
 use crate::limits::{PROMPT, WELCOME};
-use crate::net::reactor::{Key, Socket};
-use crate::net::wire::BEAT;
+use crate::net::reactor::{Key, Socket, SocketMut};
+use crate::net::service::Service;
+use crate::net::session::Cause;
+use crate::wire::v1::BEAT;
 
 impl Relay {
-    /// A joined agent's payload has to wait for its reader.
-    pub(super) fn note_held_back(&mut self, key: Key) {
-        if let Some((socket, _)) = self.reactor.get_mut(key) {
-            if let State::Joined { agent, .. } = &mut socket.state {
-                agent.held_back = true;
-            }
-        }
-    }
-
     /// Once a second: sends the heartbeats that are due.
     pub(super) fn prompt_agents(&mut self) {
-        let due = self.reactor.iter().filter(|(_, socket)| self.prompt_is_due(socket)).map(|(key, _)| key);
-        for key in due.collect::<Vec<Key>>() {
+        for key in self.reactor.keys(|socket| self.prompt_is_due(socket)) {
             self.prompt(key);
         }
     }
 
-    fn prompt_is_due(&self, Socket { link, state, .. }: &Socket<State>) -> bool {
-        let State::Joined { agent, .. } = state else { return false };
+    fn prompt_is_due(&self, Socket { link, state }: &Socket<'_, State>) -> bool {
+        let Some(agent) = state.agent().filter(|agent| !agent.is_free()) else { return false };
         // One that marks where payload begins does not wait for heartbeats behind its mark.
         if agent.marked.is_some() || !link.is_flushed() || !link.can_send(&self.reactor.desk.pool) {
             return false;
@@ -44,16 +36,15 @@ impl Relay {
 
     fn prompt(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        let State::Joined { agent, .. } = &mut socket.state else { return };
-        let before = agent.told(&socket.link);
-        if socket.link.send(BEAT, desk, now).is_err() {
-            return self.abort(key);
+        let Some((SocketMut { link, state: State::Agent(agent) }, desk)) = self.reactor.get_mut(key) else { return };
+        let before = agent.told(link);
+        if link.send(BEAT, desk, now).is_err() {
+            return self.end(key, Cause::Broken(key));
         }
         agent.prompted = Some((now, before));
         agent.beaten = now;
         agent.held_back = false;
-        if socket.link.is_plain() {
+        if link.is_plain() {
             // It must be read by itself, as AUTHORIZED must.
             agent.welcome = Some(now + WELCOME);
             self.reactor.wake_by(now + WELCOME);

@@ -11,7 +11,7 @@ pub(super) struct Queue<T = Key> {
 
 /// A place in one queue. It is held by the state of the connection that stands there, and by nobody else.
 #[derive(Debug)]
-pub(super) struct Ticket(u64);
+pub(crate) struct Ticket(u64);
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {

@@ -6,28 +6,16 @@
 
 use super::Relay;
 use super::pipe::PipeKey;
-use super::queue::Ticket;
 use super::rate_limit::Source;
-use super::state::State;
+use super::state::{Rejected, State};
 use crate::limits::REJECTED;
-use crate::net::closing::Closing;
 use crate::net::link::Link;
-use crate::net::reactor::Key;
-use std::time::{Duration, Instant};
-
-/// A connection that has been rejected and not been told yet.
-pub(super) struct Rejected {
-    pub(super) until: Instant,
-    /// The mapping whose port it came to; with that it goes.
-    pub(super) pipe: Option<PipeKey>,
-    ticket: Ticket,
-    source: Source,
-    /// What it is sent in the end: its close_notify, say.
-    farewell: Box<[u8]>,
-}
+use crate::net::reactor::{Close, Key, SocketMut};
+use crate::net::service::Service;
+use std::time::Duration;
 
 impl Relay {
-    /// Closes a connection after `delay`, with `words` if there is something to say. Its state must have been left.
+    /// Closes a connection after `delay`, with `words` if there is something to say. It leaves its state now.
     pub(super) fn reject_after(
         &mut self,
         key: Key,
@@ -40,28 +28,39 @@ impl Relay {
         if let Some(oldest) = self.rejected.surplus(REJECTED) {
             self.rejected_has_left(oldest);
         }
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let Some((SocketMut { link, .. }, desk)) = self.reactor.get_mut(key) else { return };
         // Who has left already, or does not even take the handshake, is not waited for.
-        if socket.link.has_hung_up() || !socket.link.is_flushed() {
-            let _ = socket.link.write_through(words, now);
+        if link.has_hung_up() || !link.is_flushed() {
+            let _ = link.write_through(words, now);
             self.rate_limit.abandoned(source, now);
-            return self.discard(key);
+            return self.close(key, Close::Now);
         }
-        let address = socket.link.peer.ip();
-        let close_notify = socket.link.give_up_tls(desk);
+        let peer = link.peer;
+        let close_notify = link.give_up_tls(desk);
         let farewell = if words.is_empty() { close_notify } else { words.into() };
         let until = now + delay;
-        let ticket = self.rejected.join(key, address);
-        self.set_state(key, State::Rejected(Box::new(Rejected { until, pipe, ticket, source, farewell })));
+        let ticket = self.rejected.join(key, peer.ip());
+        let rejected = State::Rejected(Box::new(Rejected { until, pipe, ticket, source, farewell }));
+        if let Some(left) = self.reactor.change(key, rejected) {
+            self.left(left);
+        }
         self.reactor.wake_by(until);
     }
 
     /// Takes in a connection that is not even looked at: its network has abandoned too many.
     pub(super) fn reject_at_once(&mut self, link: Link, source: Source, pipe: Option<PipeKey>) {
         let now = self.reactor.now;
-        let Ok(key) = self.reactor.add(link, State::Closing { closing: Closing::overdue(now), pipe }) else { return };
-        let delay = self.rate_limit.reject(source, now).delay;
-        self.reject_after(key, delay, source, pipe, &[]);
+        if let Some(oldest) = self.rejected.surplus(REJECTED) {
+            self.rejected_has_left(oldest);
+        }
+        let until = now + self.rate_limit.reject(source, now).delay;
+        let Self { reactor, rejected, .. } = self;
+        let address = link.peer.ip();
+        let _ = reactor.add_with(link, |key| {
+            let ticket = rejected.join(key, address);
+            State::Rejected(Box::new(Rejected { until, pipe, ticket, source, farewell: Box::default() }))
+        });
+        self.reactor.wake_by(until);
     }
 
     /// Something has happened to it: all that counts is whether it has left.
@@ -74,7 +73,7 @@ impl Relay {
     /// It did not wait for its end, or had to make room for others.
     pub(super) fn rejected_has_left(&mut self, key: Key) {
         let now = self.reactor.now;
-        if let Some(State::Rejected(rejected)) = self.state(key) {
+        if let Some(State::Rejected(rejected)) = self.reactor.get(key).map(|socket| socket.state) {
             self.rate_limit.abandoned(rejected.source, now);
         }
         self.close_rejected(key);
@@ -83,14 +82,10 @@ impl Relay {
     /// Its time is over.
     pub(super) fn close_rejected(&mut self, key: Key) {
         let now = self.reactor.now;
-        let rejected = |state: &State| matches!(state, State::Rejected(_));
-        if let Some(State::Rejected(rejected)) = self.take_state_if(key, rejected) {
-            self.rejected.leave(rejected.ticket);
-            if let Some((socket, _)) = self.reactor.get_mut(key) {
-                // So few bytes that an idle socket takes them; one that does not is closed without.
-                let _ = socket.link.write_through(&rejected.farewell, now);
-            }
+        if let Some((SocketMut { link, state: State::Rejected(rejected) }, _)) = self.reactor.get_mut(key) {
+            // So few bytes that an idle socket takes them; one that does not is closed without.
+            let _ = link.write_through(&rejected.farewell, now);
         }
-        self.discard(key);
+        self.close(key, Close::Now);
     }
 }

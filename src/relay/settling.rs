@@ -6,22 +6,25 @@
 
 use super::Relay;
 use super::pipe::Ends;
-use super::state::State;
 use crate::limits::{LEFTOVERS, SETTLE, SETTLE_PRIVATE};
 use crate::net::reactor::Key;
+use crate::net::session::Party;
 
 impl Relay {
-    /// A session is about to end. If its agent's payload was still on its way, the rest may come with the next agent.
-    pub(super) fn note_leftovers(&mut self, agent: Key, peer: Key) {
+    /// A session is about to end. If an agent's payload was still on its way, the rest may come with the next agent.
+    pub(super) fn note_leftovers(&mut self, key: Key) {
+        let partner = self.reactor.get(key).and_then(|socket| socket.state.partner());
+        let Some(partner) = partner else { return };
         let now = self.reactor.now;
-        let (Some(source), Some(destination)) = (self.reactor.get(agent), self.reactor.get(peer)) else { return };
-        let State::Joined { agent, .. } = &source.state else { return };
-        let place = agent.place;
-        let has_more = source.link.may_read() || !destination.link.is_flushed();
-        // One that has ended by itself has said all that it had to say.
-        if has_more && !source.link.has_hung_up() {
-            if let Some(agents) = self.agents(place) {
-                agents.leftovers = Some(now + LEFTOVERS);
+        for (agent, peer) in [(key, partner), (partner, key)] {
+            let (Some(source), Some(sink)) = (self.reactor.get(agent), self.reactor.get(peer)) else { return };
+            let Some(place) = source.state.agent().map(|agent| agent.place) else { continue };
+            let has_more = source.link.may_read() || !sink.link.is_flushed();
+            // One that has ended by itself has said all that it had to say.
+            if has_more && !source.link.has_hung_up() {
+                if let Some(agents) = self.mappings.agents(place) {
+                    agents.leftovers = Some(now + LEFTOVERS);
+                }
             }
         }
     }
@@ -29,19 +32,19 @@ impl Relay {
     /// A new agent is listened to before it is joined, if there may be leftovers.
     pub(super) fn expect_leftovers(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some(State::Free { agent, .. }) = self.state(key) else { return };
-        let place = agent.place;
-        if self.agents(place).is_some_and(|agents| agents.leftovers.is_some_and(|until| now < until)) {
+        let Some(place) = self.reactor.get(key).and_then(|it| it.state.agent()).map(|agent| agent.place) else {
+            return;
+        };
+        if self.mappings.agents(place).is_some_and(|agents| agents.leftovers.is_some_and(|until| now < until)) {
             self.hold(key);
         }
     }
 
     /// A free agent has sent payload.
     pub(super) fn unsettle(&mut self, key: Key) {
-        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
-        let State::Free { agent, .. } = &mut socket.state else { return };
+        let Some(agent) = self.reactor.get_mut(key).and_then(|(socket, _)| socket.state.agent_mut()) else { return };
         let (place, is_first) = (agent.place, !std::mem::replace(&mut agent.has_unsettled, true));
-        if let Some(pipe) = self.pipes.get_mut(place.pipe) {
+        if let Some(pipe) = self.mappings.get_mut(place.pipe) {
             pipe.traffic.unsettled += u64::from(is_first);
         }
         self.hold(key);
@@ -50,18 +53,13 @@ impl Relay {
     /// Joins nobody to a free agent before it has been quiet.
     fn hold(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
-        let State::Free { agent, .. } = &mut socket.state else { return };
-        let is_private = self.pipes.get(agent.place.pipe).is_some_and(|pipe| matches!(pipe.ends, Ends::Private(_)));
+        let Some(agent) = self.reactor.get_mut(key).and_then(|(socket, _)| socket.state.agent_mut()) else { return };
+        let is_private = self.mappings.get(agent.place.pipe).is_some_and(|pipe| matches!(pipe.ends, Ends::Private(_)));
         let until = if is_private { (now + SETTLE).min(agent.born + SETTLE_PRIVATE) } else { now + SETTLE };
         if until > now {
             agent.unsettled = Some(until);
             self.reactor.wake_by(until);
         }
-    }
-
-    pub(super) fn is_unsettled(&self, key: Key) -> bool {
-        self.state(key).and_then(State::agent).is_some_and(|agent| agent.unsettled.is_some())
     }
 
     /// It has been quiet for long enough, or is not to be waited for any longer.
@@ -72,8 +70,7 @@ impl Relay {
             self.reactor.again(key);
         }
         let now = self.reactor.now;
-        let Some((socket, _)) = self.reactor.get_mut(key) else { return };
-        let State::Free { agent, .. } = &mut socket.state else { return };
+        let Some(agent) = self.reactor.get_mut(key).and_then(|(socket, _)| socket.state.agent_mut()) else { return };
         if agent.unsettled.is_some_and(|until| until <= now) {
             agent.unsettled = None;
             self.offer(key);

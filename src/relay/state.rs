@@ -1,48 +1,36 @@
 //! What a connection of the daemon is doing, and until when it may.
 //!
-//! Each connection is in exactly one state, and a state carries what belongs to it and nothing else: who leaves
-//! a state gives its ticket back. Each state has a deadline, or a reason to have none.
+//! Each connection is in exactly one state, and a state carries what belongs to it and nothing else: what a state holds
+//! of queues and counts is given back when it is left ([`super::Relay::left`]). Each state has a deadline, or a reason
+//! to have none.
 
-use super::broker::Peer;
-use super::front::{Api, Backend};
-use super::offer::Offer;
+use super::api::connection::{Api, Backend};
+use super::broker::peer::Peer;
 use super::pipe::{PipeKey, Place};
 use super::queue::Ticket;
-use super::rejection::Rejected;
+use super::rate_limit::Source;
 use crate::limits::OWED_BEATS;
-use crate::net::closing::Closing;
-use crate::net::link::Link;
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Link};
 use crate::net::marked::Marked;
-use crate::net::pump::End;
-use crate::net::reactor::Key;
+use crate::net::pump::Framing;
+use crate::net::reactor::{Group, Key};
+use crate::net::session::Party;
+use crate::wire::passcode::Offer;
+use crate::wire::v1::BEAT;
 use std::time::{Duration, Instant};
 
+/// Connections to the API are closed as a group of their own: those of mappings come after it.
+pub(super) const API: Group = 0;
+
 /// The states of a connection.
-pub(super) enum State {
-    /// At an agent port, too much has failed in its network: not looked at before `turn`.
-    Deferred { place: Place, ticket: Ticket, turn: Instant, offer: Offer },
+pub(crate) enum State {
     /// At an agent port: TLS handshake and passcode are to come.
-    Greeting { place: Place, ticket: Ticket, until: Instant, offer: Offer },
-    /// An authorized agent that is joined to nobody.
-    Free { agent: Agent, ticket: Ticket },
-    /// An authorized agent that is joined to `peer`: a user, or an agent of the other side.
-    Joined { agent: Agent, peer: Key },
-    /// A user that has not sent a byte.
-    Silent { pipe: PipeKey, ticket: Ticket, until: Instant },
-    /// A user that has, while no agent is free. Its bytes stay in the kernel.
-    Waiting { pipe: PipeKey, ticket: Ticket, until: Instant },
-    /// A user that has an agent.
-    Served { pipe: PipeKey, agent: Key },
-    /// A user that will send no more, and may still be answered. `since`: the agent's last payload.
-    HalfClosed { pipe: PipeKey, agent: Key, since: Instant },
+    Unauthenticated(Unauthenticated),
     /// Turned away, and to be closed later.
     Rejected(Box<Rejected>),
-    /// Done for; what is held still goes out.
-    Closing {
-        closing: Closing,
-        /// The mapping that it goes with.
-        pipe: Option<PipeKey>,
-    },
+    Agent(Agent),
+    User(User),
     /// A Controller's connection.
     Api(Box<Api>),
     /// Its other half: our own connection to the HTTP parser.
@@ -51,10 +39,32 @@ pub(super) enum State {
     Peer(Peer),
 }
 
+/// A connection at an agent port that has not shown its passcode.
+pub(crate) struct Unauthenticated {
+    pub(super) place: Place,
+    pub(super) ticket: Ticket,
+    pub(super) offer: Offer,
+    /// Too much has failed in its network: it is not looked at before `until`. Else it is not waited for after that.
+    pub(super) is_deferred: bool,
+    pub(super) until: Instant,
+}
+
+/// A connection that has been rejected and not been told yet.
+pub(crate) struct Rejected {
+    pub(super) until: Instant,
+    /// The mapping whose port it came to; with that it goes.
+    pub(super) pipe: Option<PipeKey>,
+    pub(super) ticket: Ticket,
+    pub(super) source: Source,
+    /// What it is sent in the end: its close_notify, say.
+    pub(super) farewell: Box<[u8]>,
+}
+
 /// An authorized agent.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(crate) struct Agent {
     pub(super) place: Place,
+    pub(super) duty: Duty,
     /// It marks where payload begins, and so do we: dev mode, and an agent that began with the preamble.
     pub(super) marked: Option<Marked>,
     /// Heartbeats that are to be answered when there is room.
@@ -75,10 +85,35 @@ pub(super) struct Agent {
     pub(super) prompted: Option<(Instant, Instant)>,
 }
 
+/// What an agent is doing.
+#[derive(Debug)]
+pub(super) enum Duty {
+    Free(Ticket),
+    /// Joined to a user, or to an agent of the other side.
+    Joined(Key),
+}
+
+/// A user of a public pipe.
+pub(crate) struct User {
+    pub(super) pipe: PipeKey,
+    pub(super) stage: Stage,
+}
+
+/// How far a user has come.
+pub(super) enum Stage {
+    /// It has not sent a byte.
+    Silent { ticket: Ticket, until: Instant },
+    /// It has, while no agent is free. Its bytes stay in the kernel.
+    Waiting { ticket: Ticket, until: Instant },
+    /// It has an agent. `half_closed`: it sends no more, and may still be answered; since the last payload for it.
+    Joined { agent: Key, half_closed: Option<Instant> },
+}
+
 impl Agent {
-    pub(super) fn new(place: Place, marked: Option<Marked>, now: Instant) -> Self {
+    pub(super) fn new(place: Place, ticket: Ticket, marked: Option<Marked>, now: Instant) -> Self {
         Self {
             place,
+            duty: Duty::Free(ticket),
             marked,
             owed: 0,
             welcome: None,
@@ -91,6 +126,10 @@ impl Agent {
         }
     }
 
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self.duty, Duty::Free(_))
+    }
+
     /// When the kernel last took something of ours that was not sent for its own sake.
     pub(super) fn told(&self, link: &Link) -> Instant {
         match self.prompted {
@@ -99,73 +138,160 @@ impl Agent {
         }
     }
 
-    /// What the pump has to know of it: behind its marks a connection has no heartbeats.
-    fn end(&self) -> End {
-        if self.marked.is_some() { End::Open } else { End::Wire }
-    }
-
-    /// Whether it is to be heard of in time.
-    fn is_beyond_heartbeats(&self) -> bool {
-        self.marked.as_ref().is_some_and(Marked::is_beyond_heartbeats)
-    }
-
     pub(super) fn owe(&mut self, beats: usize) {
         let beats = u8::try_from(beats).unwrap_or(OWED_BEATS);
         self.owed = self.owed.saturating_add(beats).min(OWED_BEATS);
+    }
+
+    /// Sends what is held, and then answers heartbeats, each by a write of its own.
+    ///
+    /// What cannot be sent now (all relay buffers are in use, and the kernel takes nothing) is owed until it can.
+    pub(super) fn answer_beats(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        if self.marked.as_ref().is_some_and(Marked::sends_payload) {
+            self.owed = 0;
+        }
+        while link.flush(&mut desk.pool, now)? && self.owed > 0 && link.can_send(&desk.pool) {
+            link.send(BEAT, desk, now)?;
+            self.owed -= 1;
+            self.beaten = now;
+            self.held_back = false;
+        }
+        Ok(())
+    }
+
+    /// `absence`: the heartbeat threshold of its port.
+    fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
+        if self.welcome.is_some() {
+            return self.welcome;
+        }
+        if let (Duty::Free(_), Some(until)) = (&self.duty, self.unsettled) {
+            return Some(until);
+        }
+        // Bytes that wait to be read count as life: it is we who do not read. Behind its marker it has no way to say
+        // that it lives, and the kernel's keepalive finds out whether its host is there.
+        if link.may_read() || self.marked.as_ref().is_some_and(Marked::is_beyond_heartbeats) {
+            return None;
+        }
+        // Without records an agent that is busy taking payload cannot ask for an answer: it would run together with the
+        // payload. That it takes is its sign of life.
+        let takes = link.is_plain() && !self.is_free();
+        let last = if takes { link.heard.max(self.told(link)) } else { link.heard };
+        absence.map(|threshold| last + threshold)
     }
 }
 
 impl State {
     /// The authorized agent that this is.
     pub(super) fn agent(&self) -> Option<&Agent> {
-        match self {
-            Self::Free { agent, .. } | Self::Joined { agent, .. } => Some(agent),
-            _ => None,
-        }
+        if let Self::Agent(agent) = self { Some(agent) } else { None }
     }
 
     /// The same, to be changed.
     pub(super) fn agent_mut(&mut self) -> Option<&mut Agent> {
-        match self {
-            Self::Free { agent, .. } | Self::Joined { agent, .. } => Some(agent),
-            _ => None,
-        }
+        if let Self::Agent(agent) = self { Some(agent) } else { None }
     }
 
-    /// What the pump has to know of this end.
-    pub(super) fn end(&self) -> End {
-        self.agent().map_or(End::Open, Agent::end)
+    /// The mapping that a connection belongs to, and goes with.
+    pub(super) fn pipe(&self) -> Option<PipeKey> {
+        match self {
+            Self::Unauthenticated(unauthenticated) => Some(unauthenticated.place.pipe),
+            Self::Rejected(rejected) => rejected.pipe,
+            Self::Agent(agent) => Some(agent.place.pipe),
+            Self::User(user) => Some(user.pipe),
+            Self::Api(_) | Self::Backend(_) | Self::Peer(_) => None,
+        }
     }
 
     /// When the connection has outstayed its state. `None`: never, or what ends it is an event.
     ///
-    /// `absence` is the heartbeat threshold of the agent's port, `patience` how long a half-closed session lasts.
-    pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>, patience: Duration) -> Option<Instant> {
+    /// `absence` is the heartbeat threshold of the agent's port.
+    pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         match self {
-            Self::Deferred { turn, .. } => Some(*turn),
-            Self::Greeting { until, .. } | Self::Silent { until, .. } | Self::Waiting { until, .. } => Some(*until),
-            Self::Free { agent: Agent { welcome: Some(until), .. }, .. }
-            | Self::Joined { agent: Agent { welcome: Some(until), .. }, .. } => Some(*until),
-            Self::Free { agent: Agent { unsettled: Some(until), .. }, .. } => Some(*until),
-            // Bytes that wait to be read count as life: it is we who do not read.
-            Self::Free { .. } | Self::Joined { .. } if link.may_read() => None,
-            // It has no way to say so, and the kernel's keepalive finds out whether its host is there.
-            Self::Free { agent, .. } | Self::Joined { agent, .. } if agent.is_beyond_heartbeats() => None,
-            // Without records an agent that is busy taking payload cannot ask for an answer: it would run together with
-            // the payload. That it takes is its sign of life.
-            Self::Joined { agent, .. } if link.is_plain() => {
-                absence.map(|threshold| link.heard.max(agent.told(link)) + threshold)
-            }
-            Self::Free { .. } | Self::Joined { .. } => absence.map(|threshold| link.heard + threshold),
-            // A user that is joined lives as long as its agent.
-            Self::Served { .. } => None,
-            Self::HalfClosed { since, .. } => Some((*since).max(link.told) + patience),
+            Self::Unauthenticated(unauthenticated) => Some(unauthenticated.until),
             Self::Rejected(rejected) => Some(rejected.until),
-            Self::Closing { closing, .. } => Some(closing.deadline(link)),
+            Self::Agent(agent) => agent.deadline(link, absence),
+            Self::User(User { stage: Stage::Silent { until, .. } | Stage::Waiting { until, .. }, .. }) => Some(*until),
+            // A user that is joined lives as long as its agent, our connection to the parser as long as its Controller's.
+            Self::User(_) | Self::Backend(_) => None,
             Self::Api(api) => Some(api.deadline(link)),
-            // Lives and dies with its Controller's connection.
-            Self::Backend(_) => None,
             Self::Peer(peer) => Some(peer.deadline()),
         }
+    }
+}
+
+/// What the connections of a mapping are closed with.
+pub(super) fn group_of(pipe: PipeKey) -> Group {
+    API + 1 + pipe
+}
+
+impl Party for State {
+    fn partner(&self) -> Option<Key> {
+        match self {
+            Self::Agent(Agent { duty: Duty::Joined(peer), .. }) => Some(*peer),
+            Self::User(User { stage: Stage::Joined { agent, .. }, .. }) => Some(*agent),
+            _ => None,
+        }
+    }
+
+    fn group(&self) -> Option<Group> {
+        if let Self::Api(_) = self { Some(API) } else { self.pipe().map(group_of) }
+    }
+
+    fn framing(&self, _: &Link) -> Framing {
+        // Behind its markers a connection has no heartbeats.
+        if self.agent().is_some_and(|agent| agent.marked.is_none()) { Framing::Heartbeats } else { Framing::None }
+    }
+
+    fn marked(&mut self) -> Option<&mut Marked> {
+        self.agent_mut()?.marked.as_mut()
+    }
+
+    fn quiet_until(&self, _: &Link, _: Instant) -> Option<Instant> {
+        self.agent()?.welcome
+    }
+
+    fn heard_beats(&mut self, count: usize, _: Instant) {
+        if let Self::Agent(agent) = self {
+            agent.owe(count);
+        }
+    }
+
+    fn answer_beats(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        if let Self::Agent(agent) = self { agent.answer_beats(link, desk, now) } else { Ok(()) }
+    }
+
+    fn note_received(&mut self, now: Instant) {
+        if let Self::User(User { stage: Stage::Joined { half_closed: Some(since), .. }, .. }) = self {
+            *since = now;
+        }
+    }
+
+    fn note_held_back(&mut self) {
+        if let Self::Agent(agent) = self {
+            agent.held_back = true;
+        }
+    }
+
+    fn leaves_on_reset(&self) -> bool {
+        matches!(self, Self::User(_))
+    }
+
+    // A user's last words are for nobody.
+    fn is_heard_out(&self) -> bool {
+        matches!(self, Self::Agent(_))
+    }
+
+    fn half_close(&mut self, link: &Link, now: Instant) -> bool {
+        match self {
+            Self::User(User { stage: Stage::Joined { half_closed, .. }, .. }) if link.is_plain() => {
+                *half_closed = Some(now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn half_closed_since(&self) -> Option<Instant> {
+        if let Self::User(User { stage: Stage::Joined { half_closed, .. }, .. }) = self { *half_closed } else { None }
     }
 }

@@ -4,14 +4,14 @@
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer.
 
 use super::Relay;
-use super::pipe::{PipeKey, Place, Users};
-use super::session::Marks;
-use super::state::State;
+use super::pipe::{PipeKey, Place};
+use super::state::{Stage, State, User};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
-use crate::net::closing::Cause;
 use crate::net::link::Got;
-use crate::net::pump::{End, Fail, Failed, Pumped, Then, pump};
-use crate::net::reactor::Key;
+use crate::net::pump::Flow;
+use crate::net::reactor::{Close, Key, SocketMut};
+use crate::net::service::Service;
+use crate::net::session::{self, Cause};
 use crate::throttle::and_more;
 use log::warn;
 use std::time::Duration;
@@ -20,28 +20,23 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_millis(10);
 
 impl Relay {
-    /// The user port of a public pipe, if the mapping is still open.
-    pub(super) fn users(&mut self, pipe: PipeKey) -> Option<&mut Users> {
-        self.pipes.get_mut(pipe)?.users()
-    }
-
-    /// Goes on with the handshake of a user, and looks for an agent once it has said something.
+    /// Goes on with the handshake of a user, and looks for an agent once it has sent something.
     pub(super) fn seek_agent(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        let (State::Silent { pipe, .. } | State::Waiting { pipe, .. }) = socket.state else { return };
+        let Some((SocketMut { link, state: State::User(user) }, desk)) = self.reactor.get_mut(key) else { return };
+        let pipe = user.pipe;
         // A reset leaves what came before it to be read, but nobody who would wait for an answer.
-        if socket.link.is_reset() {
+        if link.is_reset() {
             return self.dismiss_user(key);
         }
-        let asks = match socket.link.handshake(desk, now) {
-            Ok(true) => socket.link.waiting(desk),
+        let asks = match link.handshake(desk, now) {
+            Ok(true) => link.waiting(desk),
             Ok(false) => Ok(Got::Dry),
             Err(e) => Err(e),
         };
         match asks {
             Ok(Got::Some) => match self.agent_for(pipe) {
-                Some(agent) if self.is_next(key, pipe) => self.try_join(key, agent, pipe),
+                Some(agent) if self.is_next(key, pipe) => self.try_pair(key, agent, pipe),
                 _ => self.wait_for_agent(key),
             },
             // It is not trusted yet, and never waits for a buffer here.
@@ -52,7 +47,7 @@ impl Relay {
 
     /// Nobody has waited longer. Who has is called, so that an agent that is free now finds its user.
     fn is_next(&mut self, key: Key, pipe: PipeKey) -> bool {
-        match self.users(pipe).and_then(|users| users.next_waiting()) {
+        match self.mappings.users(pipe).and_then(|users| users.next_waiting()) {
             Some(first) if first != key => {
                 self.reactor.again(first);
                 false
@@ -63,111 +58,86 @@ impl Relay {
 
     /// The agent that has been free longest, if it may be sent something.
     fn agent_for(&mut self, pipe: PipeKey) -> Option<Key> {
-        self.first_free(Place { pipe, side: 0 }).filter(|&agent| !self.is_being_welcomed(agent))
+        let agent = self.first_free(Place { pipe, side: 0 })?;
+        let is_welcomed = self.reactor.get(agent)?.state.agent()?.welcome.is_none();
+        is_welcomed.then_some(agent)
     }
 
     /// Hands the user's first bytes to the agent. Only if there were any are the two joined.
-    fn try_join(&mut self, user: Key, agent: Key, pipe: PipeKey) {
-        let now = self.reactor.now;
-        match self.pass_marks(user, agent) {
-            Ok(Marks::Passed) => {}
-            Ok(_) => return,
-            Err(Fail::Source(_)) => return self.dismiss_user(user),
-            Err(Fail::Destination(_)) => {
-                self.abort(agent);
-                return self.reactor.again(user);
-            }
+    fn try_pair(&mut self, user: Key, agent: Key, pipe: PipeKey) {
+        let pumped = session::forward(&mut self.reactor, user, agent);
+        if pumped.payload > 0 {
+            self.pair(user, agent, pipe, pumped.payload);
+            return match pumped.flow {
+                // What was taken is gone: no other user may follow it to this agent, and no other agent can have it.
+                Flow::SourceFailed(_) => self.end(user, Cause::Broken(user)),
+                Flow::SinkFailed(_) => self.end(agent, Cause::Broken(agent)),
+                _ => self.relay(agent, user),
+            };
         }
-        let Some((from, to, desk)) = self.reactor.pair_mut(user, agent) else { return };
-        let to_end = to.state.end();
-        let pumped = pump((&mut from.link, End::Open), (&mut to.link, to_end), desk, now);
-        match pumped {
-            Ok(Pumped { payload: 0, then, .. }) => match then {
-                Then::Ended => self.dismiss_user(user),
-                // It has asked, so its place in the line is from now on, whatever kept it from this agent.
-                Then::Starved(purpose) => {
-                    self.wait_for_agent(user);
-                    self.reactor.note_hunger(user, Some(purpose));
-                }
-                Then::Again | Then::Full => {
-                    self.wait_for_agent(user);
-                    self.reactor.again(user);
-                }
-                Then::Dry => self.ask_no_more(user),
-            },
-            Ok(Pumped { payload, .. }) => {
-                self.marry(user, agent, pipe, payload);
-                self.relay(agent, user);
-            }
-            Err(Failed { fail: Fail::Source(_), payload: 0 }) => self.dismiss_user(user),
-            Err(Failed { fail: Fail::Destination(_), payload: 0 }) => {
-                self.abort(agent);
+        match pumped.flow {
+            Flow::Eof | Flow::SourceFailed(_) => self.dismiss_user(user),
+            // It has asked, so its place in the line is from now on, whatever kept it from this agent.
+            Flow::Starved(_) => self.wait_for_agent(user),
+            Flow::Again | Flow::Blocked => {
                 self.wait_for_agent(user);
                 self.reactor.again(user);
             }
-            // What was taken is gone: no other user may follow it to this agent, and no other agent can have it.
-            Err(Failed { fail, payload }) => {
-                self.marry(user, agent, pipe, payload);
-                let broken = if let Fail::Source(_) = fail { user } else { agent };
-                self.part(agent, user, Cause::Broken(broken));
+            Flow::WouldBlock => self.ask_no_more(user),
+            Flow::SinkFailed(_) => {
+                self.end(agent, Cause::Broken(agent));
+                self.wait_for_agent(user);
+                self.reactor.again(user);
             }
         }
     }
 
-    fn marry(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
+    fn pair(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
         self.reactor.note_hunger(user, None);
-        self.leave_queue(user);
-        self.set_state(user, State::Served { pipe, agent });
-        if let Some((socket, _)) = self.reactor.get_mut(user) {
-            socket.link.trust();
-            socket.link.set_abortive(true);
+        let stage = Stage::Joined { agent, half_closed: None };
+        self.change_stage(user, stage);
+        if let Some(users) = self.mappings.users(pipe) {
+            users.joined += 1;
         }
         self.join(agent, user);
-        if let Some(pipe) = self.pipes.get_mut(pipe) {
-            pipe.count(1, payload);
-            if let Some(users) = pipe.users() {
-                users.joined += 1;
-            }
-        }
+        session::begin(&mut self.reactor, [user, agent]);
+        self.mappings.count(Place { pipe, side: 1 }, payload);
+    }
+
+    /// Gives back what belonged to the stage that a user leaves.
+    fn change_stage(&mut self, key: Key, stage: Stage) {
+        let Some((SocketMut { state: State::User(user), .. }, _)) = self.reactor.get_mut(key) else { return };
+        let left = User { pipe: user.pipe, stage: std::mem::replace(&mut user.stage, stage) };
+        self.user_left(left);
     }
 
     /// What a waiting user had sent was no payload (a key update, say): it is silent again, and the next may ask.
     fn ask_no_more(&mut self, key: Key) {
-        let waiting = |state: &State| matches!(state, State::Waiting { .. });
-        let Some(State::Waiting { pipe, ticket, .. }) = self.take_state_if(key, waiting) else { return };
-        let until = self.reactor.now + FIRST_BYTE;
-        let Some(users) = self.users(pipe) else { return };
-        users.waiting.leave(ticket);
-        let next = users.next_waiting();
-        let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
-        let Some(users) = self.users(pipe) else { return };
+        let Some(socket) = self.reactor.get(key) else { return };
+        let State::User(User { pipe, stage: Stage::Waiting { .. } }) = socket.state else { return };
+        let (address, until) = (socket.link.peer.ip(), self.reactor.now + FIRST_BYTE);
+        let Some(users) = self.mappings.users(*pipe) else { return };
         let ticket = users.silent.join(key, address);
-        self.set_state(key, State::Silent { pipe, ticket, until });
-        if let Some(next) = next {
-            self.reactor.again(next);
-        }
+        self.change_stage(key, Stage::Silent { ticket, until });
     }
 
     fn wait_for_agent(&mut self, key: Key) {
         let now = self.reactor.now;
-        let silent = |state: &State| matches!(state, State::Silent { .. });
-        let Some(State::Silent { pipe, ticket, .. }) = self.take_state_if(key, silent) else { return };
-        let Some(users) = self.users(pipe) else { return };
-        users.silent.leave(ticket);
+        let Some(socket) = self.reactor.get(key) else { return };
+        let State::User(User { pipe, stage: Stage::Silent { .. } }) = socket.state else { return };
+        let (pipe, address, until) = (*pipe, socket.link.peer.ip(), now + WAIT_FOR_AGENT);
+        let Some(users) = self.mappings.users(pipe) else { return };
         if let Some(other) = users.waiting.surplus(WAITING_USERS) {
             let (port, unsaid) = (users.door.port, users.full.may_say(now));
             if let Some(unsaid) = unsaid {
                 let more = and_more(unsaid);
                 warn!("Port {port}: {WAITING_USERS} users wait for an agent, an old one is closed for a new one{more}");
             }
-            self.leave_queue(other);
-            self.discard(other);
+            self.close(other, Close::Now);
         }
-        let until = now + WAIT_FOR_AGENT;
-        let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
-        let Some(users) = self.users(pipe) else { return };
+        let Some(users) = self.mappings.users(pipe) else { return };
         let ticket = users.waiting.join(key, address);
-        self.set_state(key, State::Waiting { pipe, ticket, until });
+        self.change_stage(key, Stage::Waiting { ticket, until });
         self.reactor.wake_by(until);
         // Half-closed sessions have less patience from now on: see soon whether one of them makes room.
         self.reactor.wake_by(now + SOON);
@@ -176,35 +146,31 @@ impl Relay {
     /// Closes a user that has no agent.
     pub(super) fn dismiss_user(&mut self, key: Key) {
         let now = self.reactor.now;
-        if let Some(State::Waiting { pipe, .. }) = self.reactor.get(key).map(|socket| &socket.state) {
-            let pipe = *pipe;
-            if let Some(users) = self.users(pipe) {
+        if let Some(State::User(User { pipe, stage: Stage::Waiting { .. } })) = self.reactor.get(key).map(|it| it.state)
+        {
+            if let Some(users) = self.mappings.users(*pipe) {
                 if let Some(unsaid) = users.full.may_say(now) {
                     let port = users.door.port;
                     warn!("Port {port}: no agent was free for a user{}", and_more(unsaid));
                 }
             }
         }
-        self.leave_queue(key);
-        self.discard(key);
+        self.close(key, Close::Now);
     }
 
-    fn leave_queue(&mut self, key: Key) {
-        match self.take_state(key) {
-            Some(State::Silent { pipe, ticket, .. }) => {
-                if let Some(users) = self.users(pipe) {
-                    users.silent.leave(ticket);
-                }
-            }
-            Some(State::Waiting { pipe, ticket, .. }) => {
-                let Some(users) = self.users(pipe) else { return };
+    /// A user has left its stage.
+    pub(super) fn user_left(&mut self, User { pipe, stage }: User) {
+        let Some(users) = self.mappings.users(pipe) else { return };
+        match stage {
+            Stage::Silent { ticket, .. } => users.silent.leave(ticket),
+            Stage::Waiting { ticket, .. } => {
                 users.waiting.leave(ticket);
                 // There may be an agent that was offered to this one, or a second agent, for whom nobody was called.
                 if let Some(next) = users.next_waiting() {
                     self.reactor.again(next);
                 }
             }
-            _ => {}
+            Stage::Joined { .. } => users.joined -= 1,
         }
     }
 }

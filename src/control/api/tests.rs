@@ -15,7 +15,7 @@ const PRIVATE: &str = r#"mapping={"type":"private","maxconnectionsport1":1, "max
 struct Bench {
     api: Api,
     fake: FakeLoop,
-    peer: Peer,
+    peer: ApiCaller,
     folder: Folder,
 }
 
@@ -32,7 +32,7 @@ impl Bench {
             broker: Some(12345),
             started: Instant::now(),
         };
-        Self { api, fake, peer: Peer { ip: IpAddr::from([192, 0, 2, 1]), is_here: false }, folder }
+        Self { api, fake, peer: ApiCaller { ip: IpAddr::from([192, 0, 2, 1]), is_here: false }, folder }
     }
 
     /// A well-formed call with nothing in it.

@@ -3,11 +3,12 @@
 //! Edge-triggered readiness is only forgotten when the kernel says that there is nothing, or when less came than
 //! was asked for. How the beginning of a record is kept, and whose: see `inbox`.
 
-use super::{Fault, Flow, Got, Link, Transport};
+use super::{Fault, Got, Link, Transport};
 use crate::net::buffers::{Desk, Pool};
 use crate::net::inbox::Lease;
 use crate::net::tls;
 use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 impl Link {
@@ -22,7 +23,7 @@ impl Link {
         if let Transport::Tls(_) = self.transport {
             return self.records(desk, now, |bytes, _| {
                 message(bytes);
-                Flow::Stop
+                ControlFlow::Break(())
             });
         }
         let most = most.min(desk.scratch.len());
@@ -126,7 +127,7 @@ impl Link {
         &mut self,
         desk: &mut Desk,
         now: Instant,
-        mut each: impl FnMut(&[u8], &mut Pool) -> Flow,
+        mut each: impl FnMut(&[u8], &mut Pool) -> ControlFlow<()>,
     ) -> Result<Got, Fault> {
         if self.has_ended() {
             return Ok(Got::End);
@@ -182,7 +183,7 @@ impl Link {
         &mut self,
         seen: usize,
         desk: &mut Desk,
-        each: &mut impl FnMut(&[u8], &mut Pool) -> Flow,
+        each: &mut impl FnMut(&[u8], &mut Pool) -> ControlFlow<()>,
     ) -> (usize, Result<Step, Fault>) {
         let Transport::Tls(tls) = &mut self.transport else { return (0, Ok(Step::Incomplete)) };
         let Desk { scratch, pool, reply, .. } = desk;
@@ -194,7 +195,7 @@ impl Link {
                 Err(e) => return (used, Err(e.into())),
             };
             let handshaking = tls.is_handshaking();
-            let mut flow = Flow::More;
+            let mut flow = ControlFlow::Continue(());
             let record = &mut scratch[used..used + length];
             let taken = tls.take_record(record, reply, |message| flow = each(message, pool));
             used += length;
@@ -204,7 +205,7 @@ impl Link {
             if tls.peer_has_closed() {
                 return (used, Ok(Step::Closed));
             }
-            if flow == Flow::Stop || (handshaking && !tls.is_handshaking()) {
+            if flow.is_break() || (handshaking && !tls.is_handshaking()) {
                 return (used, Ok(Step::Stopped));
             }
         }

@@ -1,22 +1,22 @@
 //! What an unauthenticated agent has said so far: the passcode, perhaps with the preamble before it. No I/O.
 
-use crate::net::wire::PREAMBLE;
+use super::v1::PREAMBLE;
 use crate::secret::Secret;
 
 /// The bytes of one connection that has not been authorized.
 #[derive(Debug, Default)]
-pub(super) struct Offer {
+pub struct Offer {
     /// The passcode, behind the preamble if there was one.
-    pub(super) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// The agent marks where payload begins.
-    pub(super) has_preamble: bool,
+    pub has_preamble: bool,
     /// What stood behind the passcode in the same record.
-    pub(super) behind: Vec<u8>,
+    pub behind: Vec<u8>,
 }
 
 /// How far an [`Offer`] has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub enum Progress {
     /// So many bytes must come before more can be said. Never 0.
     Missing(usize),
     /// The preamble was complete. Once.
@@ -27,7 +27,7 @@ pub(super) enum Progress {
 
 impl Offer {
     /// Looks at what has come. `may_begin`: a preamble is understood here.
-    pub(super) fn progress(&mut self, passcode: &Secret, may_begin: bool) -> Progress {
+    pub fn progress(&mut self, passcode: &Secret, may_begin: bool) -> Progress {
         if may_begin && !self.has_preamble {
             if self.bytes.starts_with(PREAMBLE) {
                 self.bytes.drain(..PREAMBLE.len());

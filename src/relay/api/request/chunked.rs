@@ -3,7 +3,7 @@
 use super::head::find_line_end;
 use super::{body_too_large, malformed};
 use crate::limits::{REQUEST_BODY, REQUEST_HEAD};
-use crate::relay::refusal::{Refusal, Status};
+use crate::relay::api::refusal::{Refusal, Status};
 
 /// A chunk's size and extensions, bytes. Sizes need a few, and nobody sends extensions.
 const SIZE_LINE: usize = 256;

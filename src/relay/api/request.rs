@@ -3,8 +3,8 @@
 //! Pure: knows no socket and no clock. tiny_http reads header lines without end, believes several
 //! framings that others read differently, and holds a thread for every request that does not end. So
 //! it never sees what a stranger wrote: a request is collected here within its limits, understood, and
-//! written anew from the few parts that the API looks at, with its length and its real peer (see
-//! [`seal`](super::seal)). What is not understood is refused.
+//! written anew from the few parts that the API looks at, with its length and its real caller (see
+//! [`super::caller`]). What is not understood is refused.
 //!
 //! Each rewritten request says `Connection: close`, because it is made for a private connection of
 //! its own, whatever the client's connection goes on to do. Where its answer ends is then plain, and
@@ -16,8 +16,8 @@ mod head;
 
 pub use head::FROM_A_PAGE;
 
+use super::caller::ApiCaller;
 use super::refusal::{Refusal, Status};
-use super::seal::{Peer, Seal};
 use crate::limits::{REQUEST_BODY, REQUEST_HEAD};
 use chunked::Decoder;
 use head::{Framing, Head};
@@ -76,9 +76,9 @@ impl Collector {
         self.bytes.is_empty() && matches!(self.state, State::Head { .. })
     }
 
-    /// The next thing to do, for a connection from `peer`.
-    pub fn next(&mut self, seal: &Seal, peer: &Peer) -> Step {
-        match self.advance(seal, peer) {
+    /// The next thing to do, for a connection from `caller`.
+    pub fn next(&mut self, caller: &ApiCaller) -> Step {
+        match self.advance(caller) {
             Ok(step) => step,
             Err(refusal) => {
                 self.end();
@@ -87,7 +87,7 @@ impl Collector {
         }
     }
 
-    fn advance(&mut self, seal: &Seal, peer: &Peer) -> Result<Step, Refusal> {
+    fn advance(&mut self, caller: &ApiCaller) -> Result<Step, Refusal> {
         if let State::Head { seen } = self.state {
             let Some(head) = self.take_head(seen)? else { return Ok(Step::Incomplete) };
             self.state = match head.framing {
@@ -107,7 +107,7 @@ impl Collector {
         };
         Ok(match (body, &mut self.state) {
             (Some(body), State::Sized { head, .. } | State::Chunked { head, .. }) => {
-                let (bytes, last) = (head.rewrite(&body, seal, peer), head.last);
+                let (bytes, last) = (head.rewrite(&body, caller), head.last);
                 if last {
                     self.end()
                 } else {

@@ -2,8 +2,8 @@
 
 use super::{body_too_large, malformed};
 use crate::limits::REQUEST_BODY;
-use crate::relay::refusal::{Refusal, Status};
-use crate::relay::seal::{self, Peer, Seal};
+use crate::relay::api::caller::{self, ApiCaller};
+use crate::relay::api::refusal::{Refusal, Status};
 
 /// More header lines than any client of the API sends.
 const HEADERS: usize = 100;
@@ -192,13 +192,13 @@ fn content_length(digits: &str) -> Result<usize, Refusal> {
 
 impl Head {
     /// The whole request as tiny_http shall see it.
-    pub fn rewrite(&self, body: &[u8], seal: &Seal, peer: &Peer) -> Vec<u8> {
+    pub fn rewrite(&self, body: &[u8], caller: &ApiCaller) -> Vec<u8> {
         let mut text = format!(
             "{} {} HTTP/1.1\r\n{}: {}\r\nConnection: close\r\nContent-Length: {}\r\n",
             self.method,
             self.target,
-            seal::HEADER,
-            seal.write(peer),
+            caller::HEADER,
+            caller.write(),
             body.len()
         );
         for (name, value) in [("Content-Type", &self.content_type), ("Authorization", &self.authorization)] {

@@ -33,6 +33,18 @@ pub fn cut(message: &[u8]) -> (&[u8], &[u8]) {
     message.split_at(at)
 }
 
+/// Takes the answers out of what one read of plain TCP brought: what is left is payload. Returns how many answers there
+/// were: as many as are `awaited` at most.
+pub fn sift(message: &[u8], awaited: usize) -> (&[u8], usize) {
+    let (mut payload, mut answers) = (message, 0);
+    while answers < awaited {
+        let Some(rest) = payload.strip_prefix(BEAT).or_else(|| payload.strip_suffix(BEAT)) else { break };
+        payload = rest;
+        answers += 1;
+    }
+    (payload, answers)
+}
+
 /// A word of a connection that began with [`PREAMBLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -125,5 +137,18 @@ mod tests {
     fn other_words_are_refused() {
         assert_eq!(Words::default().take(b"BEAR"), Err(NoWord));
         assert_eq!(Words::default().take(b"DATAx"), Err(NoWord));
+    }
+
+    #[test]
+    fn answers_are_cut_off_only_while_they_are_awaited() {
+        for awaited in [0, 1, 2] {
+            assert_eq!(sift(b"BEATBEAT", awaited), (&b"BEATBEAT"[4 * awaited..], awaited));
+            assert_eq!(sift(b"payload", awaited), (&b"payload"[..], 0));
+        }
+        assert_eq!(sift(b"BEATpayload", 0), (&b"BEATpayload"[..], 0));
+        assert_eq!(sift(b"BEATpayload", 1), (&b"payload"[..], 1));
+        assert_eq!(sift(b"payloadBEAT", 1), (&b"payload"[..], 1));
+        assert_eq!(sift(b"BEATBEATBEAT!", 2), (&b"BEAT!"[..], 2), "no more than are awaited");
+        assert_eq!(sift(b"BEATpayloadBEAT", 2), (&b"payload"[..], 2));
     }
 }

@@ -4,19 +4,19 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-const PEER: Peer = Peer { ip: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9)), is_here: false };
+const PEER: ApiCaller = ApiCaller { ip: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9)), is_here: false };
 
 /// Everything that comes of these bytes, pushed `piece` at a time; ends at the first refusal.
 fn steps(bytes: &[u8], piece: usize) -> Vec<Step> {
-    let (seal, mut collector, mut steps) = (Seal::random(), Collector::default(), Vec::new());
+    let (mut collector, mut steps) = (Collector::default(), Vec::new());
     for piece in bytes.chunks(piece) {
         collector.push(piece);
         loop {
-            match collector.next(&seal, &PEER) {
+            match collector.next(&PEER) {
                 Step::Incomplete => break,
                 Step::Request { bytes, last } => {
                     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-                    let head = std::str::from_utf8(&bytes[..end]).unwrap().replace(&seal.write(&PEER), "SEAL");
+                    let head = std::str::from_utf8(&bytes[..end]).unwrap().replace(&PEER.write(), "SEAL");
                     steps.push(Step::Request { bytes: [head.as_bytes(), &bytes[end..]].concat(), last });
                 }
                 step => steps.push(step),
@@ -76,13 +76,13 @@ fn requests_may_come_in_pieces_or_several_at_once() {
 
 #[test]
 fn between_requests_nothing_is_held() {
-    let (seal, mut collector) = (Seal::random(), Collector::default());
+    let mut collector = Collector::default();
     let body = "x".repeat(REQUEST_BODY);
     collector.push(&post(&format!("Content-Length: {REQUEST_BODY}\r\n"), &body));
-    assert!(matches!(collector.next(&seal, &PEER), Step::Request { last: false, .. }));
+    assert!(matches!(collector.next(&PEER), Step::Request { last: false, .. }));
     assert_eq!(collector.bytes.capacity(), 0);
     collector.push(b"\r\n\r\n");
-    assert_eq!(collector.next(&seal, &PEER), Step::Incomplete);
+    assert_eq!(collector.next(&PEER), Step::Incomplete);
     assert!(collector.is_empty(), "empty lines are the beginning of nothing");
 }
 

@@ -1,12 +1,13 @@
-//! The local service: looked up and dialled when somebody comes, and not before.
+//! Local connections: the service, looked up and dialled when somebody comes and not before.
 
 use super::resolver::Answer;
-use super::state::{First, State};
+use super::state::{First, Line, Local, State, Task};
 use super::{Agent, Near};
 use crate::limits::{DIAL, SUMMON};
-use crate::net::closing::Cause;
 use crate::net::link::Link;
-use crate::net::reactor::Key;
+use crate::net::reactor::{Close, Key};
+use crate::net::service::Service;
+use crate::net::session::{self, Cause};
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::throttle::and_more;
@@ -15,22 +16,26 @@ use std::io;
 use std::net::SocketAddr;
 
 impl Agent {
+    /// The line, if it is one.
+    pub(super) fn line_mut(&mut self, key: Key) -> Option<&mut Line> {
+        self.reactor.get_mut(key).and_then(|(socket, _)| socket.state.line_mut())
+    }
+
     /// A free line is needed: the service is looked up.
-    pub(super) fn summon(&mut self, key: Key, first: First) {
+    pub(super) fn connect_to_service(&mut self, key: Key, first: First) {
+        let until = self.reactor.now + SUMMON;
         let Near::Service(resolver) = &mut self.near else { return };
         resolver.ask();
-        let until = self.reactor.now + SUMMON;
-        let State::Free(mut line) = self.take_state(key) else { return };
+        let Some(line) = self.line_mut(key) else { return };
         line.used = true;
-        self.set_state(key, State::Summoning { line, first, local: None, until });
+        line.task = Task::Connecting { first, local: None, until };
         self.reactor.wake_by(until);
     }
 
     /// The service's addresses have been looked up, or could not be.
     pub(super) fn found_service(&mut self, answer: Answer) {
-        let waits = |state: &State| matches!(state, State::Summoning { local: None, .. });
-        let lines = self.reactor.iter().filter(|(_, socket)| waits(&socket.state)).map(|(key, _)| key);
-        for line in lines.collect::<Vec<Key>>() {
+        let waits = |line: &Line| matches!(line.task, Task::Connecting { local: None, .. });
+        for line in self.reactor.keys(|socket| socket.state.line().is_some_and(waits)) {
             match &answer {
                 Ok(addresses) => self.connect(line, addresses.clone()),
                 Err(e) => self.refused(line, e),
@@ -61,17 +66,15 @@ impl Agent {
     }
 
     fn set_local(&mut self, line: Key, key: Option<Key>) {
-        if let Some((socket, _)) = self.reactor.get_mut(line) {
-            if let State::Summoning { local, .. } = &mut socket.state {
-                *local = key;
-            }
+        if let Some(Line { task: Task::Connecting { local, .. }, .. }) = self.line_mut(line) {
+            *local = key;
         }
     }
 
     /// The connect to the service is done, or has failed.
     pub(super) fn connect_further(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
-        let State::Connecting { line, .. } = socket.state else { return };
+        let State::Connecting { line, .. } = *socket.state else { return };
         match socket.link.is_connected() {
             Ok(false) => {}
             Ok(true) => self.arrived(key, line),
@@ -81,7 +84,7 @@ impl Agent {
 
     /// One address has failed: the next, if there is one.
     pub(super) fn connect_next(&mut self, key: Key, error: io::Error) {
-        let Some(State::Connecting { line, rest, .. }) = self.reactor.remove(key) else { return };
+        let Some(State::Connecting { line, rest, .. }) = self.reactor.close(key, Close::Abort, None) else { return };
         self.set_local(line, None);
         if rest.is_empty() { self.refused(line, &error) } else { self.connect(line, rest) }
     }
@@ -97,23 +100,43 @@ impl Agent {
 
     /// The service is there: it gets what has come for it, or the other end of the tunnel is told.
     fn arrived(&mut self, key: Key, line: Key) {
-        self.set_state(key, State::Local { line });
-        let State::Summoning { line: its, first, .. } = self.take_state(line) else {
+        self.reactor.change(key, State::Local(Local { line, is_client: false, half_closed: None }));
+        let now = self.reactor.now;
+        let Some(Task::Connecting { first, .. }) =
+            self.line_mut(line).map(|its| std::mem::replace(&mut its.task, Task::Joined { local: key }))
+        else {
             return self.end(key, Cause::Interrupted);
         };
-        let now = self.reactor.now;
         match first {
             First::Payload(bytes) => {
-                self.join(line, its, key);
+                self.join(line, key);
                 let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
                 if socket.link.send(&bytes, desk, now).is_err() {
-                    self.end_when_read(key);
+                    if let Some(cause) = session::end_of_sink(&self.reactor, key) {
+                        self.end(key, cause);
+                    }
                 }
             }
-            First::Call => match self.answer_call(line, its, key) {
+            First::Call => match self.answer_call(line, key) {
                 Ok(()) => self.reactor.again(line),
                 Err(_) => self.end(line, Cause::Broken(line)),
             },
+        }
+    }
+
+    /// Both sides are there: payload flows from here on.
+    pub(super) fn join(&mut self, line: Key, local: Key) {
+        session::begin(&mut self.reactor, [line, local]);
+        [line, local].into_iter().for_each(|key| self.reactor.again(key));
+    }
+
+    /// A local connection has its turn.
+    pub(super) fn serve_local(&mut self, key: Key, line: Key) {
+        match self.reactor.get(line).and_then(|socket| socket.state.line()).map(|line| &line.task) {
+            Some(Task::Joined { .. }) => self.relay(line, key),
+            Some(Task::Calling { .. }) => self.look_after_client(key),
+            // What the service says first waits until the other end of the tunnel listens.
+            _ => {}
         }
     }
 }

@@ -1,0 +1,281 @@
+//! Two connections that are joined: a user and an agent, two agents, or a line and a local service.
+//!
+//! Bytes go both ways until one side ends. What it sent is delivered, and then the other side is closed too: a
+//! connection to an agent serves one session. The one exception is a user that closes its sending side without TLS,
+//! which may still be waiting for its answer (docs/protocol.md, section 5).
+
+use super::buffers::{Desk, Purpose};
+use super::closing::Ending;
+use super::link::{Fault, Got, Link};
+use super::marked::Marked;
+use super::pump::{Flow, Framing, Pumped, pump};
+use super::reactor::{Group, Key, Reactor, Socket, SocketMut};
+use crate::limits::{DELIVERY, HALF_CLOSED_CONTENDED};
+use std::time::{Duration, Instant};
+
+/// What a session has to know of the state of a connection.
+pub trait Party {
+    /// The other connection, of the session that is or that is to be.
+    fn partner(&self) -> Option<Key>;
+    /// What this connection is closed with, even while it is only closing.
+    fn group(&self) -> Option<Group> {
+        None
+    }
+    /// What travels besides payload.
+    fn framing(&self, _link: &Link) -> Framing {
+        Framing::None
+    }
+    /// Where payload begins on the connection, if that is marked.
+    fn marked(&mut self) -> Option<&mut Marked> {
+        None
+    }
+    /// No payload may follow what was sent last before then.
+    fn quiet_until(&self, _link: &Link, _now: Instant) -> Option<Instant> {
+        None
+    }
+    /// So many heartbeats were among what it sent.
+    fn heard_beats(&mut self, _count: usize, _now: Instant) {}
+    /// Sends what is held, and answers heartbeats if there is room.
+    fn answer_beats(&mut self, _link: &mut Link, _desk: &mut Desk, _now: Instant) -> Result<(), Fault> {
+        Ok(())
+    }
+    /// It has sent payload, which is on its way.
+    fn note_sent(&mut self, _now: Instant) {}
+    /// Payload is on its way to it.
+    fn note_received(&mut self, _now: Instant) {}
+    /// Its payload had to wait for its reader.
+    fn note_held_back(&mut self) {}
+    /// A reset ends the session at once, whatever still stands before it.
+    fn leaves_on_reset(&self) -> bool {
+        false
+    }
+    /// What it has sent is delivered even if it takes nothing any more: an answer that comes before the whole question
+    /// was read, say.
+    fn is_heard_out(&self) -> bool {
+        true
+    }
+    /// It sends no more. True: it may still be answered.
+    fn half_close(&mut self, _link: &Link, _now: Instant) -> bool {
+        false
+    }
+    /// When payload last came for it, since it sends no more.
+    fn half_closed_since(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// Why a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// One side has ended, or both have nothing to say any more.
+    Ended,
+    /// This side broke off in the middle; it may still listen.
+    Truncated(Key),
+    /// This connection is of no more use.
+    Broken(Key),
+    /// It is ended from outside, on its way.
+    Interrupted,
+}
+
+impl Cause {
+    fn of_source(key: Key, fault: &Fault) -> Self {
+        if let Fault::Io(_) = fault { Self::Broken(key) } else { Self::Truncated(key) }
+    }
+
+    /// What `to` is to conclude from its end: whether it has got all that `from` had to send, as far as anybody knows.
+    fn ending(self, to: &Link, (from, source): (Key, &Link)) -> Ending {
+        let complete = match self {
+            Self::Broken(key) | Self::Truncated(key) if key == from => false,
+            _ if source.has_ended() => true,
+            // Who has ended first wants no more, unless it was in the middle of listening.
+            Self::Ended => to.has_ended() && !source.may_read(),
+            _ => false,
+        };
+        if complete { Ending::Complete } else { Ending::Truncated }
+    }
+}
+
+/// What one turn of a session did.
+pub struct Report {
+    /// Payload that came from the one, and from the other.
+    pub payload: [u64; 2],
+    /// The session is over.
+    pub over: Option<Cause>,
+}
+
+/// The session begins: from now on an end that is not told as one is a reset.
+pub fn begin<S>(reactor: &mut Reactor<S>, keys: [Key; 2]) {
+    for key in keys {
+        if let Some((socket, _)) = reactor.get_mut(key) {
+            socket.link.trust();
+            socket.link.set_abortive(true);
+        }
+    }
+}
+
+/// Moves what there is to move between the two. `stopping`: a session with nothing in flight is over.
+pub fn relay<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping: bool) -> Report {
+    if reactor.get(other).is_some_and(|it| it.state.leaves_on_reset() && it.link.is_reset()) {
+        return Report { payload: [0, 0], over: Some(Cause::Broken(other)) };
+    }
+    let forth = forward(reactor, one, other);
+    let back = if is_half_closed(reactor, other) {
+        // Nothing will come, but answers to heartbeats may still be on their way.
+        let flow = answer_beats(reactor, one).map_or_else(Flow::SinkFailed, |()| Flow::WouldBlock);
+        Pumped { payload: 0, beats: 0, flow }
+    } else {
+        forward(reactor, other, one)
+    };
+    let over = match (&forth.flow, &back.flow) {
+        (Flow::SourceFailed(fault), _) => Some(Cause::of_source(one, fault)),
+        (Flow::Eof, _) => Some(Cause::Ended),
+        (_, Flow::SourceFailed(fault)) => Some(Cause::of_source(other, fault)),
+        // It takes nothing any more, and all that it sent is on its way.
+        (Flow::SinkFailed(_), Flow::Eof) => Some(Cause::Ended),
+        (Flow::SinkFailed(_), _) => end_of_sink(reactor, other),
+        (_, Flow::SinkFailed(_)) => end_of_sink(reactor, one),
+        (_, Flow::Eof) => half_close(reactor, other),
+        _ => (stopping && is_idle(reactor, one, other)).then_some(Cause::Interrupted),
+    };
+    Report { payload: [forth.payload, back.payload], over }
+}
+
+/// One direction, one turn.
+pub fn forward<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped {
+    let now = reactor.now;
+    let only = |flow| Pumped { payload: 0, beats: 0, flow };
+    if let Some(until) = reactor.get(to).and_then(|it| it.state.quiet_until(it.link, now)) {
+        reactor.wake_by(until);
+        return only(Flow::WouldBlock);
+    }
+    // Before more payload: with a busy pipe there is hardly ever another moment.
+    if let Err(fault) = answer_beats(reactor, to) {
+        return only(Flow::SinkFailed(fault));
+    }
+    if let Some(flow) = hear_marker(reactor, from).or_else(|| send_marker(reactor, from, to)) {
+        return only(flow);
+    }
+    let Some((source, sink, desk)) = reactor.pair_mut(from, to) else { return only(Flow::Eof) };
+    let framings = (source.state.framing(source.link), sink.state.framing(sink.link));
+    let pumped = pump((source.link, framings.0), (sink.link, framings.1), desk, now);
+    if pumped.payload > 0 {
+        source.state.note_sent(now);
+        sink.state.note_received(now);
+    }
+    if pumped.beats > 0 {
+        source.state.heard_beats(pumped.beats, now);
+        // If it does not take the answers, the other direction will find out.
+        let _ = source.state.answer_beats(source.link, desk, now);
+    }
+    match pumped.flow {
+        Flow::Blocked => source.state.note_held_back(),
+        Flow::Again => reactor.again(from),
+        _ => {}
+    }
+    reactor.note_hunger(from, pumped.flow.wants());
+    pumped
+}
+
+fn answer_beats<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Result<(), Fault> {
+    let now = reactor.now;
+    let Some((SocketMut { link, state }, desk)) = reactor.get_mut(key) else { return Ok(()) };
+    state.answer_beats(link, desk, now)
+}
+
+/// Takes in what stands before the marker behind which all is payload. `None`: it has come, or there is none.
+fn hear_marker<S: Party>(reactor: &mut Reactor<S>, from: Key) -> Option<Flow> {
+    let now = reactor.now;
+    let (SocketMut { link, state }, desk) = reactor.get_mut(from)?;
+    let marked = state.marked().filter(|marked| !marked.hears_payload())?;
+    let (beats, got) = match marked.hear(link, desk, now) {
+        Ok(heard) => heard,
+        Err(fault) => return Some(Flow::SourceFailed(fault)),
+    };
+    let is_open = marked.hears_payload();
+    state.heard_beats(beats, now);
+    // If it does not take the answers, the other direction will find out.
+    let _ = state.answer_beats(link, desk, now);
+    match got {
+        Got::End => return Some(Flow::Eof),
+        Got::Some if !is_open => reactor.again(from),
+        _ => {}
+    }
+    (!is_open).then_some(Flow::WouldBlock)
+}
+
+/// Sends the marker, if `to` waits for one and there is something to send behind it. `None`: payload may go on.
+fn send_marker<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Option<Flow> {
+    let now = reactor.now;
+    let (source, sink, desk) = reactor.pair_mut(from, to)?;
+    let marked = sink.state.marked().filter(|marked| !marked.sends_payload())?;
+    // What is not there yet will raise an event, and the pump does not find it before.
+    match source.link.waiting(desk) {
+        Ok(Got::Some) => {}
+        Ok(_) => return None,
+        Err(fault) => return Some(Flow::SourceFailed(fault)),
+    }
+    if sink.link.is_flushed() && !sink.link.can_send(&desk.pool) {
+        reactor.note_hunger(from, Some(Purpose::Payload));
+        return Some(Flow::Starved(Purpose::Payload));
+    }
+    marked.begin_payload(sink.link, desk, now).err().map(Flow::SinkFailed)
+}
+
+/// `key` takes nothing any more. `None`: what it has sent is delivered first.
+pub fn end_of_sink<S: Party>(reactor: &Reactor<S>, key: Key) -> Option<Cause> {
+    let unread = reactor.get(key).is_some_and(|it| it.state.is_heard_out() && it.link.may_read());
+    (!unread).then_some(Cause::Broken(key))
+}
+
+fn half_close<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Option<Cause> {
+    let now = reactor.now;
+    let (SocketMut { link, state }, _) = reactor.get_mut(key)?;
+    if !state.half_close(link, now) {
+        return Some(Cause::Ended);
+    }
+    reactor.wake_by(now + HALF_CLOSED_CONTENDED);
+    None
+}
+
+fn is_half_closed<S: Party>(reactor: &Reactor<S>, key: Key) -> bool {
+    reactor.get(key).is_some_and(|it| it.state.half_closed_since().is_some())
+}
+
+/// Nothing is in flight. A half-closed session waits for its answer.
+fn is_idle<S: Party>(reactor: &Reactor<S>, one: Key, other: Key) -> bool {
+    let quiet = |key| reactor.get(key).is_some_and(|it| !it.link.may_read() && it.link.is_flushed());
+    !is_half_closed(reactor, other) && quiet(one) && quiet(other)
+}
+
+/// Until when the end of a session is kept for a reader that takes nothing, while who sent it is gone already.
+pub fn delivery_deadline<S: Party>(reactor: &Reactor<S>, Socket { link, state }: &Socket<'_, S>) -> Option<Instant> {
+    let sender = reactor.get(state.partner()?)?.link;
+    let is_gone = sender.has_hung_up() || sender.has_ended();
+    (is_gone && !link.is_flushed()).then(|| link.told + DELIVERY)
+}
+
+/// Until when a half-closed user's agent may be silent.
+pub fn half_closed_deadline<S: Party>(Socket { link, state }: &Socket<'_, S>, patience: Duration) -> Option<Instant> {
+    state.half_closed_since().map(|since| since.max(link.told) + patience)
+}
+
+/// A half-closed user's agent has been silent for long enough, unless it is the user who is slow.
+pub fn half_closed_is_over<S: Party>(reactor: &Reactor<S>, user: Key) -> bool {
+    let Some(socket) = reactor.get(user) else { return false };
+    let unread = socket.state.partner().and_then(|agent| reactor.get(agent)).is_some_and(|agent| agent.link.may_read());
+    !unread && socket.link.is_flushed()
+}
+
+/// What `key`, and who is joined to it, are to conclude from their end.
+pub fn endings<S: Party>(reactor: &Reactor<S>, key: Key, cause: Cause) -> Vec<(Key, Ending)> {
+    let Some(socket) = reactor.get(key) else { return Vec::new() };
+    let partner = socket.state.partner().and_then(|key| Some((key, reactor.get(key)?)));
+    let Some((partner, other)) = partner else {
+        // Somebody waits at the other end of the line.
+        let ending = if cause == Cause::Interrupted { Ending::Truncated } else { Ending::Complete };
+        return vec![(key, ending)];
+    };
+    let (own, others) =
+        (cause.ending(socket.link, (partner, other.link)), cause.ending(other.link, (key, socket.link)));
+    vec![(key, own), (partner, others)]
+}

@@ -1,0 +1,311 @@
+//! The API port, in front of tiny_http.
+//!
+//! tiny_http parses HTTP and nothing else: it would give every connection a thread and wait for ever. So it
+//! listens on a private Unix socket, and only this file connects to it: once for every request, when that is
+//! whole, of bounded size, and came in bounded time ([`request`]). The request carries the real caller's address.
+
+pub(crate) mod caller;
+pub(crate) mod connection;
+pub(crate) mod parser;
+mod refusal;
+pub(crate) mod request;
+
+use super::Relay;
+use super::fair_queue::FairQueue;
+use super::queue::Queue;
+use super::rate_limit::Bucket;
+use super::state::{API, State};
+use crate::cidr::may_call;
+use crate::fairness::{Candidate, first_to_go};
+use crate::limits::{API_CONNECTIONS, API_OUTSIDER_INTERVAL, API_OUTSIDERS};
+use crate::net::authority;
+use crate::net::link::{Fault, Got, Link};
+use crate::net::pump::{Flow, Framing, pump};
+use crate::net::reactor::{Close, Key, SocketMut};
+use crate::net::service::Service;
+use crate::net::stream::Stream;
+use crate::network::Network;
+use crate::throttle::and_more;
+use caller::ApiCaller;
+use connection::{Api, Backend, Phase};
+use log::warn;
+use mio::net::TcpStream;
+use refusal::Refusal;
+use request::Step;
+use std::net::{IpAddr, SocketAddr};
+
+/// Messages of one Controller that are read in one turn.
+const READS: usize = 8;
+/// Bytes of one plain read.
+const READ: usize = 16 * 1024;
+/// What a client that asks first is told.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Who is connected to the API port.
+#[derive(Default)]
+pub(super) struct ApiPort {
+    /// Controllers' connections; first the one that has gone longest without a complete request.
+    pub(super) controllers: Queue,
+    /// How many connections to the HTTP parser there are on their behalf.
+    pub(super) backends: usize,
+    /// Connections from addresses that may not call the API.
+    outsiders: FairQueue,
+    outsider_rate: Bucket,
+}
+
+/// What is to be done with a Controller's connection after its turn.
+enum Next {
+    Wait,
+    Again,
+    /// What it gets is on its way; then close.
+    Close,
+    /// It has left.
+    Drop,
+}
+
+impl ApiPort {
+    /// All connections that belong to the API.
+    pub(super) fn connections(&self) -> usize {
+        self.controllers.len() + self.backends + self.outsiders.len()
+    }
+}
+
+impl Relay {
+    fn api(&mut self, key: Key) -> Option<&mut Api> {
+        match self.reactor.get_mut(key)?.0.state {
+            State::Api(api) => Some(api),
+            _ => None,
+        }
+    }
+
+    pub(super) fn accept_controller(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let now = self.reactor.now;
+        let outsider = !may_call(self.setup.controllers.as_deref(), peer.ip());
+        if outsider && !self.admit_outsider(peer.ip()) {
+            return;
+        }
+        if !outsider && self.api.controllers.len() + self.reactor.closing_in(API) >= API_CONNECTIONS {
+            self.evict_controller();
+        }
+        let Ok(local) = stream.local_addr() else { return };
+        let Some(link) = self.controller_link(stream, peer) else { return };
+        let Self { reactor, api, .. } = self;
+        // Without a place in the reactor it is closed, and was never counted.
+        let _ = reactor.add_with(link, |key| {
+            let ticket = match outsider {
+                true => api.outsiders.join(key, peer.ip()),
+                false => api.controllers.join(key),
+            };
+            State::Api(Box::new(Api::new(ApiCaller::of(peer, local), ticket, outsider, now)))
+        });
+    }
+
+    /// Makes room: one that is only closing, or the one that has gone longest without a complete request.
+    fn evict_controller(&mut self) {
+        if self.reactor.abort_one_closing(API) {
+            return;
+        }
+        let member = |(age, key)| {
+            let socket = self.reactor.get(key)?;
+            let State::Api(api) = socket.state else { return None };
+            Some((Network::of(socket.link.peer.ip()), Candidate { rank: api.rank(), age, key }))
+        };
+        let members = self.api.controllers.iter().enumerate().filter_map(member).collect();
+        let Some(&key) = first_to_go(members, 1).first() else { return };
+        let Some(peer) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
+        if let Some(unsaid) = self.listeners.evicted_controllers.may_say(self.reactor.now) {
+            let more = and_more(unsaid);
+            warn!(
+                "{API_CONNECTIONS} API connections: the least recently active, from {peer}, is closed for a new one{more}"
+            );
+        }
+        self.close(key, Close::Now);
+    }
+
+    /// Whether one from `ip`, which may not call the API, is told so. Makes room for it.
+    ///
+    /// A few are served that far; each costs a handshake, so all others are closed at once.
+    fn admit_outsider(&mut self, ip: IpAddr) -> bool {
+        let now = self.reactor.now;
+        if let Some(unsaid) = self.listeners.refused.may_say(ip, now) {
+            warn!("API connection from {ip} refused: its address is not in `controllers`{}", and_more(unsaid));
+        }
+        let most = API_OUTSIDER_INTERVAL * API_OUTSIDERS as u32;
+        if self.api.outsider_rate.level(now) + API_OUTSIDER_INTERVAL > most {
+            return false;
+        }
+        self.api.outsider_rate.fill(API_OUTSIDER_INTERVAL, most, now);
+        if let Some(other) = self.api.outsiders.surplus(API_OUTSIDERS) {
+            self.close(other, Close::Now);
+        }
+        true
+    }
+
+    /// Its request did not come in time, nor another one for long, or it takes nothing of its answer.
+    pub(super) fn controller_is_late(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((SocketMut { link, state: State::Api(api) }, desk)) = self.reactor.get_mut(key) else { return };
+        if !api.is_idle() {
+            return self.close(key, Close::Now);
+        }
+        if api.partial.is_some() && link.is_open() {
+            // It is closed in any case.
+            let _ = link.send(&Refusal::timed_out().to_bytes(), desk, now);
+        }
+        self.close(key, Close::Refuse);
+    }
+
+    /// Reads requests, hands on those that are complete.
+    pub(super) fn serve_controller(&mut self, key: Key) {
+        match self.read_requests(key) {
+            Ok(Next::Wait) => {}
+            Ok(Next::Again) => self.reactor.again(key),
+            Ok(Next::Close) => self.close(key, Close::Refuse),
+            Ok(Next::Drop) => self.close(key, Close::Now),
+            Err(fault) => {
+                self.log_refused_certificate(key, &fault);
+                self.close(key, Close::Now);
+            }
+        }
+    }
+
+    /// A client without the right certificate has been told so by TLS; people are told here.
+    fn log_refused_certificate(&mut self, key: Key, fault: &Fault) {
+        let Some(reason) = authority::refusal(fault) else { return };
+        let Some(ip) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
+        if let Some(unsaid) = self.listeners.refused.may_say(ip, self.reactor.now) {
+            warn!("API connection from {ip} refused: {reason}{}", and_more(unsaid));
+        }
+    }
+
+    fn read_requests(&mut self, key: Key) -> Result<Next, Fault> {
+        let now = self.reactor.now;
+        for _ in 0..READS {
+            let Some((SocketMut { link, state: State::Api(api) }, desk)) = self.reactor.get_mut(key) else {
+                return Ok(Next::Wait);
+            };
+            let flushed = link.flush(&mut desk.pool, now)?;
+            if let Phase::Asking { backend, .. } = api.phase {
+                self.ask_further(key)?;
+                // There may be room for more of the answer.
+                if flushed && self.reactor.get(backend).is_some_and(|socket| socket.link.may_read()) {
+                    self.reactor.again(backend);
+                }
+                return Ok(Next::Wait);
+            }
+            if !flushed || !link.handshake(desk, now)? {
+                return Ok(Next::Wait);
+            }
+            if !api.outsider {
+                link.trust();
+            }
+            match api.collector.next(&api.caller) {
+                // Empty lines behind a request are no beginning of another.
+                Step::Incomplete if api.collector.is_empty() => {}
+                Step::Incomplete => drop(api.partial.get_or_insert(now)),
+                Step::Continue => link.send(CONTINUE, desk, now)?,
+                Step::Refuse(refusal) => {
+                    link.send(&refusal.to_bytes(), desk, now)?;
+                    return Ok(Next::Close);
+                }
+                Step::Request { .. } if api.outsider => {
+                    link.send(&Refusal::not_a_controller(api.caller.ip).to_bytes(), desk, now)?;
+                    return Ok(Next::Close);
+                }
+                Step::Request { bytes, last } => {
+                    self.ask(key, bytes, last)?;
+                    continue;
+                }
+            }
+            let mut came = false;
+            let got = link.receive(READ, desk, now, |bytes| {
+                api.collector.push(bytes);
+                came = true;
+            })?;
+            match got {
+                Got::Some => {}
+                _ if came => {}
+                // The API has a buffer for each of its connections.
+                Got::Dry | Got::Starved => return Ok(Next::Wait),
+                Got::End => return Ok(Next::Drop),
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    /// Hands a whole request to tiny_http, over a connection of its own.
+    fn ask(&mut self, key: Key, rest: Vec<u8>, last: bool) -> Result<(), Fault> {
+        let now = self.reactor.now;
+        let stream = Stream::Unix(self.setup.parser.connect()?);
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        let backend = self.reactor.add(Link::plain(stream, nobody, now), State::Backend(Backend { client: key }))?;
+        self.api.backends += 1;
+        let ticket = self.api.controllers.join(key);
+        let Some(api) = self.api(key) else { return Ok(()) };
+        api.phase = Phase::Asking { backend, rest, last };
+        (api.partial, api.active) = (None, now);
+        let before = std::mem::replace(&mut api.ticket, ticket);
+        self.api.controllers.leave(before);
+        self.ask_further(key)
+    }
+
+    /// Hands on what of the request the backend has not taken yet.
+    fn ask_further(&mut self, key: Key) -> Result<(), Fault> {
+        let now = self.reactor.now;
+        let Some(Phase::Asking { backend, .. }) = self.api(key).map(|api| &api.phase) else { return Ok(()) };
+        let backend = *backend;
+        let Some((SocketMut { state: State::Api(api), .. }, backend, _)) = self.reactor.pair_mut(key, backend) else {
+            return Ok(());
+        };
+        if let Phase::Asking { rest, .. } = &mut api.phase {
+            let count = backend.link.write_through(rest, now)?;
+            rest.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Brings an answer back to its Controller.
+    pub(super) fn serve_backend(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some(State::Backend(Backend { client })) = self.reactor.get(key).map(|socket| socket.state) else { return };
+        let client = *client;
+        if self.ask_further(client).is_err() {
+            return self.close(client, Close::Now);
+        }
+        let Some((backend, controller, desk)) = self.reactor.pair_mut(key, client) else {
+            return self.close(key, Close::Abort);
+        };
+        let pumped = pump((backend.link, Framing::None), (controller.link, Framing::None), desk, now);
+        if let State::Api(api) = controller.state {
+            api.note_taken(pumped.payload, now);
+        }
+        match pumped.flow {
+            Flow::Again => self.reactor.again(key),
+            Flow::Starved(purpose) => self.reactor.note_hunger(key, Some(purpose)),
+            Flow::WouldBlock | Flow::Blocked => {}
+            Flow::Eof => self.answered(client),
+            Flow::SourceFailed(_) | Flow::SinkFailed(_) => self.close(client, Close::Now),
+        }
+    }
+
+    /// The whole answer is on its way.
+    fn answered(&mut self, client: Key) {
+        let now = self.reactor.now;
+        let Some(api) = self.api(client) else { return };
+        let Phase::Asking { backend, last, .. } = std::mem::replace(&mut api.phase, Phase::Reading) else { return };
+        api.active = now;
+        self.close(backend, Close::Abort);
+        if last { self.close(client, Close::Refuse) } else { self.reactor.again(client) }
+    }
+
+    /// A Controller's connection is closing, or gone: so is ours on its behalf.
+    pub(super) fn controller_left(&mut self, api: Api) {
+        match api.outsider {
+            true => self.api.outsiders.leave(api.ticket),
+            false => drop(self.api.controllers.leave(api.ticket)),
+        }
+        if let Phase::Asking { backend, .. } = api.phase {
+            self.close(backend, Close::Abort);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Agent ports, up to the passcode: handshake, passcode, rejection (docs/protocol.md, section 4).
+//!
+//! An unauthenticated connection costs little: no relay buffer, one try, a deadline, and a place in a queue that evicts
+//! the oldest.
+
+use super::Relay;
+use super::pipe::Place;
+use super::rate_limit::{Permit, Source};
+use super::state::{Agent, Duty, State, Unauthenticated};
+use crate::limits::{GREETING, NO_PLACE, WELCOME};
+use crate::net::link::{Fault, Got};
+use crate::net::marked::Marked;
+use crate::net::pump::send_payload;
+use crate::net::reactor::{Close, Key, SocketMut};
+use crate::net::service::Service;
+use crate::net::session::Cause;
+use crate::throttle::and_more;
+use crate::wire::passcode::{Offer, Progress};
+use crate::wire::v1::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
+use log::{info, warn};
+use std::net::SocketAddr;
+
+/// Messages of one connection that are looked at in one turn.
+const READS: usize = 8;
+
+/// What the bytes that have come so far amount to.
+enum Verdict {
+    /// More must come.
+    Undecided,
+    /// There is more, but the others have their turn first.
+    Busy,
+    /// As many bytes as the passcode has, and perhaps some behind them.
+    Complete,
+    /// It left before it was done.
+    Left,
+}
+
+impl Relay {
+    fn unauthenticated(&mut self, key: Key) -> Option<&mut Unauthenticated> {
+        match self.reactor.get_mut(key)?.0.state {
+            State::Unauthenticated(it) => Some(it),
+            _ => None,
+        }
+    }
+
+    /// The turn of a deferred connection has come: to begin its handshake, or to have its passcode looked at.
+    pub(super) fn has_its_turn(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some(it) = self.unauthenticated(key) else { return };
+        (it.is_deferred, it.until) = (false, now + GREETING);
+        let was_complete = !it.offer.bytes.is_empty();
+        if was_complete { self.compare(key, true) } else { self.reactor.again(key) }
+    }
+
+    /// Goes on with handshake and passcode.
+    pub(super) fn authenticate(&mut self, key: Key) {
+        match self.examine(key) {
+            Ok(Verdict::Undecided) => {}
+            Ok(Verdict::Busy) => self.reactor.again(key),
+            Ok(Verdict::Complete) => self.judge(key),
+            Ok(Verdict::Left) | Err(_) => self.authentication_failed(key),
+        }
+    }
+
+    fn examine(&mut self, key: Key) -> Result<Verdict, Fault> {
+        let now = self.reactor.now;
+        let Some((SocketMut { link, state: State::Unauthenticated(it) }, desk)) = self.reactor.get_mut(key) else {
+            return Ok(Verdict::Undecided);
+        };
+        let Some(agents) = self.mappings.agents(it.place) else { return Ok(Verdict::Left) };
+        let passcode = &agents.terms.passcode;
+        if !link.handshake(desk, now)? {
+            return Ok(Verdict::Undecided);
+        }
+        let is_plain = link.is_plain();
+        // Records may be empty: without a bound one connection could keep the loop here for as long as it sends them.
+        for _ in 0..READS {
+            let missing = match it.offer.progress(passcode, is_plain) {
+                Progress::Missing(missing) => missing,
+                Progress::Preamble => {
+                    link.send(PREAMBLE, desk, now)?;
+                    continue;
+                }
+                Progress::Complete => return Ok(Verdict::Complete),
+            };
+            let Offer { bytes, behind, .. } = &mut it.offer;
+            let got = link.receive(missing, desk, now, |message| {
+                let (head, rest) = message.split_at(missing.min(message.len()));
+                bytes.extend_from_slice(head);
+                behind.extend_from_slice(rest);
+            })?;
+            match got {
+                Got::Some => {}
+                Got::Dry | Got::Starved => return Ok(Verdict::Undecided),
+                Got::End => return Ok(Verdict::Left),
+            }
+        }
+        Ok(Verdict::Busy)
+    }
+
+    /// A whole passcode has come. It is compared now, unless its network has tried too many different ones.
+    fn judge(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some(source) = self.source(key) else { return };
+        let Self { reactor, rate_limit, .. } = self;
+        let Some((SocketMut { state: State::Unauthenticated(it), .. }, _)) = reactor.get_mut(key) else { return };
+        match rate_limit.guess(source, &it.offer.bytes, it.until, now) {
+            Permit::Now => self.compare(key, false),
+            Permit::Never => self.reject(key, None),
+            Permit::At(turn) => {
+                (it.is_deferred, it.until) = (true, turn);
+                reactor.wake_by(turn);
+            }
+        }
+    }
+
+    fn compare(&mut self, key: Key, waited: bool) {
+        let Self { reactor, mappings, .. } = self;
+        let Some(State::Unauthenticated(it)) = reactor.get(key).map(|socket| socket.state) else { return };
+        let Some(agents) = mappings.agents(it.place) else { return };
+        if agents.terms.passcode.matches(&it.offer.bytes) {
+            self.authorize(key)
+        } else {
+            self.reject(key, Some(waited))
+        }
+    }
+
+    fn authorize(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some(peer) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
+        let is_within_share = self.is_within_share(peer.ip());
+        let Some(it) = self.unauthenticated(key) else { return };
+        let (place, has_preamble) = (it.place, it.offer.has_preamble);
+        let behind = std::mem::take(&mut it.offer.behind);
+        let Some(agents) = self.mappings.agents(place) else { return };
+        if !agents.has_place() || !is_within_share {
+            let (port, most, unsaid) = (agents.door.port, agents.terms.max_connections, agents.full.may_say(now));
+            if let Some(unsaid) = unsaid {
+                let why = match is_within_share {
+                    true => format!("{most} are connected"),
+                    false => format!("{} has most of all connections already", peer.ip()),
+                };
+                warn!("Port {port}: an agent was turned away, {why}{}", and_more(unsaid));
+            }
+            return self.reject_after(key, NO_PLACE, Source::new(peer.ip(), port), Some(place.pipe), &[]);
+        }
+        agents.authorized += 1;
+        if let Some(unsaid) = agents.arrivals.may_say(now) {
+            info!("Port {}: agent {peer} authorized{}", agents.door.port, and_more(unsaid));
+        }
+        let ticket = agents.free.join(key);
+        let agent = Agent::new(place, ticket, has_preamble.then(Marked::new), now);
+        if let Some(left) = self.reactor.change(key, State::Agent(agent)) {
+            self.left(left);
+        }
+        self.welcome(key, &behind);
+    }
+
+    fn welcome(&mut self, key: Key, behind: &[u8]) {
+        let now = self.reactor.now;
+        let Some((SocketMut { link, state: State::Agent(agent) }, desk)) = self.reactor.get_mut(key) else { return };
+        link.trust();
+        let sent = link.send(AUTHORIZED, desk, now);
+        if link.is_plain() && agent.marked.is_none() {
+            agent.welcome = Some(now + WELCOME);
+            self.reactor.wake_by(now + WELCOME);
+        }
+        self.expect_leftovers(key);
+        match sent {
+            Ok(()) => {
+                self.offer(key);
+                self.hear_what_came_behind(key, behind);
+            }
+            Err(_) => self.close(key, Close::Abort),
+        }
+    }
+
+    /// What stood in the same record as the passcode is the agent's first message.
+    fn hear_what_came_behind(&mut self, key: Key, message: &[u8]) {
+        let now = self.reactor.now;
+        let beats = beats(message, BEATS_A_RECORD);
+        let Some((SocketMut { state: State::Agent(agent), .. }, _)) = self.reactor.get_mut(key) else { return };
+        agent.owe(beats);
+        let place = agent.place;
+        if beats > 0 || message.is_empty() {
+            return;
+        }
+        let Duty::Joined(peer) = agent.duty else {
+            return self.mappings.count_discarded(place, message.len() as u64);
+        };
+        self.mappings.count(place, message.len() as u64);
+        let Some((socket, desk)) = self.reactor.get_mut(peer) else { return };
+        if send_payload(socket.link, message, desk, now).is_err() {
+            self.end(peer, Cause::Broken(peer));
+        }
+    }
+
+    /// Turns away who gave a wrong passcode: late, and without a byte. `None`: it was not even compared.
+    fn reject(&mut self, key: Key, compared: Option<bool>) {
+        let now = self.reactor.now;
+        let Some(source) = self.source(key) else { return };
+        let Self { reactor, rate_limit, mappings, .. } = self;
+        let Some(socket) = reactor.get(key) else { return };
+        let (State::Unauthenticated(it), peer) = (socket.state, socket.link.peer) else { return };
+        let rejection = match compared {
+            Some(waited) => rate_limit.wrong(source, &it.offer.bytes, waited, now),
+            None => rate_limit.reject(source, now),
+        };
+        let pipe = it.place.pipe;
+        if let Some(agents) = mappings.agents(it.place) {
+            agents.rejected += 1;
+            let port = agents.door.port;
+            if let Some(unsaid) = rejection.say {
+                let why = if compared.is_some() { "wrong passcode" } else { "too many different passcodes" };
+                warn!("Port {port}: agent {peer} rejected, {why}{}", and_more(unsaid));
+            }
+        }
+        self.reject_after(key, rejection.delay, source, Some(pipe), &[]);
+    }
+
+    /// It ends without a whole passcode: it has left, was too late, or had to make room. It is counted; as rejected if a
+    /// part of a passcode has come.
+    pub(super) fn authentication_failed(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let (Some(source), Some(socket)) = (self.source(key), self.reactor.get(key)) else { return };
+        let (State::Unauthenticated(it), peer) = (socket.state, socket.link.peer) else { return };
+        let (place, length, is_deferred) = (it.place, it.offer.bytes.len(), it.is_deferred);
+        if !is_deferred {
+            self.rate_limit.abandoned(source, now);
+        }
+        if !is_deferred && length > 0 {
+            self.count_part(place, source, peer, length);
+        }
+        self.close(key, Close::Now);
+    }
+
+    fn count_part(&mut self, place: Place, source: Source, peer: SocketAddr, length: usize) {
+        let say = self.rate_limit.may_say(source, self.reactor.now);
+        let Some(agents) = self.mappings.agents(place) else { return };
+        agents.rejected += 1;
+        if let Some(unsaid) = say {
+            let (port, expected) = (agents.door.port, agents.terms.passcode.expose().len());
+            let more = and_more(unsaid);
+            warn!("Port {port}: agent {peer} rejected, its passcode has {length} of {expected} bytes{more}");
+        }
+    }
+
+    /// Whose failures those of a connection are.
+    fn source(&mut self, key: Key) -> Option<Source> {
+        let socket = self.reactor.get(key)?;
+        let State::Unauthenticated(it) = socket.state else { return None };
+        Some(Source::new(socket.link.peer.ip(), self.mappings.agents(it.place)?.door.port))
+    }
+}

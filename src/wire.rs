@@ -1,0 +1,11 @@
+//! What agents and the daemon say to each other besides payload. Pure: bytes in, meaning out, no socket.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `v1` | the field's protocol: `AUTHORIZED`, heartbeats, how payload is kept apart from them |
+//! | `passcode` | what an unauthenticated agent has said so far |
+//! | `tunnel` | how the two ends of a tunnel find each other through a private pipe |
+
+pub mod passcode;
+pub mod tunnel;
+pub mod v1;
