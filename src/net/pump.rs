@@ -183,11 +183,13 @@ fn copy(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Desk, 
     let outbox = &mut sink.outbox;
     let Ok(room) = outbox.room(&mut desk.pool) else { return hand_over(source, sink, tally, desk, now) };
     let read = source.read(room, now);
-    let message = &room[..read.as_ref().map_or(0, |(_, count)| *count)];
-    let payload = tally.admit(message);
-    let (count, at) = (payload.len(), payload.as_ptr() as usize - message.as_ptr() as usize);
-    if at > 0 && count > 0 {
-        room.copy_within(at..at + count, 0);
+    let came = read.as_ref().map_or(0, |(_, count)| *count);
+    let payload = tally.admit(&room[..came]);
+    let count = payload.len();
+    if count < came && count > 0 {
+        // Rare: without TLS, with an answer to a heartbeat in front.
+        let payload = payload.to_vec();
+        room[..count].copy_from_slice(&payload);
     }
     outbox.filled(count, &mut desk.pool);
     read.map(|(got, _)| after_reading(got, source)).map_err(Flow::source_failed)
