@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::pool::Place;
 use super::resolver::Answer;
 use super::settings::Security;
-use super::state::{Line, State};
+use super::state::{Destination, Line, State};
 use crate::limits::{ASK_AGAIN, AUTHORIZATION, DIAL, HANDSHAKE_CHAIN};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
@@ -49,32 +49,35 @@ impl Agent {
     pub(super) fn found_connector(&mut self, answer: Answer) {
         for place in std::mem::take(&mut self.asking) {
             match &answer {
-                Ok(addresses) => self.dial(place, addresses.clone()),
+                Ok(addresses) => self.dial(Destination::Connector(place), addresses.clone()),
                 Err(e) => self.fail(place, Failure::Name(io::Error::new(e.kind(), e.to_string()))),
             }
         }
     }
 
     /// Connects to the first of `addresses` that lets us begin to.
-    fn dial(&mut self, place: Place, addresses: Vec<SocketAddr>) {
+    pub(super) fn dial(&mut self, to: Destination, addresses: Vec<SocketAddr>) {
         let mut rest = addresses.into_iter();
-        let mut failure = Failure::Name(io::ErrorKind::NotFound.into());
+        let mut failed = (None, io::ErrorKind::NotFound.into());
         while let Some(address) = rest.next() {
             let until = self.reactor.now + DIAL;
-            let state = State::Dialling { place, rest: rest.clone().collect(), until };
-            match self.begin(address).and_then(|link| self.reactor.add(link, state)) {
-                Ok(_) => return self.reactor.wake_by(until),
-                Err(e) => failure = Failure::Connect(address, e),
+            let state = State::Dialling { to, rest: rest.clone().collect(), until };
+            match self.begin(to, address).and_then(|link| self.reactor.add(link, state)) {
+                Ok(key) => {
+                    self.set_local(to, Some(key));
+                    return self.reactor.wake_by(until);
+                }
+                Err(e) => failed = (Some(address), e),
             }
         }
-        self.fail(place, failure);
+        self.not_reached(to, failed);
     }
 
-    fn begin(&self, address: SocketAddr) -> io::Result<Link> {
+    fn begin(&self, to: Destination, address: SocketAddr) -> io::Result<Link> {
         let now = self.reactor.now;
         let stream = Stream::Tcp(tcp::dial(address)?);
-        let link = match (&self.tls, &self.settings.security) {
-            (Some(config), Security::Tls { name, .. }) => {
+        let link = match (to, &self.tls, &self.settings.security) {
+            (Destination::Connector(_), Some(config), Security::Tls { name, .. }) => {
                 let connection = UnbufferedClientConnection::new(Arc::clone(config), name.clone());
                 Link::tls(stream, Tls::client(connection.map_err(io::Error::other)?, HANDSHAKE_CHAIN), address, now)
             }
@@ -83,34 +86,42 @@ impl Agent {
         Ok(link.dialling())
     }
 
-    /// The connect of a line is done, or has failed.
+    /// A connect is done, or has failed.
     pub(super) fn dial_further(&mut self, key: Key) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        let State::Dialling { to, .. } = *socket.state else { return };
+        match (socket.link.is_connected(), to) {
+            (Ok(false), _) => {}
+            (Ok(true), Destination::Connector(place)) => self.begin_handshake(key, place),
+            (Ok(true), Destination::Service(line)) => self.reached_service(key, line),
+            (Err(e), _) => self.dial_next(key, e),
+        }
+    }
+
+    fn begin_handshake(&mut self, key: Key, place: Place) {
         let now = self.reactor.now;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        let State::Dialling { place, .. } = *socket.state else { return };
-        match socket.link.is_connected() {
-            Ok(false) => {}
-            Ok(true) => {
-                let until = now + AUTHORIZATION;
-                *socket.state = State::Handshaking { place, until };
-                match socket.link.begin(desk, now) {
-                    Ok(()) => self.greet(key),
-                    Err(fault) => self.give_up(key, Failure::Broken(fault)),
-                }
-            }
-            Err(e) => self.dial_next(key, e),
+        *socket.state = State::Handshaking { place, until: now + AUTHORIZATION };
+        match socket.link.begin(desk, now) {
+            Ok(()) => self.greet(key),
+            Err(fault) => self.give_up(key, Failure::Broken(fault)),
         }
     }
 
     /// One address has failed: the next, if there is one.
     pub(super) fn dial_next(&mut self, key: Key, error: io::Error) {
-        let Some(socket) = self.reactor.get(key) else { return };
-        let address = socket.link.peer;
-        let Some(State::Dialling { place, rest, .. }) = self.reactor.close(key, Close::Abort, None) else { return };
-        if rest.is_empty() {
-            return self.fail(place, Failure::Connect(address, error));
+        let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
+        let Some(State::Dialling { to, rest, .. }) = self.reactor.close(key, Close::Abort, None) else { return };
+        self.set_local(to, None);
+        if rest.is_empty() { self.not_reached(to, (Some(address), error)) } else { self.dial(to, rest) }
+    }
+
+    fn not_reached(&mut self, to: Destination, (address, error): (Option<SocketAddr>, io::Error)) {
+        match (to, address) {
+            (Destination::Service(line), _) => self.refused(line, &error),
+            (Destination::Connector(place), Some(address)) => self.fail(place, Failure::Connect(address, error)),
+            (Destination::Connector(place), None) => self.fail(place, Failure::Name(error)),
         }
-        self.dial(place, rest);
     }
 
     /// Goes on with the handshake and the passcode.
@@ -186,7 +197,9 @@ impl Agent {
         let now = self.reactor.now;
         let (place, is_unknown) = match self.reactor.close(key, Close::Now, None) {
             Some(State::Greeting { place, heard, asked, .. }) => (place, asked && heard.is_empty()),
-            Some(State::Dialling { place, .. } | State::Handshaking { place, .. }) => (place, false),
+            Some(State::Dialling { to: Destination::Connector(place), .. } | State::Handshaking { place, .. }) => {
+                (place, false)
+            }
             _ => return,
         };
         if is_unknown && matches!(failure, Failure::Refused { .. } | Failure::TooSlow) {

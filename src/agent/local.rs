@@ -1,19 +1,15 @@
 //! Local connections: the service, looked up and dialled when somebody comes and not before.
 
 use super::resolver::Answer;
-use super::state::{First, Line, Local, State, Task};
+use super::state::{Destination, First, Line, Local, State, Task};
 use super::{Agent, Near};
-use crate::limits::{DIAL, SUMMON};
-use crate::net::link::Link;
-use crate::net::reactor::{Close, Key};
+use crate::limits::SUMMON;
+use crate::net::reactor::Key;
 use crate::net::service::Service;
 use crate::net::session::{self, Cause};
-use crate::net::stream::Stream;
-use crate::net::tcp;
 use crate::throttle::and_more;
 use log::warn;
 use std::io;
-use std::net::SocketAddr;
 
 impl Agent {
     /// The line, if it is one.
@@ -37,56 +33,18 @@ impl Agent {
         let waits = |line: &Line| matches!(line.task, Task::Connecting { local: None, .. });
         for line in self.reactor.keys(|socket| socket.state.line().is_some_and(waits)) {
             match &answer {
-                Ok(addresses) => self.connect(line, addresses.clone()),
+                Ok(addresses) => self.dial(Destination::Service(line), addresses.clone()),
                 Err(e) => self.refused(line, e),
             }
         }
     }
 
-    /// Connects to the first of `addresses` that lets us begin to.
-    fn connect(&mut self, line: Key, addresses: Vec<SocketAddr>) {
-        let now = self.reactor.now;
-        let mut rest = addresses.into_iter();
-        let mut error = io::Error::from(io::ErrorKind::NotFound);
-        while let Some(address) = rest.next() {
-            let until = now + DIAL;
-            let begun = tcp::dial(address).and_then(|stream| {
-                let link = Link::plain(Stream::Tcp(stream), address, now).dialling();
-                self.reactor.add(link, State::Connecting { line, rest: rest.clone().collect(), until })
-            });
-            match begun {
-                Ok(key) => {
-                    self.reactor.wake_by(until);
-                    return self.set_local(line, Some(key));
-                }
-                Err(e) => error = e,
-            }
-        }
-        self.refused(line, &error);
-    }
-
-    fn set_local(&mut self, line: Key, key: Option<Key>) {
+    /// The connection that is dialled for a line.
+    pub(super) fn set_local(&mut self, to: Destination, key: Option<Key>) {
+        let Destination::Service(line) = to else { return };
         if let Some(Line { task: Task::Connecting { local, .. }, .. }) = self.line_mut(line) {
             *local = key;
         }
-    }
-
-    /// The connect to the service is done, or has failed.
-    pub(super) fn connect_further(&mut self, key: Key) {
-        let Some(socket) = self.reactor.get(key) else { return };
-        let State::Connecting { line, .. } = *socket.state else { return };
-        match socket.link.is_connected() {
-            Ok(false) => {}
-            Ok(true) => self.arrived(key, line),
-            Err(e) => self.connect_next(key, e),
-        }
-    }
-
-    /// One address has failed: the next, if there is one.
-    pub(super) fn connect_next(&mut self, key: Key, error: io::Error) {
-        let Some(State::Connecting { line, rest, .. }) = self.reactor.close(key, Close::Abort, None) else { return };
-        self.set_local(line, None);
-        if rest.is_empty() { self.refused(line, &error) } else { self.connect(line, rest) }
     }
 
     /// Nobody can serve who came: the line is closed, so that its user sees an end and not silence.
@@ -99,7 +57,7 @@ impl Agent {
     }
 
     /// The service is there: it gets what has come for it, or the other end of the tunnel is told.
-    fn arrived(&mut self, key: Key, line: Key) {
+    pub(super) fn reached_service(&mut self, key: Key, line: Key) {
         self.reactor.change(key, State::Local(Local { line, is_client: false, half_closed: None }));
         let now = self.reactor.now;
         let Some(Task::Connecting { first, .. }) =

@@ -8,7 +8,7 @@
 //!          Free -> Connecting -> Joined                                         (line, local)
 //!          Free -> Connecting -> Answering -> Joined  a tunnel's exposing end   (tunnel)
 //!          Free -> Calling -> Joined                  a tunnel's listening end  (tunnel)
-//! service: Connecting -> Local                                                  (local)
+//! service: Dialling -> Local                                                    (local)
 //! client:  Waiting -> Local                                                     (clients)
 //! ```
 //!
@@ -44,7 +44,7 @@ use resolver::Resolver;
 use rustls::ClientConfig;
 use settings::Settings;
 pub use start::{Handle, StartError, run};
-use state::{Line, Local, State, Task};
+use state::{Destination, Line, Local, State, Task};
 use std::io;
 use std::mem::Discriminant;
 use std::sync::Arc;
@@ -135,10 +135,10 @@ impl Agent {
                 State::Line(Line { task: Task::Joined { .. }, .. }) | State::Local(_) => self.reactor.again(key),
                 State::Line(Line { task: Task::Free, .. }) => self.close(key, Close::Now),
                 State::Waiting { .. } => self.dismiss_client(key),
-                State::Dialling { .. } | State::Handshaking { .. } | State::Greeting { .. } => {
-                    self.give_up(key, Failure::TooSlow);
-                }
-                State::Line(_) | State::Connecting { .. } => self.end(key, Cause::Interrupted),
+                State::Dialling { to: Destination::Connector(_), .. }
+                | State::Handshaking { .. }
+                | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
+                State::Line(_) | State::Dialling { .. } => self.end(key, Cause::Interrupted),
             }
         }
     }
@@ -194,7 +194,6 @@ impl Service for Agent {
                 Task::Calling { .. } => self.hear_service(key),
                 Task::Joined { local } => self.relay(key, local),
             },
-            State::Connecting { .. } => self.connect_further(key),
             State::Waiting { .. } => self.look_after_client(key),
             State::Local(Local { line, .. }) => self.serve_local(key, *line),
         }
@@ -215,7 +214,6 @@ impl Service for Agent {
                 Task::Answering { .. } => self.end(key, Cause::Interrupted),
                 Task::Calling { .. } => self.nobody_answers(key),
             },
-            State::Connecting { .. } => self.connect_next(key, io::ErrorKind::TimedOut.into()),
             State::Waiting { .. } => self.dismiss_client(key),
             State::Local(_) => {}
         }

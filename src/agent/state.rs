@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 /// The states of a connection.
 pub(crate) enum State {
-    /// To the Connector, whose connect is under way. `rest`: addresses to try if it fails.
+    /// Its connect is under way. `rest`: addresses to try if it fails.
     Dialling {
-        place: Place,
+        to: Destination,
         rest: Vec<SocketAddr>,
         until: Instant,
     },
@@ -36,17 +36,19 @@ pub(crate) enum State {
         until: Instant,
     },
     Line(Line),
-    /// To the local service, whose connect is under way.
-    Connecting {
-        line: Key,
-        rest: Vec<SocketAddr>,
-        until: Instant,
-    },
     /// A local client that waits for a free line. Its bytes stay in the kernel.
     Waiting {
         until: Instant,
     },
     Local(Local),
+}
+
+/// What is dialled, and for whom.
+#[derive(Clone, Copy)]
+pub(crate) enum Destination {
+    Connector(Place),
+    /// The local service, for this line.
+    Service(Key),
 }
 
 /// An authorized connection to the Connector.
@@ -155,7 +157,6 @@ impl State {
             Self::Dialling { until, .. }
             | Self::Handshaking { until, .. }
             | Self::Greeting { until, .. }
-            | Self::Connecting { until, .. }
             | Self::Waiting { until } => Some(*until),
             Self::Line(line) => [line.until(), line.dead_at(link, absence)].into_iter().flatten().min(),
             Self::Local(_) => None,
@@ -166,7 +167,7 @@ impl State {
 impl Party for State {
     fn partner(&self) -> Option<Key> {
         match self {
-            Self::Connecting { line, .. } | Self::Local(Local { line, .. }) => Some(*line),
+            Self::Dialling { to: Destination::Service(line), .. } | Self::Local(Local { line, .. }) => Some(*line),
             Self::Line(line) => match line.task {
                 Task::Connecting { local, .. } => local,
                 Task::Answering { local, .. } | Task::Joined { local } => Some(local),
