@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::mapping::Mapping;
 use crate::net::authority::Authority;
 use crate::net::expiry::Expiry;
-use crate::net::{certificate, tcp};
+use crate::net::{certificate, server_tls, tcp};
 use crate::ports::ephemeral;
 use crate::store;
 use argh::FromArgs;
@@ -94,7 +94,7 @@ fn look_at_all(config: &Config, pid_file: &Path) -> Vec<Look> {
 
 fn look_at_certificate(config: &Config) -> Vec<Look> {
     let folder = certificate::folder(config);
-    let found = certificate::server_tls(folder, None).and_then(|_| certificate::chain(folder));
+    let found = server_tls::server_tls(folder, None).and_then(|_| certificate::chain(folder));
     match found {
         Err(e) => vec![Look::Fault(e.to_string())],
         Ok((file, chain)) => {
@@ -118,7 +118,7 @@ fn look_at_token(file: &Path) -> Look {
 }
 
 fn look_at_authority(file: &Path) -> Look {
-    match Authority::read(file, Arc::new(certificate::provider(certificate::has_aes()))) {
+    match Authority::read(file, Arc::new(server_tls::provider(server_tls::has_aes()))) {
         Ok(_) => Look::Good(format!("{}: good", file.display())),
         Err(e) => Look::Fault(format!("{e} (key \"controllerca\")")),
     }

@@ -8,8 +8,9 @@ use super::supervisor::Supervisor;
 use crate::config::Config;
 use crate::control::{Reload, read_token};
 use crate::layout::Layout;
-use crate::net::certificate::{self, ServerTls};
+use crate::net::certificate;
 use crate::net::expiry::Expiry;
+use crate::net::server_tls::{self, ServerTls};
 use crate::relay::command::Handle;
 use crate::secret::Secret;
 use log::{error, info, warn};
@@ -31,7 +32,7 @@ impl Files {
         if config.dev {
             return Ok(Self { tls: None, token });
         }
-        let tls = certificate::server_tls(certificate::folder(config), config.controller_ca.as_deref());
+        let tls = server_tls::server_tls(certificate::folder(config), config.controller_ca.as_deref());
         let tls = tls.map_err(StartError::Certificate)?;
         if let Some(warning) = tls.expiry.as_ref().and_then(Expiry::warning) {
             warn!("{}: the certificate {warning}", tls.file.display());

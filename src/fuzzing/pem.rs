@@ -1,7 +1,8 @@
 //! Certificate and key files: the daemon's own, and the authority for Controllers.
 
 use super::assert_is_readable;
-use crate::net::certificate::{read_chain, server_tls};
+use crate::net::certificate::read_chain;
+use crate::net::server_tls::server_tls;
 use crate::testing::Folder;
 use std::fs;
 

@@ -1,26 +1,16 @@
-//! Certificate and key files, and what TLS is set up to.
-//!
-//! TLS 1.2 and 1.3 with ring. Where the CPU has no AES instructions (Raspberry Pi 1 to 4), ChaCha20-Poly1305 is
-//! preferred: it is several times as fast there. Elsewhere the client's order stands.
+//! Certificate and key files.
 
-use super::authority::Authority;
-use super::expiry::Expiry;
 use crate::config::Config;
 use crate::files;
 use crate::limits::CONFIG_FILE;
-use rustls::ServerConfig;
-use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::{CipherSuite, SupportedCipherSuite};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The files' names, without their ending.
 const CERTIFICATE: &str = "server-cert";
-const KEY: &str = "server-key";
+pub(super) const KEY: &str = "server-key";
 
 /// Why the daemon has no TLS. Names the file, and what was expected in it.
 #[derive(Debug)]
@@ -102,7 +92,7 @@ pub fn folder(config: &Config) -> &Path {
 }
 
 /// The one of both spellings that exists: `stem.pem`, or `stem.per` as some documentation has it.
-fn spelled(folder: &Path, stem: &str) -> Result<PathBuf, CertificateError> {
+pub(super) fn spelled(folder: &Path, stem: &str) -> Result<PathBuf, CertificateError> {
     let expected = folder.join(stem).with_extension("pem");
     let other = expected.with_extension("per");
     if expected.exists() {
@@ -134,7 +124,7 @@ pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Certifica
 }
 
 /// The key of a PEM file: PKCS#8, PKCS#1 or SEC1.
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
+pub(super) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     let text = files::read(file, CONFIG_FILE).map_err(pem::Error::Io).map_err(unreadable(file))?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|cause| match cause {
         // Neither of the ways in which a key is encrypted is known to the parser.
@@ -147,89 +137,4 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
 
 fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> CertificateError {
     move |cause| CertificateError::Unreadable { file: file.to_owned(), cause }
-}
-
-/// What the daemon's ports are set up to.
-#[derive(Clone, Debug)]
-pub struct ServerTls {
-    /// For agents and users.
-    pub public: Arc<ServerConfig>,
-    /// For Controllers.
-    pub api: Arc<ServerConfig>,
-    /// Where the certificate stood.
-    pub file: PathBuf,
-    /// Until when it is valid, if that can be read.
-    pub expiry: Option<Expiry>,
-}
-
-/// `server-cert.pem` and `server-key.pem` of `folder`, ready for use. Controllers need a certificate of `authority`,
-/// a PEM file, if there is one.
-pub fn server_tls(folder: &Path, authority: Option<&Path>) -> Result<ServerTls, CertificateError> {
-    let (certificate, chain) = chain(folder)?;
-    let key = spelled(folder, KEY)?;
-    let private = read_key(&key)?;
-    let (fast_aes, own) = (has_aes(), chain.first().cloned());
-    let expiry = own.as_ref().and_then(Expiry::of);
-    let provider = Arc::new(provider(fast_aes));
-    // Each with sessions of its own: one that began at a public port must not be resumed at the API's.
-    let build = |verifier: Option<Arc<dyn ClientCertVerifier>>| {
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-        let builder = match verifier {
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
-            None => builder.with_no_client_auth(),
-        };
-        let mut config = builder.with_single_cert(chain.clone(), private.clone_key())?;
-        config.ignore_client_order = !fast_aes;
-        Ok(Arc::new(config))
-    };
-    let verifier = match (authority, own) {
-        (Some(file), Some(own)) => Some(Authority::read(file, provider.clone())?.or(own)),
-        _ => None,
-    };
-    let unusable = |cause| CertificateError::Unusable { certificate: certificate.clone(), key: key.clone(), cause };
-    let (public, api) = (build(None).map_err(unusable)?, build(verifier).map_err(unusable)?);
-    Ok(ServerTls { public, api, file: certificate, expiry })
-}
-
-/// ring, with ChaCha20-Poly1305 first where AES is slow.
-pub fn provider(fast_aes: bool) -> CryptoProvider {
-    let mut provider = ring::default_provider();
-    if !fast_aes {
-        provider.cipher_suites.sort_by_key(|suite| !is_chacha(suite));
-    }
-    provider
-}
-
-fn is_chacha(suite: &SupportedCipherSuite) -> bool {
-    matches!(
-        suite.suite(),
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
-            | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
-            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
-    )
-}
-
-/// Whether the CPU has AES instructions.
-pub fn has_aes() -> bool {
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    return std::arch::is_x86_feature_detected!("aes");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes");
-    // 32-bit ARM and everything else of this class: if there are any, the standard library cannot tell.
-    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chacha_comes_first_where_aes_is_slow() {
-        let slow = provider(false);
-        let chacha = slow.cipher_suites.iter().filter(|suite| is_chacha(suite)).count();
-        assert_eq!(chacha, 3);
-        assert!(slow.cipher_suites.iter().take(3).all(is_chacha));
-        assert!(!is_chacha(&provider(true).cipher_suites[0]));
-    }
 }

@@ -15,7 +15,8 @@
 //! | `pump` | moves bytes from one link to another |
 //! | `marked` | payload without records: where it begins on a connection of dev mode |
 //! | `tcp` | listening, dialling and the socket options |
-//! | `certificate` | certificate and key files, and what TLS is set up to |
+//! | `certificate` | certificate and key files |
+//! | `server_tls` | what TLS is set up to |
 //! | `trust` | whether the other end of a dialled connection is the Connector |
 //! | `authority` | whom the API port takes for a Controller |
 //! | `expiry` | until when a certificate is valid |
@@ -35,6 +36,7 @@ pub mod marked;
 pub mod outbox;
 pub mod pump;
 pub mod reactor;
+pub mod server_tls;
 pub mod service;
 pub mod session;
 pub mod shortage;

@@ -10,7 +10,7 @@
 //!
 //! Whichever it is, the peer proves in the handshake that it has the certificate's key.
 
-use super::certificate::{has_aes, provider};
+use super::server_tls::{has_aes, provider};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};

@@ -4,8 +4,8 @@
 
 use crate::cidr::Cidr;
 use crate::mapping::Mapping;
-use crate::net::certificate::ServerTls;
 use crate::net::expiry::Expiry;
+use crate::net::server_tls::ServerTls;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -38,8 +38,8 @@ mod users;
 
 use crate::cidr::Cidr;
 use crate::limits::{API_BUFFERS, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
-use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Close, Key, Reactor, Socket, own_token};
+use crate::net::server_tls::ServerTls;
 use crate::net::service::{self, Service};
 use crate::net::session::Cause;
 use crate::throttle::Throttle;
