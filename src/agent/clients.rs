@@ -160,7 +160,8 @@ impl Agent {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         match socket.link.waiting(desk) {
             Ok(Got::Some | Got::Dry | Got::Starved) => {}
-            Ok(Got::End) | Err(_) => self.end(key, Cause::Ended),
+            Ok(Got::End) => self.end(key, Cause::Ended(key)),
+            Err(fault) => self.end(key, Cause::Truncated(key, fault)),
         }
     }
 

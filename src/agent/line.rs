@@ -42,9 +42,9 @@ impl Agent {
         match heard {
             Ok(Heard::Nothing(Got::Some)) => self.reactor.again(key),
             Ok(Heard::Nothing(Got::Dry | Got::Starved)) => {}
-            Ok(Heard::Nothing(Got::End)) => self.lost(key, Cause::Ended),
+            Ok(Heard::Nothing(Got::End)) => self.lost(key, Cause::Ended(key)),
             Ok(Heard::Payload(bytes)) => self.needed(key, bytes),
-            Err(_) => self.lost(key, Cause::Broken(key)),
+            Err(fault) => self.lost(key, Cause::Failed(key, fault)),
         }
     }
 
@@ -92,8 +92,8 @@ impl Agent {
         // Behind something that is not taken it would have to wait. What waits unread at the other end is life.
         if due <= now && link.is_flushed() && link.can_send(&desk.pool) {
             pulse.sent(now);
-            if link.send(BEAT, desk, now).is_err() {
-                self.end(key, Cause::Broken(key));
+            if let Err(fault) = link.send(BEAT, desk, now) {
+                self.end(key, Cause::Failed(key, fault));
             }
             return Some(now + interval);
         }

@@ -53,7 +53,7 @@ impl Agent {
             let service = self.settings.role.target();
             warn!("The local service {service} cannot be reached, a session is ended: {error}{}", and_more(unsaid));
         }
-        self.end(line, Cause::Interrupted);
+        self.end(line, Cause::Interrupted("the local service cannot be reached"));
     }
 
     /// The service is there: it gets what has come for it, or the other end of the tunnel is told.
@@ -63,21 +63,20 @@ impl Agent {
         let Some(Task::Connecting { first, .. }) =
             self.line_mut(line).map(|its| std::mem::replace(&mut its.task, Task::Joined { local: key }))
         else {
-            return self.end(key, Cause::Interrupted);
+            return self.end(key, Cause::Interrupted("its line is gone"));
         };
         match first {
             First::Payload(bytes) => {
                 self.join(line, key);
                 let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-                if socket.link.send(&bytes, desk, now).is_err() {
-                    if let Some(cause) = session::end_of_sink(&self.reactor, key) {
-                        self.end(key, cause);
-                    }
+                let Err(fault) = socket.link.send(&bytes, desk, now) else { return };
+                if let Some(cause) = session::end_of_sink(&self.reactor, key, fault) {
+                    self.end(key, cause);
                 }
             }
             First::Call => match self.answer_call(line, key) {
                 Ok(()) => self.reactor.again(line),
-                Err(_) => self.end(line, Cause::Broken(line)),
+                Err(fault) => self.end(line, Cause::Failed(line, fault)),
             },
         }
     }

@@ -34,7 +34,7 @@ pub(crate) mod tunnel;
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
 use crate::net::reactor::{Close, Key, Reactor, Socket};
 use crate::net::service::{self, Service};
-use crate::net::session::Cause;
+use crate::net::session::{Cause, STOPPING};
 use crate::throttle::{Throttle, and_more};
 use clients::Clients;
 use failure::Failure;
@@ -138,7 +138,7 @@ impl Agent {
                 State::Dialling { to: Destination::Connector(_), .. }
                 | State::Handshaking { .. }
                 | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
-                State::Line(_) | State::Dialling { .. } => self.end(key, Cause::Interrupted),
+                State::Line(_) | State::Dialling { .. } => self.end(key, STOPPING),
             }
         }
     }
@@ -148,7 +148,7 @@ impl Agent {
         if let Some(unsaid) = self.log.absences.may_say(self.reactor.now) {
             info!("The Connector does not answer heartbeats, connection given up{}", and_more(unsaid));
         }
-        self.end(key, Cause::Broken(key));
+        self.end(key, Cause::Absent(key));
     }
 
     /// Gives back the place of a line that has ended.
@@ -211,7 +211,7 @@ impl Service for Agent {
             State::Line(line) => match line.task {
                 Task::Free | Task::Joined { .. } => self.absent(key),
                 Task::Connecting { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
-                Task::Answering { .. } => self.end(key, Cause::Interrupted),
+                Task::Answering { .. } => self.nobody_answers(key),
                 Task::Calling { .. } => self.nobody_answers(key),
             },
             State::Waiting { .. } => self.dismiss_client(key),

@@ -44,8 +44,9 @@ impl Agent {
             let Task::Calling { again, .. } = &mut line.task else { continue };
             if *again <= now {
                 *again = now + CALL_AGAIN;
-                if link.is_flushed() && say(CALLS, link, line, desk, now).is_err() {
-                    self.end(key, Cause::Broken(key));
+                let sent = if link.is_flushed() { say(CALLS, link, line, desk, now) } else { Ok(()) };
+                if let Err(fault) = sent {
+                    self.end(key, Cause::Failed(key, fault));
                     continue;
                 }
             }
@@ -63,10 +64,10 @@ impl Agent {
             Ok(Next::Word(Word::Here)) => {}
             Ok(Next::Word(_)) => return self.not_a_tunnel(key),
             Ok(Next::Later(wanted)) => return self.reactor.note_hunger(key, wanted),
-            Err(_) => return self.end(key, Cause::Interrupted),
+            Err(_) => return self.end(key, Cause::Interrupted("the other end of the tunnel has left")),
         }
-        if link.send(BEGIN, desk, now).is_err() {
-            return self.end(key, Cause::Broken(key));
+        if let Err(fault) = link.send(BEGIN, desk, now) {
+            return self.end(key, Cause::Failed(key, fault));
         }
         line.task = Task::Joined { local: client };
         self.join(key, client);
@@ -96,7 +97,7 @@ impl Agent {
             Ok(Next::Word(Word::Call)) => return self.reactor.again(key),
             Ok(Next::Word(Word::Here)) => return self.not_a_tunnel(key),
             Ok(Next::Later(wanted)) => return self.reactor.note_hunger(key, wanted),
-            Err(_) => return self.end(key, Cause::Interrupted),
+            Err(_) => return self.end(key, Cause::Interrupted("the other end of the tunnel has left")),
         }
         line.task = Task::Joined { local };
         self.join(key, local);
@@ -107,7 +108,7 @@ impl Agent {
         if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
             warn!("The other end is no agent with --to; a connection is closed{}", and_more(unsaid));
         }
-        self.end(key, Cause::Interrupted);
+        self.end(key, Cause::Interrupted("the other end is no agent with --to"));
     }
 
     /// A client has waited for the other end in vain.
@@ -115,7 +116,7 @@ impl Agent {
         if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
             warn!("The other end of the tunnel does not answer; a client is turned away{}", and_more(unsaid));
         }
-        self.end(key, Cause::Interrupted);
+        self.end(key, Cause::Interrupted("the other end of the tunnel does not answer"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The turn of an event loop, and how its connections end: the same for the daemon and the agent.
 
 use super::reactor::{Close, Entry, Key, Reactor, Socket, TICK};
-use super::session::{self, Cause, Party};
+use super::session::{self, Cause, Party, STOPPING};
 use super::shortage;
 use crate::throttle::{Throttle, and_more};
 use log::warn;
@@ -35,7 +35,7 @@ pub(crate) trait Service {
     /// The loop is to end: what is in flight is delivered.
     fn is_stopping(&self) -> bool;
     /// The session of `key` is about to end.
-    fn session_ends(&mut self, _key: Key, _cause: Cause) {}
+    fn session_ends(&mut self, _key: Key, _partner: Key, _cause: &Cause) {}
     /// A connection has left its state: what belongs to that is given back. It is closing, or gone.
     fn left(&mut self, state: Self::State);
     /// Payload has gone from `key` to its partner.
@@ -55,10 +55,11 @@ pub(crate) trait Service {
 
     /// Ends `key`, and the session that it belongs to; what was sent is delivered first.
     fn end(&mut self, key: Key, cause: Cause) {
-        self.session_ends(key, cause);
-        for (key, ending) in session::endings(self.reactor(), key, cause) {
-            let is_broken = cause == Cause::Broken(key);
-            self.close(key, if is_broken { Close::Abort } else { Close::Drain(ending) });
+        if let Some(partner) = self.reactor().get(key).and_then(|socket| socket.state.partner()) {
+            self.session_ends(key, partner, &cause);
+        }
+        for (key, how) in session::endings(self.reactor(), key, &cause) {
+            self.close(key, how);
         }
     }
 
@@ -151,11 +152,11 @@ fn is_overdue<S: Service>(service: &mut S, key: Key) {
     let Some(socket) = service.reactor().get(key) else { return };
     let [delivery, half_closed, _] = deadlines(service, &socket).map(|it| it.is_some_and(|deadline| deadline <= now));
     if delivery {
-        service.end(key, Cause::Broken(key));
+        service.end(key, Cause::Undeliverable(key));
     } else if !half_closed {
         service.overdue(key);
     } else if session::half_closed_is_over(service.reactor(), key) {
-        let cause = if service.is_stopping() { Cause::Interrupted } else { Cause::Ended };
+        let cause = if service.is_stopping() { STOPPING } else { Cause::NoAnswer(key) };
         service.end(key, cause);
     }
 }
@@ -169,6 +170,6 @@ fn end_stuck<S: Service>(service: &mut S) {
             warn!("All relay buffers are in use; the connection of {peer}, which is stuck, is closed{more}");
         }
         service.reactor_mut().abort_if_closing(key);
-        service.end(key, Cause::Broken(key));
+        service.end(key, Cause::Shortage(key));
     }
 }

@@ -9,9 +9,14 @@ use super::closing::Ending;
 use super::link::{Fault, Got, Link};
 use super::marked::Marked;
 use super::pump::{Flow, Framing, Pumped, pump};
-use super::reactor::{Group, Key, Reactor, Socket, SocketMut};
+use super::reactor::{Close, Group, Key, Reactor, Socket, SocketMut};
 use crate::limits::{DELIVERY, HALF_CLOSED_CONTENDED};
+use std::fmt;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
+
+/// What ends sessions in which nothing is in flight, while the process ends.
+pub const STOPPING: Cause = Cause::Interrupted("the process is stopping");
 
 /// What a session has to know of the state of a connection.
 pub trait Party {
@@ -64,34 +69,73 @@ pub trait Party {
     }
 }
 
-/// Why a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a session, or the connection of one that is still alone, ends.
+#[derive(Debug)]
 pub enum Cause {
-    /// One side has ended, or both have nothing to say any more.
-    Ended,
-    /// This side broke off in the middle; it may still listen.
-    Truncated(Key),
-    /// This connection is of no more use.
-    Broken(Key),
+    /// This side has ended, and all that it sent is on its way.
+    Ended(Key),
+    /// This side sends no more, and the other one has been silent for too long.
+    NoAnswer(Key),
+    /// This side broke off in the middle. It may still listen.
+    Truncated(Key, Fault),
+    /// This connection has failed.
+    Failed(Key, Fault),
+    /// This side has not been heard of for too long.
+    Absent(Key),
+    /// This side takes nothing of what it is to get, and who sent it is gone.
+    Undeliverable(Key),
+    /// This side holds buffers that others wait for.
+    Shortage(Key),
     /// It is ended from outside, on its way.
-    Interrupted,
+    Interrupted(&'static str),
 }
 
 impl Cause {
-    fn of_source(key: Key, fault: &Fault) -> Self {
-        if let Fault::Io(_) = fault { Self::Broken(key) } else { Self::Truncated(key) }
+    fn of_source(key: Key, fault: Fault) -> Self {
+        if let Fault::Io(_) = fault { Self::Failed(key, fault) } else { Self::Truncated(key, fault) }
+    }
+
+    /// Whose doing it is.
+    pub fn by(&self) -> Option<Key> {
+        match self {
+            Self::Truncated(key, _) | Self::Ended(key) | Self::NoAnswer(key) => Some(*key),
+            _ => self.broken(),
+        }
+    }
+
+    /// The connection that is of no more use.
+    fn broken(&self) -> Option<Key> {
+        match self {
+            Self::Failed(key, _) | Self::Absent(key) | Self::Undeliverable(key) | Self::Shortage(key) => Some(*key),
+            _ => None,
+        }
     }
 
     /// What `to` is to conclude from its end: whether it has got all that `from` had to send, as far as anybody knows.
-    fn ending(self, to: &Link, (from, source): (Key, &Link)) -> Ending {
+    fn ending(&self, to: &Link, (from, source): (Key, &Link)) -> Ending {
         let complete = match self {
-            Self::Broken(key) | Self::Truncated(key) if key == from => false,
+            Self::Truncated(key, _) if *key == from => false,
+            _ if self.broken() == Some(from) => false,
             _ if source.has_ended() => true,
             // Who has ended first wants no more, unless it was in the middle of listening.
-            Self::Ended => to.has_ended() && !source.may_read(),
+            Self::Ended(_) | Self::NoAnswer(_) => to.has_ended() && !source.may_read(),
             _ => false,
         };
         if complete { Ending::Complete } else { Ending::Truncated }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(_) => f.write_str("it has ended"),
+            Self::NoAnswer(_) => f.write_str("it has closed its sending side, and no answer came"),
+            Self::Truncated(_, fault) | Self::Failed(_, fault) => fault.fmt(f),
+            Self::Absent(_) => f.write_str("it has not been heard of for longer than its heartbeat threshold"),
+            Self::Undeliverable(_) => f.write_str("it takes nothing of what was sent to it before the other side left"),
+            Self::Shortage(_) => f.write_str("all relay buffers are in use, and it is stuck"),
+            Self::Interrupted(why) => f.write_str(why),
+        }
     }
 }
 
@@ -116,7 +160,8 @@ pub fn begin<S>(reactor: &mut Reactor<S>, keys: [Key; 2]) {
 /// Moves what there is to move between the two. `stopping`: a session with nothing in flight is over.
 pub fn relay<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping: bool) -> Report {
     if reactor.get(other).is_some_and(|it| it.state.leaves_on_reset() && it.link.is_reset()) {
-        return Report { payload: [0, 0], over: Some(Cause::Broken(other)) };
+        let reset = Fault::Io(ErrorKind::ConnectionReset.into());
+        return Report { payload: [0, 0], over: Some(Cause::Failed(other, reset)) };
     }
     let forth = forward(reactor, one, other);
     let back = if is_half_closed(reactor, other) {
@@ -126,18 +171,19 @@ pub fn relay<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping:
     } else {
         forward(reactor, other, one)
     };
-    let over = match (&forth.flow, &back.flow) {
+    let payload = [forth.payload, back.payload];
+    let over = match (forth.flow, back.flow) {
         (Flow::SourceFailed(fault), _) => Some(Cause::of_source(one, fault)),
-        (Flow::Eof, _) => Some(Cause::Ended),
+        (Flow::Eof, _) => Some(Cause::Ended(one)),
         (_, Flow::SourceFailed(fault)) => Some(Cause::of_source(other, fault)),
         // It takes nothing any more, and all that it sent is on its way.
-        (Flow::SinkFailed(_), Flow::Eof) => Some(Cause::Ended),
-        (Flow::SinkFailed(_), _) => end_of_sink(reactor, other),
-        (_, Flow::SinkFailed(_)) => end_of_sink(reactor, one),
+        (Flow::SinkFailed(_), Flow::Eof) => Some(Cause::Ended(other)),
+        (Flow::SinkFailed(fault), _) => end_of_sink(reactor, other, fault),
+        (_, Flow::SinkFailed(fault)) => end_of_sink(reactor, one, fault),
         (_, Flow::Eof) => half_close(reactor, other),
-        _ => (stopping && is_idle(reactor, one, other)).then_some(Cause::Interrupted),
+        _ => (stopping && is_idle(reactor, one, other)).then_some(STOPPING),
     };
-    Report { payload: [forth.payload, back.payload], over }
+    Report { payload, over }
 }
 
 /// One direction, one turn.
@@ -222,16 +268,16 @@ fn send_marker<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Option
 }
 
 /// `key` takes nothing any more. `None`: what it has sent is delivered first.
-pub fn end_of_sink<S: Party>(reactor: &Reactor<S>, key: Key) -> Option<Cause> {
+pub fn end_of_sink<S: Party>(reactor: &Reactor<S>, key: Key, fault: Fault) -> Option<Cause> {
     let unread = reactor.get(key).is_some_and(|it| it.state.is_heard_out() && it.link.may_read());
-    (!unread).then_some(Cause::Broken(key))
+    (!unread).then_some(Cause::Failed(key, fault))
 }
 
 fn half_close<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Option<Cause> {
     let now = reactor.now;
     let (SocketMut { link, state }, _) = reactor.get_mut(key)?;
     if !state.half_close(link, now) {
-        return Some(Cause::Ended);
+        return Some(Cause::Ended(key));
     }
     reactor.wake_by(now + HALF_CLOSED_CONTENDED);
     None
@@ -266,16 +312,17 @@ pub fn half_closed_is_over<S: Party>(reactor: &Reactor<S>, user: Key) -> bool {
     !unread && socket.link.is_flushed()
 }
 
-/// What `key`, and who is joined to it, are to conclude from their end.
-pub fn endings<S: Party>(reactor: &Reactor<S>, key: Key, cause: Cause) -> Vec<(Key, Ending)> {
+/// How `key`, and who is joined to it, are to be closed.
+pub fn endings<S: Party>(reactor: &Reactor<S>, key: Key, cause: &Cause) -> Vec<(Key, Close)> {
+    let how = |key, ending| if cause.broken() == Some(key) { Close::Abort } else { Close::Drain(ending) };
     let Some(socket) = reactor.get(key) else { return Vec::new() };
     let partner = socket.state.partner().and_then(|key| Some((key, reactor.get(key)?)));
     let Some((partner, other)) = partner else {
         // Somebody waits at the other end of the line.
-        let ending = if cause == Cause::Interrupted { Ending::Truncated } else { Ending::Complete };
-        return vec![(key, ending)];
+        let is_interrupted = matches!(cause, Cause::Interrupted(_));
+        return vec![(key, how(key, if is_interrupted { Ending::Truncated } else { Ending::Complete }))];
     };
-    let (own, others) =
-        (cause.ending(socket.link, (partner, other.link)), cause.ending(other.link, (key, socket.link)));
-    vec![(key, own), (partner, others)]
+    let own = cause.ending(socket.link, (partner, other.link));
+    let others = cause.ending(other.link, (key, socket.link));
+    vec![(key, how(key, own)), (partner, how(partner, others))]
 }

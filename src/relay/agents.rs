@@ -114,7 +114,7 @@ impl Relay {
             Ok(Got::Some) => self.reactor.again(key),
             Ok(Got::Dry | Got::Starved) => {}
             Ok(Got::End) => self.close(key, Close::Drain(Ending::Complete)),
-            Err(_) => self.close(key, Close::Abort),
+            Err(fault) => self.end(key, Cause::Failed(key, fault)),
         }
         if is_fit_again {
             // Nobody was given to it meanwhile.
@@ -133,7 +133,7 @@ impl Relay {
                 info!("Port {port}: agent {peer} has not been heard of, closed{}", and_more(unsaid));
             }
         }
-        self.end(key, Cause::Broken(key));
+        self.end(key, Cause::Absent(key));
     }
 }
 

@@ -318,8 +318,8 @@ impl Service for Relay {
         self.ending.is_some()
     }
 
-    fn session_ends(&mut self, key: Key, _: Cause) {
-        self.note_leftovers(key);
+    fn session_ends(&mut self, key: Key, partner: Key, _: &Cause) {
+        self.note_leftovers(key, partner);
     }
 
     fn left(&mut self, state: State) {

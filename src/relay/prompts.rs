@@ -38,8 +38,8 @@ impl Relay {
         let now = self.reactor.now;
         let Some((SocketMut { link, state: State::Agent(agent) }, desk)) = self.reactor.get_mut(key) else { return };
         let before = agent.told(link);
-        if link.send(BEAT, desk, now).is_err() {
-            return self.end(key, Cause::Broken(key));
+        if let Err(fault) = link.send(BEAT, desk, now) {
+            return self.end(key, Cause::Failed(key, fault));
         }
         agent.prompted = Some((now, before));
         agent.beaten = now;

@@ -8,13 +8,10 @@ use super::Relay;
 use super::pipe::Ends;
 use crate::limits::{LEFTOVERS, SETTLE, SETTLE_PRIVATE};
 use crate::net::reactor::Key;
-use crate::net::session::Party;
 
 impl Relay {
     /// A session is about to end. If an agent's payload was still on its way, the rest may come with the next agent.
-    pub(super) fn note_leftovers(&mut self, key: Key) {
-        let partner = self.reactor.get(key).and_then(|socket| socket.state.partner());
-        let Some(partner) = partner else { return };
+    pub(super) fn note_leftovers(&mut self, key: Key, partner: Key) {
         let now = self.reactor.now;
         for (agent, peer) in [(key, partner), (partner, key)] {
             let (Some(source), Some(sink)) = (self.reactor.get(agent), self.reactor.get(peer)) else { return };

@@ -171,7 +171,7 @@ impl Relay {
                 self.offer(key);
                 self.hear_what_came_behind(key, behind);
             }
-            Err(_) => self.close(key, Close::Abort),
+            Err(fault) => self.end(key, Cause::Failed(key, fault)),
         }
     }
 
@@ -190,8 +190,8 @@ impl Relay {
         };
         self.mappings.count(place, message.len() as u64);
         let Some((socket, desk)) = self.reactor.get_mut(peer) else { return };
-        if send_payload(socket.link, message, desk, now).is_err() {
-            self.end(peer, Cause::Broken(peer));
+        if let Err(fault) = send_payload(socket.link, message, desk, now) {
+            self.end(peer, Cause::Failed(peer, fault));
         }
     }
 

@@ -70,8 +70,8 @@ impl Relay {
             self.pair(user, agent, pipe, pumped.payload);
             return match pumped.flow {
                 // What was taken is gone: no other user may follow it to this agent, and no other agent can have it.
-                Flow::SourceFailed(_) => self.end(user, Cause::Broken(user)),
-                Flow::SinkFailed(_) => self.end(agent, Cause::Broken(agent)),
+                Flow::SourceFailed(fault) => self.end(user, Cause::Failed(user, fault)),
+                Flow::SinkFailed(fault) => self.end(agent, Cause::Failed(agent, fault)),
                 _ => self.relay(agent, user),
             };
         }
@@ -84,8 +84,8 @@ impl Relay {
                 self.reactor.again(user);
             }
             Flow::WouldBlock => self.ask_no_more(user),
-            Flow::SinkFailed(_) => {
-                self.end(agent, Cause::Broken(agent));
+            Flow::SinkFailed(fault) => {
+                self.end(agent, Cause::Failed(agent, fault));
                 self.wait_for_agent(user);
                 self.reactor.again(user);
             }
