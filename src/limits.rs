@@ -69,8 +69,10 @@ pub const BROKER_WAIT: Duration = Duration::from_secs(600);
 pub const BROKER_INTRODUCED: usize = 256;
 /// An introduced peer has so long to punch its hole while the connection keeps its port open at the NAT.
 pub const BROKER_PUNCHING: Duration = Duration::from_secs(60);
-/// Refused addresses that the API remembers, so that each has a line a second in the log and no more.
-pub const REFUSED_ADDRESSES: usize = 256;
+/// Log lines about single addresses and ports that may be written at once ...
+pub const LOG_LINES: usize = 256;
+/// ... and then one in this time: 86,400 a day, about 12 MB.
+pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// An answer that is taken more slowly than this, bytes a second, is broken off [`KEEP_ALIVE`] after it fell behind.
 pub const ANSWER_RATE: u64 = 4 * 1024;
 /// Time from a request's first byte to its last.

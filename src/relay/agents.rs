@@ -1,8 +1,8 @@
 //! Authorized agents that are joined to nobody: heartbeats, and being ready for the next user or peer.
 
-use super::Relay;
 use super::pipe::{Agents, Ends, PipeKey, Place};
 use super::state::{Agent, State};
+use super::{Relay, Topic};
 use crate::net::buffers::Desk;
 use crate::net::closing::Ending;
 use crate::net::link::{Fault, Got, Link};
@@ -157,9 +157,8 @@ impl Relay {
         let Some(socket) = self.reactor.get(key) else { return };
         let (State::Free { agent, .. } | State::Joined { agent, .. }) = &socket.state else { return };
         let (place, peer, now) = (agent.place, socket.link.peer, self.reactor.now);
-        if let Some(agents) = self.agents(place) {
-            if let Some(unsaid) = agents.absences.may_say(now) {
-                let port = agents.door.port;
+        if let Some(port) = self.agents(place).map(|agents| agents.door.port) {
+            if let Some(unsaid) = self.log.may_say(Topic::Absence(port), now) {
                 info!("Port {port}: agent {peer} has not been heard of, closed{}", and_more(unsaid));
             }
         }

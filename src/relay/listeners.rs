@@ -17,7 +17,7 @@ use crate::net::reactor::{Key, Reactor};
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::net::tls::Tls;
-use crate::throttle::{AddressThrottle, Throttle, and_more};
+use crate::throttle::{Throttle, and_more};
 use log::{info, warn};
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
@@ -37,11 +37,10 @@ pub(super) struct Listeners {
     knocked: Vec<usize>,
     paused: bool,
     paused_times: u64,
-    /// What the log has said of pauses, and of Controllers that were pushed out, or not let in.
+    /// What the log has said of pauses, and of Controllers that were pushed out.
     pauses: Throttle,
     evictions: Throttle,
     pub(super) pushed_out: Throttle,
-    pub(super) refused: AddressThrottle,
 }
 
 struct Listener {

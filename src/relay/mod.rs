@@ -40,12 +40,14 @@ mod state;
 mod strangers;
 mod users;
 
+use crate::bucket::Bucket;
 use crate::cidr::Cidr;
 use crate::limits::{API_BUFFERS, DELIVERY, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
 use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use crate::net::shortage;
-use crate::throttle::{Throttle, and_more};
+use crate::network::Network;
+use crate::throttle::{self, Throttle, Throttles, and_more};
 use broker::Broker;
 use command::{Command, Handle, Traffic};
 use fair_queue::FairQueue;
@@ -55,7 +57,7 @@ use log::{info, warn};
 use meter::Meter;
 use pipe::{Pipe, PipeKey};
 use queue::Queue;
-use rate_limit::{Bucket, RateLimit};
+use rate_limit::{RateLimit, Source};
 use slab::Slab;
 use state::State;
 use std::collections::HashMap;
@@ -107,6 +109,8 @@ pub struct Relay {
     meter: Meter,
     /// What the log has said of sessions that were ended for want of buffers.
     shortages: Throttle,
+    /// The same of single ports and addresses.
+    log: Throttles<Topic>,
     /// Controllers' connections; first the one that has gone longest without a complete request.
     controllers: Queue,
     /// How many connections to the HTTP parser there are on their behalf.
@@ -133,6 +137,23 @@ struct Past {
     rejected: u64,
 }
 
+/// What the log tells no more often than it must: each port and address for itself (`throttle`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Topic {
+    /// An agent was authorized at this port.
+    Arrival(u16),
+    /// An agent at this port has not been heard of.
+    Absence(u16),
+    /// There was no place for an agent at this port.
+    NoPlace(u16),
+    /// There was no agent for a user at this port.
+    NoAgent(u16),
+    /// Somebody was rejected.
+    Rejection(Source),
+    /// Somebody may not call the API, for this reason.
+    Refusal(Network, &'static str),
+}
+
 /// The reactor's own tokens.
 const WAKE: usize = 0;
 const FIRST_LISTENER: usize = 1;
@@ -156,6 +177,7 @@ impl Relay {
             past: Past::default(),
             meter: Meter::default(),
             shortages: Throttle::default(),
+            log: Throttles::default(),
             controllers: Queue::default(),
             backends: 0,
             outsiders: FairQueue::default(),
@@ -308,6 +330,7 @@ impl Relay {
         self.prompt_agents();
         self.reactor.links_mut().for_each(|link| link.review_patience(now));
         self.meter.sample(now, self.traffic());
+        throttle::tell_held_back(now);
     }
 
     /// All relay buffers are in use and somebody waits: those go that hold some without progress.

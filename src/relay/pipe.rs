@@ -5,7 +5,6 @@ use super::fair_queue::FairQueue;
 use super::queue::Queue;
 use crate::mapping::{AgentPort, Kind, Mapping};
 use crate::net::reactor::Key;
-use crate::throttle::Throttle;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Names an open mapping until it is closed.
@@ -51,10 +50,6 @@ pub(super) struct Agents {
     pub(super) rejected: u64,
     /// Until then an agent that comes may still send the end of an answer that nobody waits for any more.
     pub(super) leftovers: Option<Instant>,
-    /// What the log has said of agents that came, that fell silent, and that found no place.
-    pub(super) arrivals: Throttle,
-    pub(super) absences: Throttle,
-    pub(super) full: Throttle,
 }
 
 /// The user port of a public pipe.
@@ -65,7 +60,6 @@ pub(super) struct Users {
     /// Have sent something, and wait for a free agent.
     pub(super) waiting: FairQueue,
     pub(super) joined: usize,
-    pub(super) full: Throttle,
 }
 
 impl Pipe {
@@ -143,9 +137,6 @@ impl Agents {
             authorized: 0,
             rejected: 0,
             leftovers: None,
-            arrivals: Throttle::default(),
-            absences: Throttle::default(),
-            full: Throttle::default(),
         }
     }
 
@@ -171,7 +162,6 @@ impl Users {
             silent: FairQueue::default(),
             waiting: FairQueue::default(),
             joined: 0,
-            full: Throttle::default(),
         }
     }
 

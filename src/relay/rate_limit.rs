@@ -13,12 +13,12 @@
 //!
 //! What is remembered is bounded: two generations of records. When the newer one is full the older one is forgotten.
 
+use crate::bucket::Bucket;
 use crate::limits::{
     ABANDONED, ABANDONED_INTERVAL, ABANDONED_WAIT, GUESS_INTERVAL, GUESSES, RATE_LIMITED, REJECTION_LONGEST,
     REJECTION_STEP,
 };
 use crate::network::Network;
-use crate::throttle::Throttle;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -47,15 +47,6 @@ pub(super) enum Permit {
     Never,
 }
 
-/// What a rejected connection gets.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Rejection {
-    /// It is closed after so long.
-    pub(super) delay: Duration,
-    /// `Some(n)`: worth a line in the log; n others went unsaid.
-    pub(super) say: Option<u64>,
-}
-
 /// The failures of all sources.
 #[derive(Default)]
 pub(super) struct RateLimit {
@@ -72,26 +63,6 @@ struct Record {
     abandoned: Bucket,
     /// Fingerprints of wrong passcodes that were shown, the latest last.
     known: Vec<u64>,
-    log: Throttle,
-}
-
-/// A leaky bucket, measured by the time that it takes to run empty.
-#[derive(Default)]
-pub(super) struct Bucket {
-    empty_at: Option<Instant>,
-}
-
-impl Bucket {
-    pub(super) fn level(&self, now: Instant) -> Duration {
-        self.empty_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
-    }
-
-    /// Fills `more` in, as long as that stays below `most`. Returns the level.
-    pub(super) fn fill(&mut self, more: Duration, most: Duration, now: Instant) -> Duration {
-        let level = (self.level(now) + more).min(most);
-        self.empty_at = Some(now + level);
-        level
-    }
 }
 
 /// Different wrong passcodes that may be tried one right after the other.
@@ -138,7 +109,7 @@ impl RateLimit {
     }
 
     /// The passcode was wrong. `waited`: it has had a turn of its own ([`Permit::At`]).
-    pub(super) fn wrong(&mut self, source: Source, passcode: &[u8], waited: bool, now: Instant) -> Rejection {
+    pub(super) fn wrong(&mut self, source: Source, passcode: &[u8], waited: bool, now: Instant) -> Duration {
         let fingerprint = self.fingerprints.hash_one(passcode);
         let record = self.record(source);
         if !record.known.contains(&fingerprint) {
@@ -153,16 +124,9 @@ impl RateLimit {
         self.reject(source, now)
     }
 
-    /// A connection of `source` is turned away.
-    pub(super) fn reject(&mut self, source: Source, now: Instant) -> Rejection {
-        let record = self.record(source);
-        let delay = record.rejections.fill(REJECTION_STEP, REJECTION_LONGEST, now);
-        Rejection { delay, say: record.log.may_say(now) }
-    }
-
-    /// A failure of `source` is to be told. `Some(n)`: now; n others went unsaid.
-    pub(super) fn may_say(&mut self, source: Source, now: Instant) -> Option<u64> {
-        self.record(source).log.may_say(now)
+    /// A connection of `source` is turned away: it is closed after so long.
+    pub(super) fn reject(&mut self, source: Source, now: Instant) -> Duration {
+        self.record(source).rejections.fill(REJECTION_STEP, REJECTION_LONGEST, now)
     }
 
     fn find(&mut self, source: Source) -> Option<&mut Record> {
@@ -217,11 +181,11 @@ mod tests {
     #[test]
     fn rejections_come_the_later_the_more_there_were() {
         let (mut limit, now) = (RateLimit::default(), Instant::now());
-        let delays: Vec<u64> = (0..12).map(|_| limit.wrong(here(), b"x", false, now).delay.as_secs()).collect();
+        let delays: Vec<u64> = (0..12).map(|_| limit.wrong(here(), b"x", false, now).as_secs()).collect();
         assert_eq!(delays, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
-        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 5).delay, SECOND * 6);
-        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 60).delay, SECOND);
-        assert_eq!(limit.wrong(source("192.0.2.2"), b"x", false, now).delay, SECOND);
+        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 5), SECOND * 6);
+        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 60), SECOND);
+        assert_eq!(limit.wrong(source("192.0.2.2"), b"x", false, now), SECOND);
     }
 
     #[test]
@@ -282,8 +246,8 @@ mod tests {
         for i in 0..20 {
             limit.wrong(source(&format!("2001:db8::{i}")), b"x", false, now);
         }
-        assert_eq!(limit.wrong(source("2001:db8::ffff"), b"x", false, now).delay, REJECTION_LONGEST);
-        assert_eq!(limit.wrong(source("2001:db8:0:1::1"), b"x", false, now).delay, SECOND);
+        assert_eq!(limit.wrong(source("2001:db8::ffff"), b"x", false, now), REJECTION_LONGEST);
+        assert_eq!(limit.wrong(source("2001:db8:0:1::1"), b"x", false, now), SECOND);
     }
 
     #[test]

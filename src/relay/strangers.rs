@@ -2,10 +2,10 @@
 //!
 //! A stranger costs little: no relay buffer, one try, a deadline, and a place in a queue that pushes out the oldest.
 
-use super::Relay;
 use super::offer::{Offer, Progress};
 use super::rate_limit::{Permit, Source};
 use super::state::{Agent, State};
+use super::{Relay, Topic};
 use crate::limits::{GREETING, NO_PLACE, WELCOME};
 use crate::net::link::{Fault, Got};
 use crate::net::marked::Marked;
@@ -123,8 +123,8 @@ impl Relay {
         let Some(agents) = self.agents(place) else { return };
         agents.strangers.leave(ticket);
         if !agents.has_place() || !is_within_share {
-            let (port, most, unsaid) = (agents.door.port, agents.terms.max_connections, agents.full.may_say(now));
-            if let Some(unsaid) = unsaid {
+            let (port, most) = (agents.door.port, agents.terms.max_connections);
+            if let Some(unsaid) = self.log.may_say(Topic::NoPlace(port), now) {
                 let why = match is_within_share {
                     true => format!("{most} are connected"),
                     false => format!("{address} has most of all connections already"),
@@ -134,8 +134,8 @@ impl Relay {
             return self.reject_after(key, NO_PLACE, Source::new(address, port), Some(place.pipe), &[]);
         }
         agents.authorized += 1;
-        let (port, said) = (agents.door.port, agents.arrivals.may_say(now));
-        if let (Some(unsaid), Some(socket)) = (said, self.reactor.get(key)) {
+        let port = agents.door.port;
+        if let (Some(unsaid), Some(socket)) = (self.log.may_say(Topic::Arrival(port), now), self.reactor.get(key)) {
             info!("Port {port}: agent {} authorized{}", socket.link.peer, and_more(unsaid));
         }
         let marked = offer.has_preamble.then(Marked::new);
@@ -193,7 +193,7 @@ impl Relay {
             return;
         };
         let Some(State::Greeting { place, ticket, offer, .. }) = self.take_state(key) else { return };
-        let rejection = match compared {
+        let delay = match compared {
             Some(waited) => self.rate_limit.wrong(source, &offer.bytes, waited, now),
             None => self.rate_limit.reject(source, now),
         };
@@ -201,12 +201,12 @@ impl Relay {
             agents.strangers.leave(ticket);
             agents.rejected += 1;
             let port = agents.door.port;
-            if let Some(unsaid) = rejection.say {
+            if let Some(unsaid) = self.log.may_say(Topic::Rejection(source), now) {
                 let why = if compared.is_some() { "wrong passcode" } else { "too many different passcodes" };
                 warn!("Port {port}: agent {peer} rejected, {why}{}", and_more(unsaid));
             }
         }
-        self.reject_after(key, rejection.delay, source, Some(place.pipe), &[]);
+        self.reject_after(key, delay, source, Some(place.pipe), &[]);
     }
 
     /// It has not shown its passcode in time. The time that it had was slow enough.
@@ -232,11 +232,10 @@ impl Relay {
         if length == 0 {
             return;
         }
-        let say = self.rate_limit.may_say(source, now);
         let Some(agents) = self.agents(place) else { return };
         agents.rejected += 1;
-        if let Some(unsaid) = say {
-            let (port, expected) = (agents.door.port, agents.terms.passcode.expose().len());
+        let (port, expected) = (agents.door.port, agents.terms.passcode.expose().len());
+        if let Some(unsaid) = self.log.may_say(Topic::Rejection(source), now) {
             let more = and_more(unsaid);
             warn!("Port {port}: agent {peer} rejected, its passcode has {length} of {expected} bytes{more}");
         }

@@ -3,10 +3,10 @@
 //! A user is joined to an agent when its first byte arrives, and not before: an idle or speculative connection
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer.
 
-use super::Relay;
 use super::pipe::{PipeKey, Place, Users};
 use super::session::Marks;
 use super::state::State;
+use super::{Relay, Topic};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
 use crate::net::closing::Cause;
 use crate::net::link::Got;
@@ -155,8 +155,8 @@ impl Relay {
         let Some(users) = self.users(pipe) else { return };
         users.silent.leave(ticket);
         if let Some(other) = users.waiting.surplus(WAITING_USERS) {
-            let (port, unsaid) = (users.door.port, users.full.may_say(now));
-            if let Some(unsaid) = unsaid {
+            let port = users.door.port;
+            if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
                 let more = and_more(unsaid);
                 warn!("Port {port}: {WAITING_USERS} users wait for an agent, an old one is closed for a new one{more}");
             }
@@ -178,9 +178,8 @@ impl Relay {
         let now = self.reactor.now;
         if let Some(State::Waiting { pipe, .. }) = self.reactor.get(key).map(|socket| &socket.state) {
             let pipe = *pipe;
-            if let Some(users) = self.users(pipe) {
-                if let Some(unsaid) = users.full.may_say(now) {
-                    let port = users.door.port;
+            if let Some(port) = self.users(pipe).map(|users| users.door.port) {
+                if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
                     warn!("Port {port}: no agent was free for a user{}", and_more(unsaid));
                 }
             }

@@ -6,6 +6,7 @@ use nix::sys::stat::Mode as Permissions;
 use nix::unistd::mkfifo;
 use std::fs::{self, File};
 use std::thread;
+use std::time::Instant;
 
 const EX_CANTCREAT: i32 = 73;
 const EX_CONFIG: i32 = 78;
@@ -88,4 +89,29 @@ fn a_pipe_in_the_place_of_the_log_is_refused_at_once() {
     mkfifo(&daemon.path("pipe"), Permissions::S_IRWXU).expect("a pipe");
     daemon.spawn();
     assert_eq!(daemon.wait().code(), Some(73), "{}", daemon.log());
+}
+
+/// Addresses and ports are for others to choose: however many there are, the log stays small.
+#[test]
+fn a_crowd_of_addresses_at_many_ports_does_not_fill_the_log() {
+    const AT_ONCE: usize = 256;
+    let daemon = Setup::new(Mode::Plain).start();
+    let ports: Vec<u16> = (0..2).flat_map(|_| daemon.add_private(1).ports).collect();
+    let start = Instant::now();
+    let mut failed = 0;
+    for address in 0..=200 {
+        for port in &ports {
+            let stranger = daemon.dial(*port).from([127, 0, 1, address]).connect().expect("a connection");
+            stranger.send(b"abc");
+            stranger.finish();
+            failed += 1;
+        }
+    }
+    let rejected = || daemon.controller().status("all")["rejected"].as_u64();
+    wait_until("all are rejected", PATIENCE, || rejected() == Some(failed));
+    let summary = "more log lines about single addresses and ports were held back";
+    wait_until("it says how many it did not tell of", PATIENCE, || daemon.log().contains(summary));
+    let lines = daemon.log().lines().filter(|line| line.contains("rejected, its passcode has 3 of 36 bytes")).count();
+    let most = AT_ONCE + start.elapsed().as_secs() as usize + 1;
+    assert!((AT_ONCE / 2..=most).contains(&lines), "{lines} lines, at most {most}");
 }
