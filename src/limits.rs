@@ -95,8 +95,10 @@ pub const ABANDONED: u32 = 256;
 pub const ABANDONED_INTERVAL: Duration = Duration::from_millis(20);
 /// ... and not at all if that means waiting for so long.
 pub const ABANDONED_WAIT: Duration = Duration::from_millis(500);
-/// Networks and ports whose failures are remembered, in each of two generations.
-pub const RATE_LIMITED: usize = 512;
+/// Records of failures, one for a network and a port; when all are in use, those go that weigh least.
+pub const RATE_LIMITED: usize = 1024;
+/// Of these one network has so many; its failures at further ports share one more.
+pub const RATE_LIMITED_PORTS: usize = 64;
 /// An agent for which there is no place is closed after this.
 pub const NO_PLACE: Duration = Duration::from_secs(1);
 /// One in so many of `connections` is set aside for agents, and for networks with few connections.

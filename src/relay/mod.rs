@@ -330,6 +330,7 @@ impl Relay {
         self.prompt_agents();
         self.reactor.links_mut().for_each(|link| link.review_patience(now));
         self.meter.sample(now, self.traffic());
+        self.rate_limit.forget(now);
         throttle::tell_held_back(now);
     }
 
