@@ -14,6 +14,8 @@ pub const HANDSHAKE_PIECES: usize = 4 * 1024;
 pub const HANDSHAKE_CHAIN: usize = 32 * 1024;
 /// Connections at one agent port that have not shown a passcode yet; one more pushes out the oldest.
 pub const STRANGERS: usize = 64;
+/// So many of them count as one for a network that has authorized agents at the port.
+pub const STRANGERS_OF_A_FLEET: usize = 32;
 /// Users of one mapping that have not sent a byte yet; one more pushes out the oldest.
 pub const SILENT_USERS: usize = 256;
 /// How long a user may stay silent before its first byte.

@@ -175,10 +175,11 @@ impl Relay {
     /// Takes a free agent out of the counts of its pipe.
     pub(super) fn leave_pool(&mut self, key: Key) -> Option<PipeKey> {
         let free = |state: &State| matches!(state, State::Free { .. });
+        let address = self.reactor.get(key)?.link.peer.ip();
         let Some(State::Free { agent, ticket }) = self.take_state_if(key, free) else { return None };
         let agents = self.agents(agent.place)?;
         agents.free.leave(ticket);
-        agents.authorized -= 1;
+        agents.count_out(address);
         Some(agent.place.pipe)
     }
 }

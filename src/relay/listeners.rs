@@ -10,7 +10,7 @@ use super::pipe::{Pipe, PipeKey, Place};
 use super::rate_limit::{Permit, Source};
 use super::state::State;
 use super::{FIRST_LISTENER, Relay};
-use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, SILENT_USERS, STRANGERS};
+use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, SILENT_USERS};
 use crate::net::closing::Closing;
 use crate::net::link::Link;
 use crate::net::reactor::{Key, Reactor};
@@ -205,7 +205,7 @@ impl Relay {
     fn take_in_stranger(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let now = self.reactor.now;
         let Some(agents) = self.agents(place) else { return };
-        let (source, surplus) = (Source::new(peer.ip(), agents.door.port), agents.strangers.surplus(STRANGERS));
+        let (source, surplus) = (Source::new(peer.ip(), agents.door.port), agents.surplus());
         let permit = self.rate_limit.admit(source, now);
         if permit == Permit::Never {
             let link = Link::plain(Stream::Tcp(stream), peer, now);

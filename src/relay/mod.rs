@@ -17,6 +17,7 @@ pub mod command;
 
 mod agents;
 pub(crate) mod broker;
+mod census;
 mod closing;
 mod eviction;
 mod fair_queue;

@@ -285,9 +285,10 @@ impl Relay {
 
     /// Takes a connection out of the counts of its pipe.
     fn leave_session(&mut self, key: Key) -> Option<PipeKey> {
+        let address = self.reactor.get(key)?.link.peer.ip();
         match self.take_state(key)? {
             State::Joined { agent, .. } => {
-                self.agents(agent.place)?.authorized -= 1;
+                self.agents(agent.place)?.count_out(address);
                 Some(agent.place.pipe)
             }
             State::Served { pipe, .. } | State::HalfClosed { pipe, .. } => {

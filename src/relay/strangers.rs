@@ -133,7 +133,7 @@ impl Relay {
             }
             return self.reject_after(key, NO_PLACE, Source::new(address, port), Some(place.pipe), &[]);
         }
-        agents.authorized += 1;
+        agents.count_in(address);
         let port = agents.door.port;
         if let (Some(unsaid), Some(socket)) = (self.log.may_say(Topic::Arrival(port), now), self.reactor.get(key)) {
             info!("Port {port}: agent {} authorized{}", socket.link.peer, and_more(unsaid));

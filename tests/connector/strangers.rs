@@ -88,6 +88,27 @@ fn a_crowd_pushes_out_its_own_and_not_who_comes_from_elsewhere() {
 }
 
 #[test]
+fn a_fleet_behind_one_address_comes_back_under_a_crowd_of_silent_addresses() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(40);
+        let dial = |from| daemon.dial(mapping.ports[0]).from([127, 0, 1, from]).without_tls();
+        let silent = |from| dial(from).connect().expect("a connection");
+        let fleet = daemon.dial(mapping.ports[0]).from([127, 0, 0, 2]);
+        let first = fleet.connect().expect("a connection");
+        first.authorize(&mapping, 0);
+        let _crowd: Vec<Peer> = (0..60).map(|i| silent(1 + i % 30)).collect();
+        let agents: Vec<Peer> = (0..30).map(|_| fleet.connect().expect("a connection")).collect();
+        // The crowd comes again, and takes its own places.
+        let _again: Vec<Peer> = (0..20).map(|_| silent(1)).collect();
+        agents.iter().for_each(|agent| agent.authorize(&mapping, 0));
+        // And a fleet keeps nobody else out.
+        let single = daemon.dial(mapping.ports[0]).from([127, 0, 0, 3]).connect().expect("a connection");
+        let _fleet: Vec<Peer> = (0..80).map(|_| fleet.clone().without_tls().connect().expect("a connection")).collect();
+        single.authorize(&mapping, 0);
+    });
+}
+
+#[test]
 fn strangers_take_no_agents_place() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(1);

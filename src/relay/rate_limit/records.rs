@@ -7,7 +7,7 @@
 
 use super::{Bucket, GUESSES, Source};
 use crate::limits::{RATE_LIMITED, RATE_LIMITED_PORTS};
-use crate::network::Network;
+use crate::relay::census::Census;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ impl Record {
 pub(super) struct Records {
     records: HashMap<Source, Record>,
     /// How many of them each network has.
-    ports: HashMap<Network, usize>,
+    ports: Census,
 }
 
 impl Records {
@@ -66,7 +66,7 @@ impl Records {
             if self.records.len() >= RATE_LIMITED {
                 self.evict(now);
             }
-            *self.ports.entry(source.network).or_default() += 1;
+            self.ports.add(source.network);
         }
         self.records.entry(source).or_default()
     }
@@ -77,7 +77,7 @@ impl Records {
         records.retain(|source, record| {
             let stays = !record.weight(now).is_zero();
             if !stays {
-                count_down(ports, source.network);
+                ports.remove(source.network);
             }
             stays
         });
@@ -85,7 +85,7 @@ impl Records {
 
     /// A network has only so many records of its own.
     fn kept_as(&self, source: Source) -> Source {
-        let has_all = self.ports.get(&source.network).is_some_and(|&ports| ports >= RATE_LIMITED_PORTS);
+        let has_all = self.ports.of(source.network) >= RATE_LIMITED_PORTS;
         if has_all && !self.records.contains_key(&source) { Source { port: OTHER_PORTS, ..source } } else { source }
     }
 
@@ -94,16 +94,7 @@ impl Records {
         weights.sort_unstable_by_key(|(weight, _)| *weight);
         for (_, source) in weights.into_iter().take(RATE_LIMITED / EVICTED_AT_ONCE) {
             self.records.remove(&source);
-            count_down(&mut self.ports, source.network);
-        }
-    }
-}
-
-fn count_down(ports: &mut HashMap<Network, usize>, network: Network) {
-    if let Some(count) = ports.get_mut(&network) {
-        *count -= 1;
-        if *count == 0 {
-            ports.remove(&network);
+            self.ports.remove(source.network);
         }
     }
 }
@@ -111,6 +102,7 @@ fn count_down(ports: &mut HashMap<Network, usize>, network: Network) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Network;
 
     fn source(network: u32, port: u16) -> Source {
         Source { network: Network::V4(network), port }
@@ -128,7 +120,7 @@ mod tests {
             weigh(&mut records, source(network, 1), 1, now);
             assert!(records.find(source(network, 1)).is_some(), "the latest is there");
         }
-        assert!(records.records.len() <= RATE_LIMITED && records.ports.len() <= RATE_LIMITED);
+        assert!(records.records.len() <= RATE_LIMITED && records.ports.iter().count() <= RATE_LIMITED);
         assert!(records.find(source(0, 1)).is_some());
     }
 
