@@ -134,8 +134,8 @@ pub const SETTLE_PRIVATE: Duration = Duration::from_secs(2);
 pub const LEFTOVERS: Duration = Duration::from_secs(5);
 /// A joined agent is sent a heartbeat of its own accord this often, if it is told nothing else or held back.
 pub const PROMPT: Duration = Duration::from_secs(15);
-/// At the end of the daemon, what is in flight is delivered for so long.
-pub const LAST_WORDS: Duration = Duration::from_secs(2);
+/// From the word to stop on, what is in flight is delivered for so long. The rest of 2 s is for closing and leaving.
+pub const LAST_WORDS: Duration = Duration::from_millis(1800);
 /// When all relay buffers are in use, a session whose reader has taken nothing for so long is ended.
 pub const STALLED: Duration = Duration::from_secs(10);
 /// Connections that are accepted at one port before the others have their turn, and before one more may push out

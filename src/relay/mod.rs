@@ -365,9 +365,9 @@ impl Relay {
                 }
                 Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.status_of_all())),
                 Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
-                Ok(Command::Stop) => self.stop(),
+                Ok(Command::Stop { since }) => self.stop(since),
                 Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => return self.stop(),
+                Err(TryRecvError::Disconnected) => return self.stop(self.reactor.now),
             }
         }
     }
@@ -376,14 +376,14 @@ impl Relay {
     ///
     /// The API goes on: it says that the daemon is stopping. So do the free agents: once closed they dial again, and
     /// each time that the port is closed they pause longer.
-    fn stop(&mut self) {
+    fn stop(&mut self, since: Instant) {
         if self.ending.is_some() {
             return;
         }
         info!("Stopping");
         self.stopping.store(true, Ordering::Relaxed);
         let now = self.reactor.now;
-        self.ending = Some(now + LAST_WORDS);
+        self.ending = Some(since + LAST_WORDS);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
         self.listeners.close_all_but_the_api();
         let keys: Vec<Key> = self.reactor.iter().map(|(key, _)| key).collect();
