@@ -137,7 +137,7 @@ impl Relay {
             Ok(Got::Some) => self.reactor.again(key),
             Ok(Got::Dry | Got::Starved) => {}
             Ok(Got::End) => self.part_with_agent(key),
-            Err(_) => self.abort(key),
+            Err(fault) => self.abort(key, &fault),
         }
         if is_fit_again {
             // Nobody was given to it meanwhile.
@@ -162,7 +162,7 @@ impl Relay {
                 info!("Port {port}: agent {peer} has not been heard of, closed{}", and_more(unsaid));
             }
         }
-        self.abort(key);
+        self.abort(key, &"it has not been heard of for longer than its heartbeatabsencethreshold");
     }
 
     /// A free agent has left.

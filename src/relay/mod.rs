@@ -273,7 +273,9 @@ impl Relay {
         for key in overdue {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
-                _ if self.delivery_deadline(socket).is_some_and(|deadline| deadline <= now) => self.abort(key),
+                _ if self.delivery_deadline(socket).is_some_and(|deadline| deadline <= now) => {
+                    self.abort(key, &"it has taken nothing of what was left for it");
+                }
                 State::Deferred { .. } => self.has_its_turn(key),
                 State::Greeting { .. } => self.greeting_is_late(key),
                 State::Rejected(_) => self.close_rejected(key),
@@ -342,7 +344,7 @@ impl Relay {
                 let more = and_more(unsaid);
                 warn!("All relay buffers are in use; the connection of {peer}, which is stuck, is ended{more}");
             }
-            self.abort(key);
+            self.abort(key, &"all relay buffers are in use, and it is stuck");
         }
     }
 

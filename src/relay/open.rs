@@ -156,7 +156,7 @@ impl Relay {
 
 impl State {
     /// The pipe that a connection belongs to, and goes with.
-    fn pipe(&self) -> Option<PipeKey> {
+    pub(super) fn pipe(&self) -> Option<PipeKey> {
         match self {
             Self::Deferred { place, .. } | Self::Greeting { place, .. } => Some(place.pipe),
             Self::Rejected(rejected) => rejected.pipe,

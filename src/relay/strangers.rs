@@ -157,7 +157,7 @@ impl Relay {
                 self.offer(key);
                 self.hear_what_came_behind(key, behind);
             }
-            Err(_) => self.abort(key),
+            Err(fault) => self.abort(key, &fault),
         }
     }
 
@@ -178,8 +178,8 @@ impl Relay {
             Some(peer) => {
                 self.count_payload(place, message.len() as u64);
                 let Some((socket, desk)) = self.reactor.get_mut(peer) else { return };
-                if send_payload(&mut socket.link, message, desk, now).is_err() {
-                    self.abort(peer);
+                if let Err(fault) = send_payload(&mut socket.link, message, desk, now) {
+                    self.abort(peer, &fault);
                 }
             }
         }

@@ -73,8 +73,8 @@ impl Relay {
             Ok(Marks::Passed) => {}
             Ok(_) => return,
             Err(Fail::Source(_)) => return self.dismiss_user(user),
-            Err(Fail::Destination(_)) => {
-                self.abort(agent);
+            Err(Fail::Destination(fault)) => {
+                self.abort(agent, &fault);
                 return self.reactor.again(user);
             }
         }
@@ -100,16 +100,19 @@ impl Relay {
                 self.relay(agent, user);
             }
             Err(Failed { fail: Fail::Source(_), payload: 0 }) => self.dismiss_user(user),
-            Err(Failed { fail: Fail::Destination(_), payload: 0 }) => {
-                self.abort(agent);
+            Err(Failed { fail: Fail::Destination(fault), payload: 0 }) => {
+                self.abort(agent, &fault);
                 self.wait_for_agent(user);
                 self.reactor.again(user);
             }
             // What was taken is gone: no other user may follow it to this agent, and no other agent can have it.
             Err(Failed { fail, payload }) => {
                 self.marry(user, agent, pipe, payload);
-                let broken = if let Fail::Source(_) = fail { user } else { agent };
-                self.part(agent, user, Cause::Broken(broken));
+                let (broken, fault) = match fail {
+                    Fail::Source(fault) => (user, fault),
+                    Fail::Destination(fault) => (agent, fault),
+                };
+                self.part(agent, user, Cause::Broken(broken), Some(&fault));
             }
         }
     }

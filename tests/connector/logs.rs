@@ -1,6 +1,6 @@
 //! The log: where it goes, and rotation.
 
-use crate::harness::{Mode, PATIENCE, Setup, form, wait_until};
+use crate::harness::{Mode, PATIENCE, Setup, form, public_mapping, wait_until};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode as Permissions;
 use nix::unistd::mkfifo;
@@ -89,6 +89,27 @@ fn a_pipe_in_the_place_of_the_log_is_refused_at_once() {
     mkfifo(&daemon.path("pipe"), Permissions::S_IRWXU).expect("a pipe");
     daemon.spawn();
     assert_eq!(daemon.wait().code(), Some(73), "{}", daemon.log());
+}
+
+#[test]
+fn a_session_that_is_broken_off_is_told_of_at_debug_level() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let (silent, broken) = (daemon.add(&public_mapping(1, 1000)), daemon.add_public(2));
+    let _silent = daemon.pair(&silent);
+    let (agent, _user) = daemon.pair(&broken);
+    agent.reset();
+    let (proper, user) = daemon.pair(&broken);
+    proper.finish();
+    user.expect_clean_end();
+    for (mapping, why) in [(&silent, "it has not been heard of for longer than"), (&broken, "Connection reset by peer")]
+    {
+        let told = |line: &str| {
+            let session = format!("Mapping {}: the session of agent 127.0.0.1:", mapping.id);
+            line.contains(&session) && line.contains("and user 127.0.0.1:") && line.contains(why)
+        };
+        wait_until(why, PATIENCE, || daemon.log().lines().any(told));
+    }
+    assert_eq!(daemon.log().matches("the session of").count(), 2, "{}", daemon.log());
 }
 
 /// Addresses and ports are for others to choose: however many there are, the log stays small.
