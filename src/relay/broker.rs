@@ -74,6 +74,13 @@ pub(super) enum Peer {
     Introduced { ticket: Ticket, until: Instant },
 }
 
+impl Broker {
+    /// Connections at its port.
+    pub(super) fn peers(&self) -> usize {
+        self.strangers.len() + self.waiting.len() + self.introduced.len()
+    }
+}
+
 impl Peer {
     fn asking(ticket: Ticket, now: Instant) -> Self {
         Self::Asking { ticket, until: now + BROKER_REQUEST_TIME, collector: Collector::default() }

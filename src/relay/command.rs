@@ -175,6 +175,12 @@ pub struct Totals {
     /// At all ports. Rejections are counted since the start, removed mappings included.
     pub agents: AgentCounts,
     pub users: UserCounts,
+    /// Rejected connections that are still to be closed.
+    pub rejecting: usize,
+    /// Connections at the broker.
+    pub peers: usize,
+    /// Connections that only get what is left for them.
+    pub closing: usize,
     /// Of all mappings since the start, those that have been removed included.
     pub traffic: Traffic,
     /// The same, in bytes a second, on the average of the last seconds.
