@@ -250,7 +250,7 @@ mod tests {
             for number in 0..2 * GUESSES as u64 {
                 at_one_port += u64::from(guess(6000, round << 32 | number, now));
             }
-            for port in 7000..17_000 {
+            for port in 7000..9000 {
                 at_all += u64::from(guess(port, round << 32 | u64::from(port), now));
             }
         }
