@@ -35,10 +35,10 @@ use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
 use crate::net::reactor::{Close, Key, Reactor, Socket};
 use crate::net::service::{self, Service};
 use crate::net::session::{Cause, STOPPING};
-use crate::throttle::{Throttle, and_more};
+use crate::throttle::{self, Throttle, and_more};
 use clients::Clients;
 use failure::Failure;
-use log::info;
+use log::{debug, info};
 use pool::{Place, Pool};
 use resolver::Resolver;
 use rustls::ClientConfig;
@@ -232,6 +232,7 @@ impl Service for Agent {
 
     fn tick(&mut self) {
         self.accept_clients();
+        throttle::tell_held_back(self.reactor.now);
     }
 
     /// Nobody is served any more, or the time for that is over.
@@ -249,6 +250,14 @@ impl Service for Agent {
 
     fn is_stopping(&self) -> bool {
         self.ending.is_some()
+    }
+
+    fn session_ends(&mut self, key: Key, partner: Key, cause: &Cause) {
+        let peer = |key| self.reactor.get(key).map(|socket| socket.link.peer);
+        if let (Some(one), Some(other)) = (peer(key), peer(partner)) {
+            let by = cause.by().and_then(peer).map(|by| format!("{by}: ")).unwrap_or_default();
+            debug!("The session of {one} and {other} has ended, {by}{cause}");
+        }
     }
 
     fn left(&mut self, state: State) {

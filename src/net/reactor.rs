@@ -217,8 +217,13 @@ impl<S> Reactor<S> {
         true
     }
 
+    /// How many connections are only closing.
+    pub fn closing(&self) -> usize {
+        self.entries().filter(|(_, entry)| matches!(entry, Entry::Closing(..))).count()
+    }
+
     /// The connections of `group` that are only closing.
-    fn closing(&self, group: Group) -> impl Iterator<Item = Key> {
+    fn closing_of(&self, group: Group) -> impl Iterator<Item = Key> {
         let is_of = move |slot: &Slot<S>| matches!(slot.stage, Stage::Closing(_, Some(its)) if its == group);
         self.slots.iter().filter(move |(_, slot)| is_of(slot)).map(|(key, _)| key)
     }
@@ -226,7 +231,7 @@ impl<S> Reactor<S> {
     /// Ends the connections of `group` that are only closing.
     pub fn abort_closing(&mut self, group: Group) {
         if self.closing_in(group) > 0 {
-            for key in self.closing(group).collect::<Vec<Key>>() {
+            for key in self.closing_of(group).collect::<Vec<Key>>() {
                 self.remove(key);
             }
         }
@@ -234,7 +239,7 @@ impl<S> Reactor<S> {
 
     /// Ends one of them. False: there is none.
     pub fn abort_one_closing(&mut self, group: Group) -> bool {
-        let first = self.closing(group).next();
+        let first = self.closing_of(group).next();
         first.into_iter().for_each(|key| drop(self.remove(key)));
         first.is_some()
     }

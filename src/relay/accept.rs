@@ -6,7 +6,7 @@ use super::listeners::LeadsTo;
 use super::pipe::{PipeKey, Place};
 use super::rate_limit::{Permit, Source};
 use super::state::{Stage, State, Unauthenticated, User};
-use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, SILENT_USERS, STRANGERS};
+use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, SILENT_USERS};
 use crate::net::link::Link;
 use crate::net::stream::Stream;
 use crate::net::tls::Tls;
@@ -83,7 +83,7 @@ impl Relay {
     fn accept_agent(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let now = self.reactor.now;
         let Some(agents) = self.mappings.agents(place) else { return };
-        let (source, surplus) = (Source::new(peer.ip(), agents.door.port), agents.unauthenticated.surplus(STRANGERS));
+        let (source, surplus) = (Source::new(peer.ip(), agents.door.port), agents.surplus());
         let permit = self.rate_limit.admit(source, now);
         if permit == Permit::Never {
             let link = Link::plain(Stream::Tcp(stream), peer, now);

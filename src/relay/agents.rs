@@ -1,8 +1,8 @@
 //! Authorized agents that are joined to nobody: heartbeats, and being ready for the next user or peer.
 
-use super::Relay;
 use super::pipe::{Ends, PipeKey, Place};
 use super::state::{Agent, Duty, State};
+use super::{Relay, Topic};
 use crate::net::buffers::Desk;
 use crate::net::closing::Ending;
 use crate::net::link::{Fault, Got, Link};
@@ -127,9 +127,8 @@ impl Relay {
         let Some(socket) = self.reactor.get(key) else { return };
         let Some(agent) = socket.state.agent() else { return };
         let (place, peer, now) = (agent.place, socket.link.peer, self.reactor.now);
-        if let Some(agents) = self.mappings.agents(place) {
-            if let Some(unsaid) = agents.absences.may_say(now) {
-                let port = agents.door.port;
+        if let Some(port) = self.mappings.agents(place).map(|agents| agents.door.port) {
+            if let Some(unsaid) = self.log.may_say(Topic::Absence(port), now) {
                 info!("Port {port}: agent {peer} has not been heard of, closed{}", and_more(unsaid));
             }
         }
@@ -202,8 +201,14 @@ mod tests {
     }
 
     fn owing() -> Agent {
-        let mut agent =
-            Agent::new(crate::relay::pipe::Place { pipe: 0, side: 0 }, Queue::default().join(1), None, Instant::now());
+        let network = crate::network::Network::of([127, 0, 0, 1].into());
+        let mut agent = Agent::new(
+            crate::relay::pipe::Place { pipe: 0, side: 0 },
+            network,
+            Queue::default().join(1),
+            None,
+            Instant::now(),
+        );
         agent.owe(1);
         agent
     }

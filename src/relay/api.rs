@@ -10,11 +10,11 @@ pub(crate) mod parser;
 mod refusal;
 pub(crate) mod request;
 
-use super::Relay;
 use super::fair_queue::FairQueue;
 use super::queue::Queue;
-use super::rate_limit::Bucket;
 use super::state::{API, State};
+use super::{Relay, Topic};
+use crate::bucket::Bucket;
 use crate::cidr::may_call;
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{API_CONNECTIONS, API_OUTSIDER_INTERVAL, API_OUTSIDERS};
@@ -127,14 +127,14 @@ impl Relay {
     /// A few are served that far; each costs a handshake, so all others are closed at once.
     fn admit_outsider(&mut self, ip: IpAddr) -> bool {
         let now = self.reactor.now;
-        if let Some(unsaid) = self.listeners.refused.may_say(ip, now) {
-            warn!("API connection from {ip} refused: its address is not in `controllers`{}", and_more(unsaid));
+        let reason = "its address is not in `controllers`";
+        if let Some(unsaid) = self.log.may_say(Topic::Refusal(Network::of(ip), reason), now) {
+            warn!("API connection from {ip} refused: {reason}{}", and_more(unsaid));
         }
         let most = API_OUTSIDER_INTERVAL * API_OUTSIDERS as u32;
-        if self.api.outsider_rate.level(now) + API_OUTSIDER_INTERVAL > most {
+        if !self.api.outsider_rate.try_fill(API_OUTSIDER_INTERVAL, most, now) {
             return false;
         }
-        self.api.outsider_rate.fill(API_OUTSIDER_INTERVAL, most, now);
         if let Some(other) = self.api.outsiders.surplus(API_OUTSIDERS) {
             self.close(other, Close::Now);
         }
@@ -171,10 +171,10 @@ impl Relay {
 
     /// A client without the right certificate has been told so by TLS; people are told here.
     fn log_refused_certificate(&mut self, key: Key, fault: &Fault) {
-        let Some(reason) = authority::refusal(fault) else { return };
+        let Some((reason, cause)) = authority::refusal(fault) else { return };
         let Some(ip) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
-        if let Some(unsaid) = self.listeners.refused.may_say(ip, self.reactor.now) {
-            warn!("API connection from {ip} refused: {reason}{}", and_more(unsaid));
+        if let Some(unsaid) = self.log.may_say(Topic::Refusal(Network::of(ip), reason), self.reactor.now) {
+            warn!("API connection from {ip} refused: {reason}{cause}{}", and_more(unsaid));
         }
     }
 

@@ -19,11 +19,11 @@ pub(crate) mod peer;
 pub(crate) mod request;
 pub(crate) mod words;
 
-use super::Relay;
 use super::fair_queue::FairQueue;
 use super::listeners::LeadsTo;
 use super::rate_limit::{Permit, Source};
 use super::state::State;
+use super::{Relay, Topic};
 use crate::failure;
 use crate::limits::{BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_STRANGERS, BROKER_WAIT, BROKER_WAITING};
 use crate::net::closing::Ending;
@@ -63,6 +63,11 @@ pub(super) struct Broker {
 }
 
 impl Broker {
+    /// Connections at its port.
+    pub(super) fn peers(&self) -> usize {
+        self.unauthenticated.len() + self.waiting.len() + self.introduced.len()
+    }
+
     /// A peer has left what it was doing: its queue, and its entry if it waited there.
     pub(super) fn left(&mut self, peer: Peer) {
         match peer {
@@ -210,7 +215,7 @@ impl Relay {
         match self.rate_limit.guess(source, &request.claim(), until, now) {
             Permit::Now => self.answer_request(key, request, false),
             Permit::Never => {
-                let delay = self.rate_limit.reject(source, now).delay;
+                let delay = self.rate_limit.reject(source, now);
                 self.reject_after(key, delay, source, None, &[]);
             }
             Permit::At(until) => {
@@ -284,11 +289,12 @@ impl Relay {
     fn refuse_stranger(&mut self, key: Key, request: &Request, waited: bool) {
         let address = request.caller.address;
         let source = self.broker_source(address);
-        let rejection = self.rate_limit.wrong(source, &request.claim(), waited, self.reactor.now);
-        if let Some(unsaid) = rejection.say {
+        let now = self.reactor.now;
+        let delay = self.rate_limit.wrong(source, &request.claim(), waited, now);
+        if let Some(unsaid) = self.log.may_say(Topic::Rejection(source), now) {
             warn!("Broker: {address} refused, unknown id or wrong passkey{}", and_more(unsaid));
         }
-        self.reject_after(key, rejection.delay, source, None, words::NOT_AUTHORIZED.as_bytes());
+        self.reject_after(key, delay, source, None, words::NOT_AUTHORIZED.as_bytes());
     }
 
     /// It has left, or its time was over. One that had not said what it wanted is counted.

@@ -8,7 +8,7 @@ use super::FIRST_LISTENER;
 use super::pipe::{PipeKey, Place};
 use crate::net::reactor::own_token;
 use crate::net::tcp;
-use crate::throttle::{AddressThrottle, Throttle, and_more};
+use crate::throttle::{Throttle, and_more};
 use log::warn;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
@@ -25,11 +25,10 @@ pub(super) struct Listeners {
     pending: Vec<usize>,
     paused: bool,
     paused_times: u64,
-    /// What the log has said of pauses, and of Controllers that were pushed out, or not let in.
+    /// What the log has said of pauses, and of connections that were closed for others.
     pauses: Throttle,
     evictions: Throttle,
     pub(super) evicted_controllers: Throttle,
-    pub(super) refused: AddressThrottle,
 }
 
 struct Listener {

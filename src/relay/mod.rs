@@ -20,6 +20,7 @@ mod accept;
 mod agents;
 pub(crate) mod api;
 pub(crate) mod broker;
+mod census;
 mod eviction;
 mod fair_queue;
 mod listeners;
@@ -42,18 +43,19 @@ use crate::net::reactor::{Close, Key, Reactor, Socket, own_token};
 use crate::net::server_tls::ServerTls;
 use crate::net::service::{self, Service};
 use crate::net::session::Cause;
-use crate::throttle::Throttle;
+use crate::network::Network;
+use crate::throttle::{self, Throttle, Throttles};
 use api::ApiPort;
 pub use api::parser::ParserSocket;
 use broker::Broker;
 use command::{Command, Handle};
 use fair_queue::FairQueue;
 use listeners::Listeners;
-use log::info;
+use log::{Level, debug, info, log_enabled};
 use mappings::Mappings;
 use meter::Meter;
 use pipe::{Pipe, Place};
-use rate_limit::RateLimit;
+use rate_limit::{RateLimit, Source};
 use state::{Duty, Stage, State, User};
 use std::io;
 use std::net::IpAddr;
@@ -102,6 +104,8 @@ pub struct Relay {
     meter: Meter,
     /// What the log has said of sessions that were ended for want of buffers.
     shortages: Throttle,
+    /// The same of single ports and addresses.
+    log: Throttles<Topic>,
     rate_limit: RateLimit,
     /// Connections that were rejected and are not closed yet.
     rejected: FairQueue,
@@ -113,6 +117,23 @@ pub struct Relay {
     stopping: Arc<AtomicBool>,
     /// Where the supervisor's signs come from.
     tell: Box<dyn FnMut(Sign) + Send>,
+}
+
+/// What the log tells no more often than it must: each port and address for itself (`throttle`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Topic {
+    /// An agent was authorized at this port.
+    Arrival(u16),
+    /// An agent at this port has not been heard of.
+    Absence(u16),
+    /// There was no place for an agent at this port.
+    NoPlace(u16),
+    /// There was no agent for a user at this port.
+    NoAgent(u16),
+    /// Somebody was rejected.
+    Rejection(Source),
+    /// Somebody may not call the API, for this reason.
+    Refusal(Network, &'static str),
 }
 
 /// The reactor's own tokens.
@@ -137,6 +158,7 @@ impl Relay {
             commands,
             meter: Meter::default(),
             shortages: Throttle::default(),
+            log: Throttles::default(),
             rate_limit: RateLimit::default(),
             rejected: FairQueue::default(),
             next_eviction: None,
@@ -180,25 +202,41 @@ impl Relay {
                 }
                 Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.mappings.status_of_all())),
                 Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
-                Ok(Command::Stop) => self.stop(),
+                Ok(Command::Stop { since }) => self.stop(since),
                 Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => return self.stop(),
+                Err(TryRecvError::Disconnected) => return self.stop(self.reactor.now),
             }
         }
+    }
+
+    fn log_end(&self, one: Key, other: Key, cause: &Cause) {
+        if !log_enabled!(Level::Debug) {
+            return;
+        }
+        let describe = |key| {
+            let socket = self.reactor.get(key)?;
+            let side = if socket.state.agent().is_some() { "agent" } else { "user" };
+            Some(format!("{side} {}", socket.link.peer))
+        };
+        let (Some(first), Some(second)) = (describe(one), describe(other)) else { return };
+        let pipe = self.reactor.get(one).and_then(|socket| self.mappings.get(socket.state.pipe()?));
+        let by = cause.by().and_then(describe).map(|by| format!("{by}: ")).unwrap_or_default();
+        let id = pipe.map_or("", |pipe| &pipe.id);
+        debug!("Mapping {id}: the session of {first} and {second} has ended, {by}{cause}");
     }
 
     /// Closes the mappings' ports, dismisses who is not served, and lets sessions deliver what is in flight.
     ///
     /// The API goes on: it says that the daemon is stopping. So do the free agents: once closed they dial again, and
     /// each time that the port is closed they pause longer.
-    fn stop(&mut self) {
+    fn stop(&mut self, since: Instant) {
         if self.ending.is_some() {
             return;
         }
         info!("Stopping");
         self.stopping.store(true, Ordering::Relaxed);
         let now = self.reactor.now;
-        self.ending = Some(now + LAST_WORDS);
+        self.ending = Some(since + LAST_WORDS);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
         self.listeners.close_all_but_the_api();
         (self.tell)(Sign::Ending);
@@ -291,6 +329,8 @@ impl Service for Relay {
         self.listeners.resume();
         self.prompt_agents();
         self.meter.sample(self.reactor.now, self.mappings.traffic());
+        self.rate_limit.forget(self.reactor.now);
+        throttle::tell_held_back(self.reactor.now);
         // The waker goes with the last handle, and what it had to say is lost then.
         self.handle_commands();
         (self.tell)(Sign::Alive);
@@ -318,8 +358,9 @@ impl Service for Relay {
         self.ending.is_some()
     }
 
-    fn session_ends(&mut self, key: Key, partner: Key, _: &Cause) {
+    fn session_ends(&mut self, key: Key, partner: Key, cause: &Cause) {
         self.note_leftovers(key, partner);
+        self.log_end(key, partner, cause);
     }
 
     fn left(&mut self, state: State) {
@@ -333,7 +374,7 @@ impl Service for Relay {
             State::Rejected(rejected) => self.rejected.leave(rejected.ticket),
             State::Agent(agent) => {
                 let Some(agents) = self.mappings.agents(agent.place) else { return };
-                agents.authorized -= 1;
+                agents.count_out(agent.network);
                 if let Duty::Free(ticket) = agent.duty {
                     agents.free.leave(ticket);
                 }

@@ -53,7 +53,7 @@ impl Relay {
         if let Some(oldest) = self.rejected.surplus(REJECTED) {
             self.rejected_has_left(oldest);
         }
-        let until = now + self.rate_limit.reject(source, now).delay;
+        let until = now + self.rate_limit.reject(source, now);
         let Self { reactor, rejected, .. } = self;
         let address = link.peer.ip();
         let _ = reactor.add_with(link, |key| {

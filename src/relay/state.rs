@@ -16,6 +16,7 @@ use crate::net::marked::Marked;
 use crate::net::pump::Framing;
 use crate::net::reactor::{Group, Key};
 use crate::net::session::Party;
+use crate::network::Network;
 use crate::wire::passcode::Offer;
 use crate::wire::v1::BEAT;
 use std::time::{Duration, Instant};
@@ -64,6 +65,8 @@ pub(crate) struct Rejected {
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(super) place: Place,
+    /// Where it comes from.
+    pub(super) network: Network,
     pub(super) duty: Duty,
     /// It marks where payload begins, and so do we: dev mode, and an agent that began with the preamble.
     pub(super) marked: Option<Marked>,
@@ -110,9 +113,10 @@ pub(super) enum Stage {
 }
 
 impl Agent {
-    pub(super) fn new(place: Place, ticket: Ticket, marked: Option<Marked>, now: Instant) -> Self {
+    pub(super) fn new(place: Place, network: Network, ticket: Ticket, marked: Option<Marked>, now: Instant) -> Self {
         Self {
             place,
+            network,
             duty: Duty::Free(ticket),
             marked,
             owed: 0,

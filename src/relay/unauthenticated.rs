@@ -3,10 +3,10 @@
 //! An unauthenticated connection costs little: no relay buffer, one try, a deadline, and a place in a queue that evicts
 //! the oldest.
 
-use super::Relay;
 use super::pipe::Place;
 use super::rate_limit::{Permit, Source};
 use super::state::{Agent, Duty, State, Unauthenticated};
+use super::{Relay, Topic};
 use crate::limits::{GREETING, NO_PLACE, WELCOME};
 use crate::net::link::{Fault, Got};
 use crate::net::marked::Marked;
@@ -14,6 +14,7 @@ use crate::net::pump::send_payload;
 use crate::net::reactor::{Close, Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::Cause;
+use crate::network::Network;
 use crate::throttle::and_more;
 use crate::wire::passcode::{Offer, Progress};
 use crate::wire::v1::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
@@ -134,8 +135,8 @@ impl Relay {
         let behind = std::mem::take(&mut it.offer.behind);
         let Some(agents) = self.mappings.agents(place) else { return };
         if !agents.has_place() || !is_within_share {
-            let (port, most, unsaid) = (agents.door.port, agents.terms.max_connections, agents.full.may_say(now));
-            if let Some(unsaid) = unsaid {
+            let (port, most) = (agents.door.port, agents.terms.max_connections);
+            if let Some(unsaid) = self.log.may_say(Topic::NoPlace(port), now) {
                 let why = match is_within_share {
                     true => format!("{most} are connected"),
                     false => format!("{} has most of all connections already", peer.ip()),
@@ -144,12 +145,13 @@ impl Relay {
             }
             return self.reject_after(key, NO_PLACE, Source::new(peer.ip(), port), Some(place.pipe), &[]);
         }
-        agents.authorized += 1;
-        if let Some(unsaid) = agents.arrivals.may_say(now) {
-            info!("Port {}: agent {peer} authorized{}", agents.door.port, and_more(unsaid));
-        }
+        let (network, port) = (Network::of(peer.ip()), agents.door.port);
+        agents.count_in(network);
         let ticket = agents.free.join(key);
-        let agent = Agent::new(place, ticket, has_preamble.then(Marked::new), now);
+        if let Some(unsaid) = self.log.may_say(Topic::Arrival(port), now) {
+            info!("Port {port}: agent {peer} authorized{}", and_more(unsaid));
+        }
+        let agent = Agent::new(place, network, ticket, has_preamble.then(Marked::new), now);
         if let Some(left) = self.reactor.change(key, State::Agent(agent)) {
             self.left(left);
         }
@@ -199,10 +201,10 @@ impl Relay {
     fn reject(&mut self, key: Key, compared: Option<bool>) {
         let now = self.reactor.now;
         let Some(source) = self.source(key) else { return };
-        let Self { reactor, rate_limit, mappings, .. } = self;
+        let Self { reactor, rate_limit, mappings, log, .. } = self;
         let Some(socket) = reactor.get(key) else { return };
         let (State::Unauthenticated(it), peer) = (socket.state, socket.link.peer) else { return };
-        let rejection = match compared {
+        let delay = match compared {
             Some(waited) => rate_limit.wrong(source, &it.offer.bytes, waited, now),
             None => rate_limit.reject(source, now),
         };
@@ -210,12 +212,12 @@ impl Relay {
         if let Some(agents) = mappings.agents(it.place) {
             agents.rejected += 1;
             let port = agents.door.port;
-            if let Some(unsaid) = rejection.say {
+            if let Some(unsaid) = log.may_say(Topic::Rejection(source), now) {
                 let why = if compared.is_some() { "wrong passcode" } else { "too many different passcodes" };
                 warn!("Port {port}: agent {peer} rejected, {why}{}", and_more(unsaid));
             }
         }
-        self.reject_after(key, rejection.delay, source, Some(pipe), &[]);
+        self.reject_after(key, delay, source, Some(pipe), &[]);
     }
 
     /// It ends without a whole passcode: it has left, was too late, or had to make room. It is counted; as rejected if a
@@ -235,11 +237,10 @@ impl Relay {
     }
 
     fn count_part(&mut self, place: Place, source: Source, peer: SocketAddr, length: usize) {
-        let say = self.rate_limit.may_say(source, self.reactor.now);
         let Some(agents) = self.mappings.agents(place) else { return };
         agents.rejected += 1;
-        if let Some(unsaid) = say {
-            let (port, expected) = (agents.door.port, agents.terms.passcode.expose().len());
+        let (port, expected) = (agents.door.port, agents.terms.passcode.expose().len());
+        if let Some(unsaid) = self.log.may_say(Topic::Rejection(source), self.reactor.now) {
             let more = and_more(unsaid);
             warn!("Port {port}: agent {peer} rejected, its passcode has {length} of {expected} bytes{more}");
         }

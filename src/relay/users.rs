@@ -3,9 +3,9 @@
 //! A user is joined to an agent when its first byte arrives, and not before: an idle or speculative connection
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer.
 
-use super::Relay;
 use super::pipe::{PipeKey, Place};
 use super::state::{Stage, State, User};
+use super::{Relay, Topic};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
 use crate::net::link::Got;
 use crate::net::pump::Flow;
@@ -128,8 +128,8 @@ impl Relay {
         let (pipe, address, until) = (*pipe, socket.link.peer.ip(), now + WAIT_FOR_AGENT);
         let Some(users) = self.mappings.users(pipe) else { return };
         if let Some(other) = users.waiting.surplus(WAITING_USERS) {
-            let (port, unsaid) = (users.door.port, users.full.may_say(now));
-            if let Some(unsaid) = unsaid {
+            let port = users.door.port;
+            if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
                 let more = and_more(unsaid);
                 warn!("Port {port}: {WAITING_USERS} users wait for an agent, an old one is closed for a new one{more}");
             }
@@ -148,9 +148,8 @@ impl Relay {
         let now = self.reactor.now;
         if let Some(State::User(User { pipe, stage: Stage::Waiting { .. } })) = self.reactor.get(key).map(|it| it.state)
         {
-            if let Some(users) = self.mappings.users(*pipe) {
-                if let Some(unsaid) = users.full.may_say(now) {
-                    let port = users.door.port;
+            if let Some(port) = self.mappings.users(*pipe).map(|users| users.door.port) {
+                if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
                     warn!("Port {port}: no agent was free for a user{}", and_more(unsaid));
                 }
             }
