@@ -38,7 +38,7 @@ use crate::net::session::{Cause, STOPPING};
 use crate::throttle::{self, Throttle, and_more};
 use clients::Clients;
 use failure::Failure;
-use log::{debug, info};
+use log::{Level, debug, info, log_enabled};
 use pool::{Place, Pool};
 use resolver::Resolver;
 use rustls::ClientConfig;
@@ -253,6 +253,9 @@ impl Service for Agent {
     }
 
     fn session_ends(&mut self, key: Key, partner: Key, cause: &Cause) {
+        if !log_enabled!(Level::Debug) {
+            return;
+        }
         let peer = |key| self.reactor.get(key).map(|socket| socket.link.peer);
         if let (Some(one), Some(other)) = (peer(key), peer(partner)) {
             let by = cause.by().and_then(peer).map(|by| format!("{by}: ")).unwrap_or_default();

@@ -92,7 +92,7 @@ fn a_pipe_in_the_place_of_the_log_is_refused_at_once() {
 }
 
 #[test]
-fn a_session_that_is_broken_off_is_told_of_at_debug_level() {
+fn the_end_of_each_session_is_told_at_debug_level() {
     let daemon = Setup::new(Mode::Plain).start();
     let (silent, broken) = (daemon.add(&public_mapping(1, 1000)), daemon.add_public(2));
     let _silent = daemon.pair(&silent);
@@ -101,15 +101,19 @@ fn a_session_that_is_broken_off_is_told_of_at_debug_level() {
     let (proper, user) = daemon.pair(&broken);
     proper.finish();
     user.expect_clean_end();
-    for (mapping, why) in [(&silent, "it has not been heard of for longer than"), (&broken, "Connection reset by peer")]
-    {
+    let ends = [
+        (&silent, "it has not been heard of for longer than"),
+        (&broken, "Connection reset by peer"),
+        (&broken, "it has ended"),
+    ];
+    for (mapping, why) in ends {
         let told = |line: &str| {
             let session = format!("Mapping {}: the session of agent 127.0.0.1:", mapping.id);
             line.contains(&session) && line.contains("and user 127.0.0.1:") && line.contains(why)
         };
         wait_until(why, PATIENCE, || daemon.log().lines().any(told));
     }
-    assert_eq!(daemon.log().matches("the session of").count(), 2, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("the session of").count(), ends.len(), "{}", daemon.log());
 }
 
 /// Addresses and ports are for others to choose: however many there are, the log stays small.
