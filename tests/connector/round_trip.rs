@@ -3,7 +3,9 @@
 //!
 //! Another seed each time, which is printed; `ROUND_TRIP_SEED` repeats one, `ROUND_TRIPS` says how many sessions.
 
-use crate::harness::{AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Peer, Random, Service, in_both_modes, seed};
+use crate::harness::{
+    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Peer, Random, Service, Setup, in_both_modes, seed,
+};
 use std::thread;
 use std::time::Duration;
 
@@ -211,4 +213,24 @@ fn between_two_agents() {
             });
         }
     });
+}
+
+/// An agent that has sent both at once gets both answers at once, and is woken once.
+#[test]
+fn in_dev_mode_the_preamble_is_answered_together_with_the_passcode_and_else_alone() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(4);
+    let passcode = mapping.passcodes[0].as_bytes();
+    let together = daemon.stranger(&mapping, 0);
+    together.send(&[b"iofog/1 dev mode", passcode].concat());
+    assert_eq!(together.expect_some(), b"iofog/1 dev modeAUTHORIZED");
+    let alone = daemon.stranger(&mapping, 0);
+    for (said, answer) in [(&b"iofog/1 dev mode"[..], &b"iofog/1 dev mode"[..]), (passcode, b"AUTHORIZED")] {
+        alone.send(said);
+        alone.expect(answer);
+    }
+    let wrong = daemon.stranger(&mapping, 0);
+    wrong.send(b"iofog/1 dev mode36 bytes that are no passcode at all");
+    wrong.expect(b"iofog/1 dev mode");
+    wrong.expect_end();
 }
