@@ -62,6 +62,9 @@ struct Slow {
     moved: Instant,
 }
 
+/// [`Stream::write`] or [`Stream::write_ahead`].
+type Write = fn(&mut Stream, &[u8]) -> io::Result<usize>;
+
 /// How bytes travel.
 pub(super) enum Transport {
     Plain,
@@ -314,10 +317,20 @@ impl Link {
         self.ready.writable || pool.available(self.outbox.purpose()) > 0
     }
 
+    /// Sends `message` over a plain link, and something else follows in this turn: the peer is woken once.
+    pub fn send_ahead(&mut self, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        debug_assert!(self.is_plain());
+        self.send_by(Stream::write_ahead, message, &mut desk.pool, now)
+    }
+
     fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
+        self.send_by(Stream::write, bytes, pool, now)
+    }
+
+    fn send_by(&mut self, write: Write, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
         let full = |_| Fault::Io(io::Error::new(ErrorKind::OutOfMemory, "no relay buffer is free"));
         // A buffer is only wanted for what the kernel does not take: small answers go out even when all are in use.
-        let sent = if self.flush(pool, now)? { self.write_through(bytes, now)? } else { 0 };
+        let sent = if self.flush(pool, now)? { self.write_by(write, bytes, now)? } else { 0 };
         if sent < bytes.len() {
             self.outbox.append_rest(&bytes[sent..], pool).map_err(full)?;
         }
@@ -364,9 +377,13 @@ impl Link {
 
     /// Writes plain bytes past the outbox, as many as the kernel takes.
     pub fn write_through(&mut self, bytes: &[u8], now: Instant) -> io::Result<usize> {
+        self.write_by(Stream::write, bytes, now)
+    }
+
+    fn write_by(&mut self, write: Write, bytes: &[u8], now: Instant) -> io::Result<usize> {
         let mut sent = 0;
         while self.ready.writable && sent < bytes.len() {
-            match self.stream.write(&bytes[sent..]) {
+            match write(&mut self.stream, &bytes[sent..]) {
                 Ok(count) => {
                     sent += count;
                     self.told = now;

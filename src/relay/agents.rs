@@ -67,11 +67,16 @@ impl Relay {
             // Its end may have come in this very turn, and not have had its own. At a private pipe what it has said may
             // be for the one that has just come; at a public one it is for nobody.
             let is_public = matches!(pipes.get(place.pipe)?.ends, Ends::Public { .. });
-            let link = &mut reactor.get_mut(key)?.0.link;
-            link.look_for_end();
-            if is_public && !link.has_hung_up() {
-                link.look_again();
+            if is_public {
+                reactor.get_mut(key)?.0.link.look_again();
                 self.attend(key);
+            }
+            let now = self.reactor.now;
+            if let Some((Socket { link, .. }, _)) = self.reactor.get_mut(key) {
+                // Where there was nothing to read there is no FIN. Else one may stand behind it.
+                if !is_public || link.may_read() || link.heard == now {
+                    link.look_for_end();
+                }
             }
             if self.reactor.get(key).is_some_and(is_fit) {
                 return Some(key);

@@ -7,13 +7,16 @@ use super::rate_limit::{Permit, Source};
 use super::state::{Agent, State};
 use super::{Relay, Topic};
 use crate::limits::{GREETING, NO_PLACE, WELCOME};
-use crate::net::link::{Fault, Got};
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
 use crate::net::pump::send_payload;
 use crate::net::reactor::Key;
 use crate::net::wire::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
+use crate::secret::Secret;
 use crate::throttle::and_more;
 use log::{info, warn};
+use std::time::Instant;
 
 /// Messages of one stranger that are looked at in one turn.
 const READS: usize = 8;
@@ -64,30 +67,15 @@ impl Relay {
         if !socket.link.handshake(desk, now)? {
             return Ok(Verdict::Undecided);
         }
-        let is_plain = socket.link.is_plain();
-        // Records may be empty: without a bound a stranger could keep the loop here for as long as it sends them.
-        for _ in 0..READS {
-            let missing = match offer.progress(passcode, is_plain) {
-                Progress::Missing(missing) => missing,
-                Progress::Preamble => {
-                    socket.link.send(PREAMBLE, desk, now)?;
-                    continue;
-                }
-                Progress::Complete => return Ok(Verdict::Complete),
-            };
-            let Offer { bytes, behind, .. } = &mut *offer;
-            let got = socket.link.receive(missing, desk, now, |message| {
-                let (head, rest) = message.split_at(missing.min(message.len()));
-                bytes.extend_from_slice(head);
-                behind.extend_from_slice(rest);
-            })?;
-            match got {
-                Got::Some => {}
-                Got::Dry | Got::Starved => return Ok(Verdict::Undecided),
-                Got::End => return Ok(Verdict::Left),
-            }
+        let had_preamble = offer.has_preamble;
+        let verdict = hear_passcode(&mut socket.link, offer, passcode, desk, now)?;
+        match verdict {
+            _ if had_preamble || !offer.has_preamble => {}
+            // What comes of it is said in this turn as well, nearly always.
+            Verdict::Complete => socket.link.send_ahead(PREAMBLE, desk, now)?,
+            _ => socket.link.send(PREAMBLE, desk, now)?,
         }
-        Ok(Verdict::Busy)
+        Ok(verdict)
     }
 
     /// A whole passcode has come. It is compared now, unless its network has tried too many different ones.
@@ -260,4 +248,35 @@ impl Relay {
         }
         self.discard(key);
     }
+}
+
+/// Takes in what belongs to the passcode, and to the preamble before it.
+fn hear_passcode(
+    link: &mut Link,
+    offer: &mut Offer,
+    passcode: &Secret,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Verdict, Fault> {
+    let is_plain = link.is_plain();
+    // Records may be empty: without a bound a stranger could keep the loop here for as long as it sends them.
+    for _ in 0..READS {
+        let missing = match offer.progress(passcode, is_plain) {
+            Progress::Missing(missing) => missing,
+            Progress::Preamble => continue,
+            Progress::Complete => return Ok(Verdict::Complete),
+        };
+        let Offer { bytes, behind, .. } = &mut *offer;
+        let got = link.receive(missing, desk, now, |message| {
+            let (head, rest) = message.split_at(missing.min(message.len()));
+            bytes.extend_from_slice(head);
+            behind.extend_from_slice(rest);
+        })?;
+        match got {
+            Got::Some => {}
+            Got::Dry | Got::Starved => return Ok(Verdict::Undecided),
+            Got::End => return Ok(Verdict::Left),
+        }
+    }
+    Ok(Verdict::Busy)
 }
