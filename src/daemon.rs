@@ -27,12 +27,13 @@ use crate::descriptors;
 use crate::layout::Layout;
 use crate::limits::{API_CONNECTIONS, BUFFERS};
 use crate::logging::{self, Logging};
+use crate::mapping::Mapping;
+use crate::net::buffers::Pool;
 use crate::ports::ephemeral;
 use crate::relay::command::{Gone, Handle};
-use crate::relay::{self, Front, Relay, Sign};
-use crate::store::{FILE_NAME, Store};
+use crate::relay::{self, Front, NewError, Relay, Sign};
+use crate::store::{self, FILE_NAME, Store};
 use log::{LevelFilter, error, info, warn};
-use nix::unistd::{AccessFlags, access};
 use pidfile::PidFile;
 use privileges::RunAs;
 use reload::{Files, Reloader};
@@ -103,16 +104,21 @@ impl Daemon {
         let supervisor = Arc::new(Supervisor::from_environment());
         let (front, listener) = Front::new().map_err(system("no private socket in any temporary folder"))?;
         let seal = front.seal().clone();
-        let (connections, buffers) = capacity(&config);
+        let Capacity { connections, buffers } = Capacity::of(&config)?;
         let (store, mappings) = Store::open(&config.state_file(FILE_NAME)).map_err(StartError::Store)?;
-        if access(&config.state, AccessFlags::W_OK).is_err() {
-            warn!("{}: cannot be written to, so no mapping can be added or removed", config.state.display());
+        if let Some(warning) = store::read_only(&config.state) {
+            warn!("{warning}");
         }
+        conflicts(&config, &mappings).for_each(|conflict| error!("{conflict}"));
         let Config { listen, api_port, broker, .. } = config;
         let controllers = config.controllers.clone();
-        let setup = relay::Setup { listen, api_port, broker, tls, controllers, connections, buffers, front };
-        let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: api_port, cause })?;
-        info!("{}", summary(&config, connections, buffers));
+        let setup = relay::Setup { listen, api_port, broker, tls, controllers, connections, front };
+        let summary = summary(&config, connections, buffers.size());
+        let (mut relay, handle) = Relay::new(setup, buffers).map_err(|error| match error {
+            NewError::Loop(cause) => StartError::System { what: "no event loop", cause },
+            NewError::ApiPort(cause) => StartError::Api { port: api_port, cause },
+        })?;
+        info!("{summary}");
         if let Some(warning) = ephemeral::warning(&config.ports) {
             warn!("{warning}");
         }
@@ -184,8 +190,42 @@ fn summary(config: &Config, connections: usize, buffers: usize) -> String {
     )
 }
 
-/// How many connections there may be, and how many buffers for them. Raises the descriptor limit as far as allowed.
-fn capacity(config: &Config) -> (usize, usize) {
+/// What there is room for.
+pub struct Capacity {
+    connections: usize,
+    buffers: Pool,
+}
+
+impl Capacity {
+    /// What the settings ask for. Raises the descriptor limit as far as allowed.
+    ///
+    /// # Errors
+    /// There is no room for the buffers.
+    pub fn of(config: &Config) -> Result<Self, StartError> {
+        let connections = most_connections(config);
+        let buffers = relay::reserve_buffers(config.buffers.unwrap_or(connections.min(BUFFERS)));
+        let buffers = buffers.map_err(|cause| StartError::Buffers { settings: config.file.clone(), cause })?;
+        Ok(Self { connections, buffers })
+    }
+}
+
+/// Ports of stored mappings that can never be bound, because the daemon needs them itself.
+pub fn conflicts<'a>(config: &'a Config, mappings: &'a [Mapping]) -> impl Iterator<Item = String> + 'a {
+    mappings.iter().flat_map(move |mapping| {
+        mapping.ports().into_iter().flatten().filter_map(move |port| {
+            let key = if port == config.api_port { "apiport" } else { "broker" };
+            let is_own = port == config.api_port || Some(port) == config.broker;
+            is_own.then(|| {
+                format!(
+                    "port {port} of the mapping {} is the daemon's own (key \"{key}\"): another one is needed there",
+                    mapping.id
+                )
+            })
+        })
+    })
+}
+
+fn most_connections(config: &Config) -> usize {
     let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
     // An eighth is left for listeners: two a mapping.
     let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(16);
@@ -193,8 +233,7 @@ fn capacity(config: &Config) -> (usize, usize) {
     if connections > most {
         warn!("`connections` is {connections}, but {descriptors} descriptors allow no more than {most}; those it is");
     }
-    let connections = connections.min(most);
-    (connections, config.buffers.unwrap_or(connections.min(BUFFERS)))
+    connections.min(most)
 }
 
 /// Starts the control thread. When it ends, the loop ends; the flag says whether it failed.
@@ -227,8 +266,8 @@ mod tests {
         let (front, _listener) = Front::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());
         let (tls, controllers, broker) = (None, None, None);
-        let setup = relay::Setup { listen, api_port: 0, broker, tls, controllers, connections: 16, buffers: 4, front };
-        let (mut relay, handle) = Relay::new(setup).unwrap();
+        let setup = relay::Setup { listen, api_port: 0, broker, tls, controllers, connections: 16, front };
+        let (mut relay, handle) = Relay::new(setup, relay::reserve_buffers(4).unwrap()).unwrap();
         let failed = run_control(work, handle).unwrap();
         relay.run(|_| {}).unwrap();
         failed.load(Ordering::Relaxed)
