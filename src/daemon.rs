@@ -12,6 +12,7 @@
 
 pub mod pidfile;
 pub mod privileges;
+pub mod requirements;
 pub mod writer;
 
 mod error;
@@ -23,12 +24,8 @@ pub use error::StartError;
 
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
-use crate::descriptors;
 use crate::layout::Layout;
-use crate::limits::{API_CONNECTIONS, BUFFERS};
 use crate::logging::{self, Logging};
-use crate::mapping::Mapping;
-use crate::net::buffers::Pool;
 use crate::ports::ephemeral;
 use crate::relay::command::{Gone, Handle};
 use crate::relay::{self, Front, NewError, Relay, Sign};
@@ -37,6 +34,7 @@ use log::{LevelFilter, error, info, warn};
 use pidfile::PidFile;
 use privileges::RunAs;
 use reload::{Files, Reloader};
+use requirements::{Capacity, conflicts};
 use signals::Caught;
 use std::io;
 use std::path::PathBuf;
@@ -46,9 +44,6 @@ use std::sync::mpsc::channel;
 use std::thread;
 use supervisor::Supervisor;
 use writer::Writer;
-
-/// Descriptors that are not connections: files, epoll, and three for each connection of the API.
-const RESERVED: usize = 64 + 3 * API_CONNECTIONS;
 
 /// What `start` is told on the command line.
 #[derive(Clone, Debug)]
@@ -188,52 +183,6 @@ fn summary(config: &Config, connections: usize, buffers: usize) -> String {
         config.api_port,
         config.ports.len(),
     )
-}
-
-/// What there is room for.
-pub struct Capacity {
-    connections: usize,
-    buffers: Pool,
-}
-
-impl Capacity {
-    /// What the settings ask for. Raises the descriptor limit as far as allowed.
-    ///
-    /// # Errors
-    /// There is no room for the buffers.
-    pub fn of(config: &Config) -> Result<Self, StartError> {
-        let connections = most_connections(config);
-        let buffers = relay::reserve_buffers(config.buffers.unwrap_or(connections.min(BUFFERS)));
-        let buffers = buffers.map_err(|cause| StartError::Buffers { settings: config.file.clone(), cause })?;
-        Ok(Self { connections, buffers })
-    }
-}
-
-/// Ports of stored mappings that can never be bound, because the daemon needs them itself.
-pub fn conflicts<'a>(config: &'a Config, mappings: &'a [Mapping]) -> impl Iterator<Item = String> + 'a {
-    mappings.iter().flat_map(move |mapping| {
-        mapping.ports().into_iter().flatten().filter_map(move |port| {
-            let key = if port == config.api_port { "apiport" } else { "broker" };
-            let is_own = port == config.api_port || Some(port) == config.broker;
-            is_own.then(|| {
-                format!(
-                    "port {port} of the mapping {} is the daemon's own (key \"{key}\"): another one is needed there",
-                    mapping.id
-                )
-            })
-        })
-    })
-}
-
-fn most_connections(config: &Config) -> usize {
-    let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
-    // An eighth is left for listeners: two a mapping.
-    let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(16);
-    let connections = config.connections.unwrap_or(most);
-    if connections > most {
-        warn!("`connections` is {connections}, but {descriptors} descriptors allow no more than {most}; those it is");
-    }
-    connections.min(most)
 }
 
 /// Starts the control thread. When it ends, the loop ends; the flag says whether it failed.

@@ -6,8 +6,8 @@ use super::{Outcome, default_settings, identity};
 use crate::config::Config;
 use crate::control::read_token;
 use crate::daemon::pidfile::{LockError, PidFile};
+use crate::daemon::requirements::{Capacity, conflicts};
 use crate::daemon::writer::Writer;
-use crate::daemon::{self, Capacity};
 use crate::exit;
 use crate::layout::Layout;
 use crate::logging;
@@ -94,7 +94,7 @@ fn look_at_all(config: &Config, layout: &Layout) -> Vec<Look> {
     looks.extend(store::read_only(&config.state).map(Look::Note));
     looks.extend(Capacity::of(config).err().map(|e| Look::Fault(e.to_string())));
     looks.extend(config.log_file.as_deref().and_then(look_at_log));
-    looks.extend(daemon::conflicts(config, &mappings).map(Look::Fault));
+    looks.extend(conflicts(config, &mappings).map(Look::Fault));
     // If the daemon runs it has its files and ports, and there is nothing to find out.
     if let Ok(Some(running)) = Running::find(&layout.pid_file) {
         looks.push(Look::Note(format!("the daemon runs ({running}): its pid file and its ports were not looked at")));
