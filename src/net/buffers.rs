@@ -38,7 +38,8 @@ const FOR_PAYLOAD: usize = 8;
 pub struct Buffer(u32);
 
 impl Pool {
-    /// Reserves `relay` buffers, and `api` more for the API. Errors: there is no room for them in the address space.
+    /// Reserves `relay` buffers, and `api` more for the API. Errors: there is no room for them in the address space, or
+    /// the system has not that much memory.
     pub fn new(relay: usize, api: usize) -> io::Result<Self> {
         let too_many = || io::Error::new(io::ErrorKind::OutOfMemory, format!("no room for {relay} relay buffers"));
         let count = relay.checked_add(api).ok_or_else(too_many)?;
@@ -82,6 +83,11 @@ impl Pool {
         }
     }
 
+    /// How many relay buffers there are.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// Relay buffers in use.
     pub fn used(&self) -> usize {
         self.size - self.relay.len()
@@ -106,14 +112,9 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk with `relay` and `api` buffers. Errors: see [`Pool::new`].
-    pub fn new(relay: usize, api: usize) -> io::Result<Self> {
-        Ok(Self {
-            pool: Pool::new(relay, api)?,
-            scratch: vec![0; BUFFER].into(),
-            reply: Vec::new(),
-            nowhere: Vec::with_capacity(BUFFER),
-        })
+    /// A desk with these buffers.
+    pub fn new(pool: Pool) -> Self {
+        Self { pool, scratch: vec![0; BUFFER].into(), reply: Vec::new(), nowhere: Vec::with_capacity(BUFFER) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! are worked on, each a bounded amount. A link that could go on is queued for the next turn. An entry may be
 //! removed at any time: nothing of a turn refers to it by anything but its key, which is looked up again.
 
-use super::buffers::{Desk, Purpose};
+use super::buffers::{Desk, Pool, Purpose};
 use super::link::Link;
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
@@ -62,8 +62,8 @@ impl<S> Drop for Reactor<S> {
 }
 
 impl<S> Reactor<S> {
-    /// An event loop with `relay` buffers, but at least one for each way through it, and `api` buffers.
-    pub fn new(relay: usize, api: usize) -> io::Result<Self> {
+    /// An event loop with these buffers: at least one relay buffer for each way through it.
+    pub fn new(pool: Pool) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
@@ -71,7 +71,7 @@ impl<S> Reactor<S> {
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             wake_at: None,
-            desk: Desk::new(relay.max(2), api)?,
+            desk: Desk::new(pool),
             now: Instant::now(),
         })
     }
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn who_is_gone_or_was_fed_waits_for_no_buffer() {
-        let mut reactor = Reactor::new(2, 0).unwrap();
+        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
         let keys = [(); 3].map(|()| add(&mut reactor));
         keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
         keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn who_was_called_in_vain_keeps_its_place() {
-        let mut reactor = Reactor::new(2, 0).unwrap();
+        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
         let [first, second] = [(); 2].map(|()| add(&mut reactor));
         let lent = reactor.desk.pool.take(Purpose::Payload).unwrap();
         [first, second].into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));

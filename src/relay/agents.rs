@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn without_a_buffer_an_answer_is_owed_and_ends_nothing() {
-        let mut desk = Desk::new(0, 0).unwrap();
+        let mut desk = Desk::new(Pool::new(0, 0).unwrap());
         let (mut link, _theirs) = full(&mut desk);
         let mut agent = owing();
         answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_was_held_goes_out_by_itself() {
-        let mut desk = Desk::new(1, 0).unwrap();
+        let mut desk = Desk::new(Pool::new(1, 0).unwrap());
         let (mut link, mut theirs) = full(&mut desk);
         let mut agent = owing();
         answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();

@@ -44,6 +44,7 @@ mod users;
 use crate::bucket::Bucket;
 use crate::cidr::Cidr;
 use crate::limits::{API_BUFFERS, DELIVERY, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
+use crate::net::buffers::Pool;
 use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use crate::net::shortage;
@@ -82,10 +83,24 @@ pub struct Setup {
     pub controllers: Option<Vec<Cidr>>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
-    /// Relay buffers to preallocate.
-    pub buffers: usize,
     /// The way to the HTTP parser.
     pub front: Front,
+}
+
+/// Why there is no event loop; the causes are the system's.
+#[derive(Debug)]
+pub enum NewError {
+    Loop(io::Error),
+    /// The API port could not be bound.
+    ApiPort(io::Error),
+}
+
+/// Sets relay buffers aside: one for each way through a session at least.
+///
+/// # Errors
+/// There is not so much room.
+pub fn reserve_buffers(relay: usize) -> io::Result<Pool> {
+    Pool::new(relay.max(2), API_BUFFERS)
 }
 
 /// A sign of life of the loop.
@@ -162,10 +177,10 @@ const FIRST_LISTENER: usize = 1;
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Relay {
-    /// Binds the API port, and the broker's if that can be had. Errors are the system's.
-    pub fn new(setup: Setup) -> io::Result<(Self, Handle)> {
-        let reactor = Reactor::new(setup.buffers, API_BUFFERS)?;
-        let waker = mio::Waker::new(reactor.registry(), Reactor::<State>::own_token(WAKE))?;
+    /// Binds the API port, and the broker's if that can be had.
+    pub fn new(setup: Setup, buffers: Pool) -> Result<(Self, Handle), NewError> {
+        let reactor = Reactor::new(buffers).map_err(NewError::Loop)?;
+        let waker = mio::Waker::new(reactor.registry(), Reactor::<State>::own_token(WAKE)).map_err(NewError::Loop)?;
         let (handle, commands) = Handle::new(Arc::new(waker));
         let mut relay = Self {
             setup,
@@ -189,7 +204,7 @@ impl Relay {
             ending: None,
             stopping: handle.stopping(),
         };
-        relay.listen_for_controllers()?;
+        relay.listen_for_controllers().map_err(NewError::ApiPort)?;
         relay.listen_for_peers();
         Ok((relay, handle))
     }
