@@ -7,6 +7,7 @@
 use super::Relay;
 use super::agents::answer_beats;
 use super::pipe::{PipeKey, Place};
+use super::settling::Answer;
 use super::state::State;
 use crate::net::buffers::Purpose;
 use crate::net::closing::{Cause, Ending};
@@ -189,9 +190,15 @@ impl Relay {
         if let State::HalfClosed { since, .. } = &mut destination.state {
             *since = now;
         }
-        let place = match &source.state {
-            State::Joined { agent, .. } => agent.place,
-            State::Served { pipe, .. } => Place { pipe: *pipe, side: 1 },
+        let place = match (&mut source.state, &mut destination.state) {
+            (State::Joined { agent, .. }, _) => {
+                agent.answer.add(now);
+                agent.place
+            }
+            (State::Served { pipe, .. }, State::Joined { agent, .. }) => {
+                agent.answer = Answer::Awaited;
+                Place { pipe: *pipe, side: 1 }
+            }
             _ => return,
         };
         self.count_payload(place, payload);
@@ -250,8 +257,8 @@ impl Relay {
 
     /// The end of a session: both are closed, after what they still hold for their readers.
     pub(super) fn part(&mut self, one: Key, other: Key, cause: Cause) {
-        self.note_leftovers(one, other);
-        self.note_leftovers(other, one);
+        self.note_leftovers(one, other, cause);
+        self.note_leftovers(other, one, cause);
         let ending = |key, from| match (self.reactor.get(key), self.reactor.get(from)) {
             (Some(own), Some(source)) => cause.ending(&own.link, (from, &source.link)),
             _ => Ending::Truncated,

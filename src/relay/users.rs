@@ -6,6 +6,7 @@
 use super::Relay;
 use super::pipe::{PipeKey, Place, Users};
 use super::session::Marks;
+use super::settling::Answer;
 use super::state::State;
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
 use crate::net::closing::Cause;
@@ -123,6 +124,9 @@ impl Relay {
             socket.link.set_abortive(true);
         }
         self.join(agent, user);
+        if let Some(agent) = self.reactor.get_mut(agent).and_then(|(socket, _)| socket.state.agent_mut()) {
+            agent.answer = Answer::Awaited;
+        }
         if let Some(pipe) = self.pipes.get_mut(pipe) {
             pipe.count(1, payload);
             if let Some(users) = pipe.users() {
