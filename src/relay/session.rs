@@ -9,7 +9,6 @@ use super::agents::answer_beats;
 use super::pipe::{PipeKey, Place};
 use super::settling::Answer;
 use super::state::State;
-use crate::net::buffers::Purpose;
 use crate::net::closing::{Cause, Ending};
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{Fail, Failed, Pumped, Then, pump};
@@ -177,7 +176,8 @@ impl Relay {
             return Ok(Marks::Passed);
         }
         if destination.link.is_flushed() && !destination.link.can_send(&desk.pool) {
-            self.reactor.note_hunger(from, Some(Purpose::Payload));
+            let want = destination.link.payload_want();
+            self.reactor.note_hunger(from, Some(want));
             return Ok(Marks::Awaited);
         }
         marked.begin_payload(&mut destination.link, desk, now).map_err(Fail::Destination)?;
