@@ -68,7 +68,7 @@ impl Agent {
     /// `deaf` takes nothing any more. What it has sent before is delivered first: an answer that comes before the whole
     /// question was read, say.
     pub(super) fn end_when_read(&mut self, deaf: Key) {
-        let unread = self.reactor.get(deaf).is_some_and(|socket| socket.link.may_read());
+        let unread = self.reactor.get(deaf).is_some_and(|s| s.link.may_read() && !s.link.has_ended());
         if !unread {
             self.end(deaf, Cause::Broken(deaf));
         }

@@ -81,7 +81,10 @@ impl Relay {
     /// `deaf` takes nothing any more. If it is an agent, what it has sent before is delivered first: an answer that
     /// comes before the whole question was read, say. A user's last words are for nobody.
     fn part_when_read(&mut self, deaf: Key, other: Key) {
-        let unread = self.reactor.get(deaf).is_some_and(|s| s.state.agent().is_some() && s.link.may_read());
+        let unread = self
+            .reactor
+            .get(deaf)
+            .is_some_and(|s| s.state.agent().is_some() && s.link.may_read() && !s.link.has_ended());
         if !unread {
             self.part(deaf, other, Cause::Broken(deaf));
         }
