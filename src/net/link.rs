@@ -5,15 +5,17 @@
 //!
 //! How encrypted bytes are read, and whether the beginning of a record is kept: see `inbox`.
 
+mod patience;
 mod reading;
 
 use super::buffers::{Desk, Pool, Purpose, Want};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::stream::Stream;
-use super::tcp::{self, Reader};
+use super::tcp;
 use super::tls::{self, Tls};
 use crate::network::Network;
+use patience::Slow;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -48,19 +50,6 @@ pub struct Link {
     failed: bool,
     /// Closing it means a reset.
     abortive: bool,
-}
-
-/// A reader whose window has been too small for what is to be sent.
-#[derive(Clone, Copy)]
-struct Slow {
-    /// When that was seen first ...
-    since: Instant,
-    /// ... and last.
-    seen: Instant,
-    /// Bytes that it has acknowledged, ...
-    acknowledged: u64,
-    /// ... and when they last became more, or it said that it has no room.
-    moved: Instant,
 }
 
 /// How bytes travel.
@@ -430,44 +419,6 @@ impl Link {
         match &self.stream {
             Stream::Tcp(stream) => tcp::unsent(stream),
             Stream::Unix(_) => 0,
-        }
-    }
-
-    /// Sees to it that a dead peer is found and a slow one is not taken for dead. To be called once a second; cheap for
-    /// whoever has taken everything.
-    pub fn review_patience(&mut self, now: Instant) {
-        let Stream::Tcp(stream) = &self.stream else { return };
-        if self.outbox.is_empty() && self.settled != Some(self.told) && tcp::unsent(stream) == 0 {
-            self.settled = Some(self.told);
-        }
-        let is_settled = self.outbox.is_empty() && self.settled == Some(self.told);
-        let reader = if is_settled { None } else { tcp::reader(stream) };
-        let Some(reader) = reader else {
-            if self.slow.take().is_some() {
-                tcp::expect_acknowledgements(stream);
-            }
-            return;
-        };
-        let slow = match (&mut self.slow, reader) {
-            (Some(slow), _) => slow,
-            // Nothing has been seen of a small window yet.
-            (None, Reader::Receiving(_) | Reader::Mute) => return,
-            (slow, Reader::Closed) => slow.insert(Slow { since: now, seen: now, acknowledged: 0, moved: now }),
-        };
-        match reader {
-            Reader::Closed => (slow.seen, slow.moved) = (now, now),
-            Reader::Receiving(acknowledged) if slow.acknowledged != acknowledged => {
-                (slow.acknowledged, slow.moved) = (acknowledged, now);
-            }
-            Reader::Receiving(_) | Reader::Mute => {}
-        }
-        if now >= slow.seen + tcp::DEAD_AFTER * 2 || now >= slow.moved + tcp::DEAD_AFTER {
-            // It reads well again, or takes nothing of what is on its way.
-            self.slow = None;
-            return tcp::expect_acknowledgements(stream);
-        }
-        if reader != Reader::Mute {
-            tcp::wait_longer(stream, now - slow.since, reader);
         }
     }
 
