@@ -15,7 +15,7 @@ use std::time::Instant;
 /// What is known of a joined agent's answer: when it came, for what it says is not looked at.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
-    /// No user has asked for one.
+    /// No user has asked for one: a private pipe, where what a new agent says first may be a message of its own.
     NotAsked,
     /// Nothing has come since the user last said something.
     Awaited,
@@ -29,18 +29,20 @@ impl Answer {
     /// Some more of it has come.
     pub(super) fn add(&mut self, now: Instant) {
         *self = match *self {
-            Self::NotAsked | Self::Awaited => Self::Burst(now),
+            Self::NotAsked => Self::NotAsked,
+            Self::Awaited => Self::Burst(now),
             Self::Burst(began) if now < began + BURST => Self::Burst(began),
             Self::Burst(_) | Self::Stream(_) => Self::Stream(now),
         }
     }
 
     /// The user has gone, and nobody can tell whether this was all of it.
-    fn may_go_on(self, now: Instant) -> bool {
+    fn may_go_on(self, now: Instant, user_broke_off: bool) -> bool {
         match self {
-            Self::NotAsked | Self::Burst(_) => false,
+            Self::NotAsked => false,
+            Self::Burst(_) => user_broke_off,
             Self::Awaited => true,
-            Self::Stream(last) => now < last + SETTLE,
+            Self::Stream(last) => user_broke_off || now < last + SETTLE,
         }
     }
 }
@@ -53,7 +55,7 @@ impl Relay {
         let State::Joined { agent, .. } = &source.state else { return };
         let place = agent.place;
         let has_more = source.link.may_read() || !destination.link.is_flushed();
-        let may_have_more = cause == Cause::Broken(peer) || agent.answer.may_go_on(now);
+        let may_have_more = agent.answer.may_go_on(now, cause == Cause::Broken(peer));
         // One that has ended by itself has said all that it had to say.
         if (has_more || may_have_more) && !source.link.has_hung_up() {
             if let Some(agents) = self.agents(place) {
@@ -128,7 +130,7 @@ mod tests {
         let (left, came) = times.split_last().unwrap();
         let mut answer = Answer::Awaited;
         came.iter().for_each(|time| answer.add(at(time)));
-        answer.may_go_on(at(left))
+        answer.may_go_on(at(left), false)
     }
 
     #[test]
