@@ -132,7 +132,7 @@ impl Relay {
         let was_stuck = !socket.link.is_flushed();
         let heard = listen_to(&mut socket.link, agent, &mut discarded, desk, now);
         let (place, is_fit_again) = (agent.place, was_stuck && socket.link.is_flushed());
-        let wanted = matches!(heard, Ok(Got::Starved)).then(|| socket.link.record_purpose());
+        let wanted = matches!(heard, Ok(Got::Starved)).then(|| socket.link.record_want());
         self.count_discarded(place, discarded);
         if discarded > 0 {
             self.unsettle(key);
@@ -262,7 +262,7 @@ mod tests {
         while link.write_through(&[b'x'; 4096], Instant::now()).unwrap() > 0 {}
         assert!(
             !link.can_send(&Pool::new(0, 0).unwrap())
-                && link.can_send(&desk.pool) == (desk.pool.available(Purpose::Payload) > 0)
+                && link.can_send(&desk.pool) == desk.pool.has_any(Purpose::Payload)
         );
         (link, theirs)
     }

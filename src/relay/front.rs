@@ -367,7 +367,7 @@ impl Relay {
         }
         match pumped.map(|pumped| pumped.then) {
             Ok(Then::Again) => self.reactor.again(key),
-            Ok(Then::Starved(purpose)) => self.reactor.note_hunger(key, Some(purpose)),
+            Ok(Then::Starved(want)) => self.reactor.note_hunger(key, Some(want)),
             Ok(Then::Dry | Then::Full) => {}
             Ok(Then::Ended) => self.answered(client),
             Err(_) => self.drop_controller(client),

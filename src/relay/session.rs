@@ -7,8 +7,8 @@
 use super::Relay;
 use super::agents::answer_beats;
 use super::pipe::{PipeKey, Place};
+use super::settling::Answer;
 use super::state::State;
-use crate::net::buffers::Purpose;
 use crate::net::closing::{Cause, Ending};
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{Fail, Failed, Pumped, Then, pump};
@@ -86,7 +86,8 @@ impl Relay {
     /// `deaf` takes nothing any more. If it is an agent, what it has sent before is delivered first: an answer that
     /// comes before the whole question was read, say. A user's last words are for nobody.
     fn part_when_read(&mut self, deaf: Key, other: Key, fault: &Fault) {
-        let unread = self.reactor.get(deaf).is_some_and(|s| s.state.agent().is_some() && s.link.may_read());
+        let is_unread = |s: &Socket<State>| s.state.agent().is_some() && s.link.may_read() && !s.link.has_ended();
+        let unread = self.reactor.get(deaf).is_some_and(is_unread);
         if !unread {
             self.part(deaf, other, Cause::Broken(deaf), Some(fault));
         }
@@ -183,7 +184,8 @@ impl Relay {
             return Ok(Marks::Passed);
         }
         if destination.link.is_flushed() && !destination.link.can_send(&desk.pool) {
-            self.reactor.note_hunger(from, Some(Purpose::Payload));
+            let want = destination.link.payload_want();
+            self.reactor.note_hunger(from, Some(want));
             return Ok(Marks::Awaited);
         }
         marked.begin_payload(&mut destination.link, desk, now).map_err(Fail::Destination)?;
@@ -196,9 +198,15 @@ impl Relay {
         if let State::HalfClosed { since, .. } = &mut destination.state {
             *since = now;
         }
-        let place = match &source.state {
-            State::Joined { agent, .. } => agent.place,
-            State::Served { pipe, .. } => Place { pipe: *pipe, side: 1 },
+        let place = match (&mut source.state, &mut destination.state) {
+            (State::Joined { agent, .. }, _) => {
+                agent.answer.add(now);
+                agent.place
+            }
+            (State::Served { pipe, .. }, State::Joined { agent, .. }) => {
+                agent.answer = Answer::Awaited;
+                Place { pipe: *pipe, side: 1 }
+            }
             _ => return,
         };
         self.count_payload(place, payload);
@@ -266,8 +274,8 @@ impl Relay {
         if let Some(why) = why {
             self.log_end(one, other, cause, why);
         }
-        self.note_leftovers(one, other);
-        self.note_leftovers(other, one);
+        self.note_leftovers(one, other, cause);
+        self.note_leftovers(other, one, cause);
         let ending = |key, from| match (self.reactor.get(key), self.reactor.get(from)) {
             (Some(own), Some(source)) => cause.ending(&own.link, (from, &source.link)),
             _ => Ending::Truncated,

@@ -162,7 +162,10 @@ impl Relay {
         let place = agent.place;
         match peer {
             _ if beats > 0 || message.is_empty() => {}
-            None => self.count_discarded(place, message.len() as u64),
+            None => {
+                self.count_discarded(place, message.len() as u64);
+                self.unsettle(key);
+            }
             Some(peer) => {
                 self.count_payload(place, message.len() as u64);
                 let Some((socket, desk)) = self.reactor.get_mut(peer) else { return };

@@ -5,6 +5,7 @@
 
 use super::pipe::{PipeKey, Place, Users};
 use super::session::Marks;
+use super::settling::Answer;
 use super::state::State;
 use super::{Relay, Topic};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
@@ -80,14 +81,16 @@ impl Relay {
         }
         let Some((from, to, desk)) = self.reactor.pair_mut(user, agent) else { return };
         let to_end = to.state.end();
+        // Its agents may all be behind one address: it is the users that are many, and must not stop each other.
+        to.link.hold_for(from.link.holds_for());
         let pumped = pump((&mut from.link, End::Open), (&mut to.link, to_end), desk, now);
         match pumped {
             Ok(Pumped { payload: 0, then, .. }) => match then {
                 Then::Ended => self.dismiss_user(user),
                 // It has asked, so its place in the line is from now on, whatever kept it from this agent.
-                Then::Starved(purpose) => {
+                Then::Starved(want) => {
                     self.wait_for_agent(user);
-                    self.reactor.note_hunger(user, Some(purpose));
+                    self.reactor.note_hunger(user, Some(want));
                 }
                 Then::Again | Then::Full => {
                     self.wait_for_agent(user);
@@ -126,6 +129,9 @@ impl Relay {
             socket.link.set_abortive(true);
         }
         self.join(agent, user);
+        if let Some(agent) = self.reactor.get_mut(agent).and_then(|(socket, _)| socket.state.agent_mut()) {
+            agent.answer = Answer::Awaited;
+        }
         if let Some(pipe) = self.pipes.get_mut(pipe) {
             pipe.count(1, payload);
             if let Some(users) = pipe.users() {
@@ -174,6 +180,20 @@ impl Relay {
         self.reactor.wake_by(until);
         // Half-closed sessions have less patience from now on: see soon whether one of them makes room.
         self.reactor.wake_by(now + SOON);
+    }
+
+    /// It has waited long enough for an agent. One that is free is no good without a buffer: they are all in use, and it
+    /// is those who hold them that have to go.
+    pub(super) fn has_waited(&mut self, key: Key, pipe: PipeKey) {
+        if self.agent_for(pipe).is_none() {
+            return self.dismiss_user(key);
+        }
+        let next = self.reactor.now + WAIT_FOR_AGENT;
+        if let Some(State::Waiting { until, .. }) = self.reactor.get_mut(key).map(|(socket, _)| &mut socket.state) {
+            *until = next;
+            self.reactor.wake_by(next);
+            self.reactor.again(key);
+        }
     }
 
     /// Closes a user that has no agent.
