@@ -129,9 +129,11 @@ pub const WELCOME: Duration = Duration::from_millis(50);
 pub const SETTLE: Duration = Duration::from_millis(250);
 /// ... but on a private pipe, where it may be meant for a peer that is still to come, only this long after `AUTHORIZED`.
 pub const SETTLE_PRIVATE: Duration = Duration::from_secs(2);
-/// A session was ended while payload of its agent was still on its way: the same goes at once for agents that are
-/// authorized within this time.
+/// A session was ended while its agent may not have been done: the same goes at once for agents that are authorized
+/// within this time.
 pub const LEFTOVERS: Duration = Duration::from_secs(5);
+/// What an agent sends within this time is taken for a whole answer if its user then closes properly.
+pub const BURST: Duration = Duration::from_millis(10);
 /// A joined agent is sent a heartbeat of its own accord this often, if it is told nothing else or held back.
 pub const PROMPT: Duration = Duration::from_secs(15);
 /// From the word to stop on, what is in flight is delivered for so long. The rest of 2 s is for closing and leaving.

@@ -37,7 +37,7 @@ impl Agent {
             return;
         }
         let heard = listen_to(link, line, desk, now);
-        let wanted = matches!(heard, Ok(Heard::Nothing(Got::Starved))).then(|| link.record_purpose());
+        let wanted = matches!(heard, Ok(Heard::Nothing(Got::Starved))).then(|| link.record_want());
         self.reactor.note_hunger(key, wanted);
         match heard {
             Ok(Heard::Nothing(Got::Some)) => self.reactor.again(key),

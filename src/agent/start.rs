@@ -10,6 +10,7 @@ use super::{Agent, CLIENTS, Log, Near, WAKE};
 use crate::descriptors;
 use crate::exit;
 use crate::limits::BUFFERS;
+use crate::net::buffers::Pool as Buffers;
 use crate::net::reactor::{Reactor, own_token};
 use crate::net::trust::{self, TrustError};
 use log::info;
@@ -118,7 +119,9 @@ impl Agent {
         let connections = usize::from(settings.connections);
         // Every line, and a local connection for each. What cannot be had shows when it is needed.
         descriptors::raise_limit();
-        let reactor = Reactor::new((connections * BUFFERS_EACH).min(BUFFERS), 0).map_err(system("no event loop"))?;
+        let buffers = Buffers::new((connections * BUFFERS_EACH).clamp(2, BUFFERS), 0);
+        let buffers = buffers.map_err(system("no relay buffers"))?;
+        let reactor = Reactor::new(buffers).map_err(system("no event loop"))?;
         let waker = mio::Waker::new(reactor.registry(), own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
         let resolver = |target| Resolver::new(target, &waker).map_err(system("no thread to look up names"));

@@ -4,7 +4,7 @@ use super::Agent;
 use super::heartbeat::{Pulse, hear_marker};
 use super::state::{Line, Local, State, Task};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
-use crate::net::buffers::{Desk, Purpose};
+use crate::net::buffers::{Desk, Want};
 use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
 use crate::net::reactor::{Key, SocketMut};
@@ -132,7 +132,7 @@ fn say(word: &[u8], link: &mut Link, line: &mut Line, desk: &mut Desk, now: Inst
 enum Next {
     Word(Word),
     /// More must come; a buffer may be wanted for it.
-    Later(Option<Purpose>),
+    Later(Option<Want>),
 }
 
 /// The next word that is there. Reads nothing behind it. Answers to heartbeats are taken out.
@@ -163,7 +163,7 @@ fn next_word(
                 match link.receive(missing, desk, now, |message| heard.extend_from_slice(message))? {
                     Got::Some => {}
                     Got::Dry => return Ok(Next::Later(None)),
-                    Got::Starved => return Ok(Next::Later(Some(link.record_purpose()))),
+                    Got::Starved => return Ok(Next::Later(Some(link.record_want()))),
                     Got::End => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
                 }
             }

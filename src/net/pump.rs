@@ -11,7 +11,7 @@
 //! | TLS | plain | the message of each record is appended |
 //! | plain | TLS | read, sealed in records as large as allowed |
 
-use super::buffers::{Desk, Pool, Purpose};
+use super::buffers::{Desk, Pool, Want};
 use super::link::{Fault, Got, Link, Transport};
 use super::outbox::{NoRoom, Outbox};
 use super::tls::{MAX_MESSAGE, MAX_SEALED, Tls};
@@ -69,8 +69,8 @@ pub enum Flow {
     WouldBlock,
     /// The destination takes no more now.
     Blocked,
-    /// No buffer is free for this purpose: call again when one has come back.
-    Starved(Purpose),
+    /// No buffer is free for this: call again when one has come back.
+    Starved(Want),
     /// The source has ended and everything is in the destination's outbox or further.
     Eof,
     /// The source is of no more use, everything that could be read of it is on its way.
@@ -81,8 +81,8 @@ pub enum Flow {
 
 impl Flow {
     /// What a buffer is waited for.
-    pub fn wants(&self) -> Option<Purpose> {
-        if let Self::Starved(purpose) = self { Some(*purpose) } else { None }
+    pub fn wants(&self) -> Option<Want> {
+        if let Self::Starved(want) = self { Some(*want) } else { None }
     }
 
     pub(super) fn source_failed(fault: impl Into<Fault>) -> Self {
@@ -150,7 +150,7 @@ fn after_reading(got: Got, source: &Link) -> Flow {
     match got {
         Got::Some => Flow::Again,
         Got::Dry => Flow::WouldBlock,
-        Got::Starved => Flow::Starved(source.record_purpose()),
+        Got::Starved => Flow::Starved(source.record_want()),
         Got::End => Flow::Eof,
     }
 }
@@ -181,7 +181,10 @@ impl Tally {
 
 fn copy(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Desk, now: Instant) -> Result<Flow, Flow> {
     let outbox = &mut sink.outbox;
-    let Ok(room) = outbox.room(&mut desk.pool) else { return hand_over(source, sink, tally, desk, now) };
+    if !outbox.has_room(&desk.pool) {
+        return hand_over(source, sink, tally, desk, now);
+    }
+    let Ok(room) = outbox.room(&mut desk.pool) else { return Ok(Flow::Starved(sink.outbox.want())) };
     let read = source.read(room, now);
     let came = read.as_ref().map_or(0, |(_, count)| *count);
     let payload = tally.admit(&room[..came]);
@@ -206,7 +209,7 @@ fn hand_over(
     desk: &mut Desk,
     now: Instant,
 ) -> Result<Flow, Flow> {
-    let starved = Flow::Starved(sink.outbox.purpose());
+    let starved = Flow::Starved(sink.outbox.want());
     if tally.answers > 0 {
         return Ok(starved);
     }
@@ -235,11 +238,10 @@ fn seal(
     desk: &mut Desk,
     now: Instant,
 ) -> Result<Flow, Flow> {
-    // A buffer first: what has been read must have somewhere to go.
-    if outbox.room(&mut desk.pool).is_err() {
-        return Ok(Flow::Starved(outbox.purpose()));
+    // What has been read must have somewhere to go.
+    if !outbox.has_room(&desk.pool) {
+        return Ok(Flow::Starved(outbox.want()));
     }
-    outbox.filled(0, &mut desk.pool);
     let (got, count) = source.read(&mut desk.scratch[..TO_SEAL], now).map_err(Flow::source_failed)?;
     for message in tally.admit(&desk.scratch[..count]).chunks(MAX_MESSAGE) {
         put(Some(tls), outbox, message, tally.shield, &mut desk.pool).map_err(Flow::SinkFailed)?;
@@ -252,7 +254,7 @@ fn records(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Des
     // Not taken yet: the source's record comes first, which leaves the last buffer to payload. The other way round the
     // one that payload holds would keep the record from having one, again and again.
     if !outbox.has_room(&desk.pool) {
-        return Ok(Flow::Starved(outbox.purpose()));
+        return Ok(Flow::Starved(outbox.want()));
     }
     let mut tls = match &mut sink.transport {
         Transport::Plain => None,

@@ -4,7 +4,7 @@
 //! connection to an agent serves one session. The one exception is a user that closes its sending side without TLS,
 //! which may still be waiting for its answer (docs/protocol.md, section 5).
 
-use super::buffers::{Desk, Purpose};
+use super::buffers::Desk;
 use super::closing::Ending;
 use super::link::{Fault, Got, Link};
 use super::marked::Marked;
@@ -104,7 +104,7 @@ impl Cause {
     }
 
     /// The connection that is of no more use.
-    fn broken(&self) -> Option<Key> {
+    pub fn broken(&self) -> Option<Key> {
         match self {
             Self::Failed(key, _) | Self::Absent(key) | Self::Undeliverable(key) | Self::Shortage(key) => Some(*key),
             _ => None,
@@ -261,15 +261,19 @@ fn send_marker<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Option
         Err(fault) => return Some(Flow::SourceFailed(fault)),
     }
     if sink.link.is_flushed() && !sink.link.can_send(&desk.pool) {
-        reactor.note_hunger(from, Some(Purpose::Payload));
-        return Some(Flow::Starved(Purpose::Payload));
+        let want = sink.link.payload_want();
+        reactor.note_hunger(from, Some(want));
+        return Some(Flow::Starved(want));
     }
     marked.begin_payload(sink.link, desk, now).err().map(Flow::SinkFailed)
 }
 
 /// `key` takes nothing any more. `None`: what it has sent is delivered first.
 pub fn end_of_sink<S: Party>(reactor: &Reactor<S>, key: Key, fault: Fault) -> Option<Cause> {
-    let unread = reactor.get(key).is_some_and(|it| it.state.is_heard_out() && it.link.may_read());
+    let unread = reactor.get(key).is_some_and(|it| {
+        // Behind its end there is nothing to be read.
+        it.state.is_heard_out() && it.link.may_read() && !it.link.has_ended()
+    });
     (!unread).then_some(Cause::Failed(key, fault))
 }
 

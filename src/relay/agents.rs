@@ -43,11 +43,16 @@ impl Relay {
             // Its end may have come in this very turn, and not have had its own. At a private pipe what it has said may
             // be for the one that has just come; at a public one it is for nobody.
             let is_public = matches!(mappings.get(place.pipe)?.ends, Ends::Public { .. });
-            let link = reactor.get_mut(key)?.0.link;
-            link.look_for_end();
-            if is_public && !link.has_hung_up() {
-                link.look_again();
+            if is_public {
+                reactor.get_mut(key)?.0.link.look_again();
                 self.attend(key);
+            }
+            let now = self.reactor.now;
+            if let Some((SocketMut { link, .. }, _)) = self.reactor.get_mut(key) {
+                // Where there was nothing to read there is no FIN. Else one may stand behind it.
+                if !is_public || link.may_read() || link.heard == now {
+                    link.look_for_end();
+                }
             }
             if self.reactor.get(key).is_some_and(|socket| is_fit(&socket)) {
                 return Some(key);
@@ -104,7 +109,7 @@ impl Relay {
         let was_stuck = !link.is_flushed();
         let heard = listen_to(link, agent, &mut discarded, desk, now);
         let (place, is_fit_again) = (agent.place, was_stuck && link.is_flushed());
-        let wanted = matches!(heard, Ok(Got::Starved)).then(|| link.record_purpose());
+        let wanted = matches!(heard, Ok(Got::Starved)).then(|| link.record_want());
         self.mappings.count_discarded(place, discarded);
         if discarded > 0 {
             self.unsettle(key);
@@ -195,7 +200,7 @@ mod tests {
         while link.write_through(&[b'x'; 4096], Instant::now()).unwrap() > 0 {}
         assert!(
             !link.can_send(&Pool::new(0, 0).unwrap())
-                && link.can_send(&desk.pool) == (desk.pool.available(Purpose::Payload) > 0)
+                && link.can_send(&desk.pool) == (desk.pool.has_any(Purpose::Payload))
         );
         (link, theirs)
     }
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn without_a_buffer_an_answer_is_owed_and_ends_nothing() {
-        let mut desk = Desk::new(0, 0).unwrap();
+        let mut desk = Desk::new(Pool::new(0, 0).unwrap());
         let (mut link, _theirs) = full(&mut desk);
         let mut agent = owing();
         agent.answer_beats(&mut link, &mut desk, Instant::now()).unwrap();
@@ -224,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_was_held_goes_out_by_itself() {
-        let mut desk = Desk::new(1, 0).unwrap();
+        let mut desk = Desk::new(Pool::new(1, 0).unwrap());
         let (mut link, mut theirs) = full(&mut desk);
         let mut agent = owing();
         agent.answer_beats(&mut link, &mut desk, Instant::now()).unwrap();

@@ -39,6 +39,7 @@ mod users;
 
 use crate::cidr::Cidr;
 use crate::limits::{API_BUFFERS, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
+use crate::net::buffers::Pool;
 use crate::net::reactor::{Close, Key, Reactor, Socket, own_token};
 use crate::net::server_tls::ServerTls;
 use crate::net::service::{self, Service};
@@ -77,10 +78,24 @@ pub struct Setup {
     pub controllers: Option<Vec<Cidr>>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
-    /// Relay buffers to preallocate.
-    pub buffers: usize,
     /// The way to the HTTP parser.
     pub parser: ParserSocket,
+}
+
+/// Why there is no event loop; the causes are the system's.
+#[derive(Debug)]
+pub enum NewError {
+    Loop(io::Error),
+    /// The API port could not be bound.
+    ApiPort(io::Error),
+}
+
+/// Sets relay buffers aside: one for each way through a session at least.
+///
+/// # Errors
+/// There is not so much room.
+pub fn reserve_buffers(relay: usize) -> io::Result<Pool> {
+    Pool::new(relay.max(2), API_BUFFERS)
 }
 
 /// A sign of life of the loop.
@@ -143,10 +158,10 @@ const FIRST_LISTENER: usize = 1;
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Relay {
-    /// Binds the API port, and the broker's if that can be had. Errors are the system's.
-    pub fn new(setup: Setup) -> io::Result<(Self, Handle)> {
-        let reactor = Reactor::new(setup.buffers, API_BUFFERS)?;
-        let waker = mio::Waker::new(reactor.registry(), own_token(WAKE))?;
+    /// Binds the API port, and the broker's if that can be had.
+    pub fn new(setup: Setup, buffers: Pool) -> Result<(Self, Handle), NewError> {
+        let reactor = Reactor::new(buffers).map_err(NewError::Loop)?;
+        let waker = mio::Waker::new(reactor.registry(), own_token(WAKE)).map_err(NewError::Loop)?;
         let (handle, commands) = Handle::new(Arc::new(waker));
         let mut relay = Self {
             setup,
@@ -166,7 +181,7 @@ impl Relay {
             stopping: handle.stopping(),
             tell: Box::new(|_| {}),
         };
-        relay.listen_for_controllers()?;
+        relay.listen_for_controllers().map_err(NewError::ApiPort)?;
         relay.listen_for_peers();
         Ok((relay, handle))
     }
@@ -311,6 +326,7 @@ impl Service for Relay {
             State::Agent(agent) if agent.welcome.is_some() => self.has_been_welcomed(key),
             State::Agent(agent) if agent.is_free() && agent.unsettled.is_some() => self.settle(key),
             State::Agent(_) => self.absent(key),
+            State::User(User { pipe, stage: Stage::Waiting { .. } }) => self.has_waited(key, *pipe),
             State::User(_) => self.dismiss_user(key),
             State::Api(_) => self.controller_is_late(key),
             State::Peer(_) => self.peer_is_due(key),
@@ -359,7 +375,7 @@ impl Service for Relay {
     }
 
     fn session_ends(&mut self, key: Key, partner: Key, cause: &Cause) {
-        self.note_leftovers(key, partner);
+        self.note_leftovers(key, partner, cause);
         self.log_end(key, partner, cause);
     }
 

@@ -54,7 +54,7 @@ impl Relay {
             most_connections: self.setup.connections,
             controllers: self.api.controllers.len(),
             buffers: self.reactor.desk.pool.used(),
-            most_buffers: self.setup.buffers,
+            most_buffers: self.reactor.desk.pool.size(),
             pauses: self.listeners.paused_times(),
             inactive,
             agents,

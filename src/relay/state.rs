@@ -9,6 +9,7 @@ use super::broker::peer::Peer;
 use super::pipe::{PipeKey, Place};
 use super::queue::Ticket;
 use super::rate_limit::Source;
+use super::settling::Answer;
 use crate::limits::OWED_BEATS;
 use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Link};
@@ -78,6 +79,8 @@ pub(crate) struct Agent {
     pub(super) unsettled: Option<Instant>,
     /// It has sent payload while it was free, and is counted.
     pub(super) has_unsettled: bool,
+    /// What it has sent to whom it is joined to.
+    pub(super) answer: Answer,
     /// When it was authorized.
     pub(super) born: Instant,
     /// When it was last sent a heartbeat.
@@ -123,6 +126,7 @@ impl Agent {
             welcome: None,
             unsettled: None,
             has_unsettled: false,
+            answer: Answer::NotAsked,
             born: now,
             beaten: now,
             held_back: false,
@@ -264,9 +268,17 @@ impl Party for State {
         if let Self::Agent(agent) = self { agent.answer_beats(link, desk, now) } else { Ok(()) }
     }
 
+    fn note_sent(&mut self, now: Instant) {
+        if let Self::Agent(agent) = self {
+            agent.answer.add(now);
+        }
+    }
+
     fn note_received(&mut self, now: Instant) {
-        if let Self::User(User { stage: Stage::Joined { half_closed: Some(since), .. }, .. }) = self {
-            *since = now;
+        match self {
+            Self::User(User { stage: Stage::Joined { half_closed: Some(since), .. }, .. }) => *since = now,
+            Self::Agent(agent) => agent.answer.ask_again(),
+            _ => {}
         }
     }
 

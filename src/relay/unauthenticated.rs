@@ -8,18 +8,21 @@ use super::rate_limit::{Permit, Source};
 use super::state::{Agent, Duty, State, Unauthenticated};
 use super::{Relay, Topic};
 use crate::limits::{GREETING, NO_PLACE, WELCOME};
-use crate::net::link::{Fault, Got};
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
 use crate::net::pump::send_payload;
 use crate::net::reactor::{Close, Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::Cause;
 use crate::network::Network;
+use crate::secret::Secret;
 use crate::throttle::and_more;
 use crate::wire::passcode::{Offer, Progress};
 use crate::wire::v1::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
 use log::{info, warn};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 /// Messages of one connection that are looked at in one turn.
 const READS: usize = 8;
@@ -73,30 +76,15 @@ impl Relay {
         if !link.handshake(desk, now)? {
             return Ok(Verdict::Undecided);
         }
-        let is_plain = link.is_plain();
-        // Records may be empty: without a bound one connection could keep the loop here for as long as it sends them.
-        for _ in 0..READS {
-            let missing = match it.offer.progress(passcode, is_plain) {
-                Progress::Missing(missing) => missing,
-                Progress::Preamble => {
-                    link.send(PREAMBLE, desk, now)?;
-                    continue;
-                }
-                Progress::Complete => return Ok(Verdict::Complete),
-            };
-            let Offer { bytes, behind, .. } = &mut it.offer;
-            let got = link.receive(missing, desk, now, |message| {
-                let (head, rest) = message.split_at(missing.min(message.len()));
-                bytes.extend_from_slice(head);
-                behind.extend_from_slice(rest);
-            })?;
-            match got {
-                Got::Some => {}
-                Got::Dry | Got::Starved => return Ok(Verdict::Undecided),
-                Got::End => return Ok(Verdict::Left),
-            }
+        let had_preamble = it.offer.has_preamble;
+        let verdict = hear_passcode(link, &mut it.offer, passcode, desk, now)?;
+        match verdict {
+            _ if had_preamble || !it.offer.has_preamble => {}
+            // What comes of it is said in this turn as well, nearly always.
+            Verdict::Complete => link.send_ahead(PREAMBLE, desk, now)?,
+            _ => link.send(PREAMBLE, desk, now)?,
         }
-        Ok(Verdict::Busy)
+        Ok(verdict)
     }
 
     /// A whole passcode has come. It is compared now, unless its network has tried too many different ones.
@@ -188,7 +176,8 @@ impl Relay {
             return;
         }
         let Duty::Joined(peer) = agent.duty else {
-            return self.mappings.count_discarded(place, message.len() as u64);
+            self.mappings.count_discarded(place, message.len() as u64);
+            return self.unsettle(key);
         };
         self.mappings.count(place, message.len() as u64);
         let Some((socket, desk)) = self.reactor.get_mut(peer) else { return };
@@ -252,4 +241,35 @@ impl Relay {
         let State::Unauthenticated(it) = socket.state else { return None };
         Some(Source::new(socket.link.peer.ip(), self.mappings.agents(it.place)?.door.port))
     }
+}
+
+/// Takes in what belongs to the passcode, and to the preamble before it.
+fn hear_passcode(
+    link: &mut Link,
+    offer: &mut Offer,
+    passcode: &Secret,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Verdict, Fault> {
+    let is_plain = link.is_plain();
+    // Records may be empty: without a bound one connection could keep the loop here for as long as it sends them.
+    for _ in 0..READS {
+        let missing = match offer.progress(passcode, is_plain) {
+            Progress::Missing(missing) => missing,
+            Progress::Preamble => continue,
+            Progress::Complete => return Ok(Verdict::Complete),
+        };
+        let Offer { bytes, behind, .. } = &mut *offer;
+        let got = link.receive(missing, desk, now, |message| {
+            let (head, rest) = message.split_at(missing.min(message.len()));
+            bytes.extend_from_slice(head);
+            behind.extend_from_slice(rest);
+        })?;
+        match got {
+            Got::Some => {}
+            Got::Dry | Got::Starved => return Ok(Verdict::Undecided),
+            Got::End => return Ok(Verdict::Left),
+        }
+    }
+    Ok(Verdict::Busy)
 }

@@ -4,6 +4,7 @@
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer.
 
 use super::pipe::{PipeKey, Place};
+use super::settling::Answer;
 use super::state::{Stage, State, User};
 use super::{Relay, Topic};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
@@ -65,6 +66,10 @@ impl Relay {
 
     /// Hands the user's first bytes to the agent. Only if there were any are the two joined.
     fn try_pair(&mut self, user: Key, agent: Key, pipe: PipeKey) {
+        if let Some((from, to, _)) = self.reactor.pair_mut(user, agent) {
+            // Its agents may all be behind one address: it is the users that are many, and must not stop each other.
+            to.link.hold_for(from.link.holds_for());
+        }
         let pumped = session::forward(&mut self.reactor, user, agent);
         if pumped.payload > 0 {
             self.pair(user, agent, pipe, pumped.payload);
@@ -100,6 +105,9 @@ impl Relay {
             users.joined += 1;
         }
         self.join(agent, user);
+        if let Some(agent) = self.reactor.get_mut(agent).and_then(|(socket, _)| socket.state.agent_mut()) {
+            agent.answer = Answer::Awaited;
+        }
         session::begin(&mut self.reactor, [user, agent]);
         self.mappings.count(Place { pipe, side: 1 }, payload);
     }
@@ -141,6 +149,22 @@ impl Relay {
         self.reactor.wake_by(until);
         // Half-closed sessions have less patience from now on: see soon whether one of them makes room.
         self.reactor.wake_by(now + SOON);
+    }
+
+    /// It has waited long enough for an agent. One that is free is no good without a buffer: they are all in use, and it
+    /// is those who hold them that have to go.
+    pub(super) fn has_waited(&mut self, key: Key, pipe: PipeKey) {
+        if self.agent_for(pipe).is_none() {
+            return self.dismiss_user(key);
+        }
+        let next = self.reactor.now + WAIT_FOR_AGENT;
+        if let Some((SocketMut { state: State::User(User { stage: Stage::Waiting { until, .. }, .. }), .. }, _)) =
+            self.reactor.get_mut(key)
+        {
+            *until = next;
+            self.reactor.wake_by(next);
+            self.reactor.again(key);
+        }
     }
 
     /// Closes a user that has no agent.
