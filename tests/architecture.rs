@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 /// The modules of src, the lowest floor first. Those of one floor do not use each other.
 const FLOORS: &[&[&str]] = &[
-    &["limits", "exit", "secret", "cidr", "network", "descriptors", "failure", "ports", "layout", "files"],
-    &["throttle", "logging", "crash", "fairness", "config", "mapping", "wire"],
-    &["store", "net"],
+    &["limits", "exit", "secret", "cidr", "network", "descriptors", "failure", "ports", "layout", "files", "bucket"],
+    &["throttle", "fairness", "config", "mapping", "wire"],
+    &["logging", "crash", "store"],
+    &["net"],
     &["relay", "agent"],
     &["control"],
     &["daemon"],
