@@ -167,7 +167,7 @@ fn end_stuck<S: Service>(service: &mut S) {
         let now = service.reactor().now;
         if let Some(unsaid) = service.shortages().may_say(now) {
             let more = and_more(unsaid);
-            warn!("All relay buffers are in use; the connection of {peer}, which is stuck, is closed{more}");
+            warn!("All relay buffers are in use: the stalled connection of {peer} is closed{more}");
         }
         service.reactor_mut().abort_if_closing(key);
         service.end(key, Cause::Shortage(key));

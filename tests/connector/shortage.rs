@@ -98,12 +98,12 @@ fn a_crowd_that_takes_a_little_now_and_then_gives_way_before_one_that_pauses() {
         sending.join().expect("it was sent");
         // The crowd holds what it can get until it is ended: its own others wait.
         // The log names a user of it or an agent.
-        let is_ended = || daemon.log().contains("which is stuck, is ended");
+        let is_ended = || daemon.log().contains("the stalled connection of");
         wait_until("the crowd gives way", Duration::from_secs(40), is_ended);
         running.store(false, Ordering::Relaxed);
     });
     let log = daemon.log();
-    assert!(!log.contains("the connection of 127.0.0.3:"), "{log}");
+    assert!(!log.contains("the stalled connection of 127.0.0.3:"), "{log}");
     // Nor was it the one that reads.
     agent.send(b"more");
     user.expect(b"more");
