@@ -175,6 +175,21 @@ pub const CALL: Duration = Duration::from_secs(10);
 /// A tunnel's clients wait so long for a free connection.
 pub const WAIT_FOR_LINE: Duration = Duration::from_secs(5);
 
+/// Messages of one connection that are looked at in one turn of the loop; then the others have theirs.
+pub const MESSAGES_A_TURN: usize = 16;
+/// Chunks of payload that one direction of a session moves in one turn; the same of what is thrown away.
+pub const CHUNKS_A_TURN: usize = 4;
+/// Bytes that are read at once of what is not passed on: passcodes, heartbeats, requests.
+pub const SMALL_READ: usize = 16 * 1024;
+/// While the process ends, it looks this often whether everything has been delivered: acknowledgements raise no event.
+pub const STOP_POLL: Duration = Duration::from_millis(20);
+/// TLS alerts of one connection that are only warnings.
+pub const WARNINGS: usize = 4;
+/// Of so many relay buffers one is not lent for the beginnings of records, but one at least.
+pub const BUFFERS_FOR_PAYLOAD: usize = 8;
+/// Of so many relay buffers one is for networks that hold few.
+pub const BUFFERS_FOR_FEW: usize = 4;
+
 #[cfg(test)]
 mod tests {
     /// Every constant of this file has its line in docs/limits.md.

@@ -3,7 +3,7 @@
 //! All of it is reserved once, at start. Pages are only touched when used, so that a pool that is never needed costs
 //! no memory: it is mapped, and not allocated, because not every C library leaves zeroed memory untouched. The loop owns the one desk; idle connections hold nothing of it.
 
-use crate::limits::BUFFER;
+use crate::limits::{BUFFER, BUFFERS_FOR_FEW, BUFFERS_FOR_PAYLOAD};
 use crate::network::Network;
 use memmap2::MmapMut;
 use std::io;
@@ -40,11 +40,6 @@ pub struct Want {
     pub purpose: Purpose,
     pub(crate) network: Network,
 }
-
-/// One relay buffer of so many is not lent for beginnings of records, but one at least.
-const FOR_PAYLOAD: usize = 8;
-/// One of so many is for networks that hold few.
-const FOR_FEW: usize = 4;
 
 /// The right to use one buffer of the pool. It goes back with [`Pool::give`] and is never dropped.
 #[derive(Debug)]
@@ -89,11 +84,11 @@ impl Pool {
     /// The same, if so many were `free` and the network held so many.
     pub fn would_admit(&self, purpose: Purpose, free: usize, held: impl FnOnce() -> usize) -> bool {
         let free = match purpose {
-            Purpose::Record => free.saturating_sub((self.size / FOR_PAYLOAD).max(1)),
+            Purpose::Record => free.saturating_sub((self.size / BUFFERS_FOR_PAYLOAD).max(1)),
             Purpose::Payload => free,
             Purpose::Api => return !self.api.is_empty(),
         };
-        free > self.size / FOR_FEW || (free > 0 && held() < free)
+        free > self.size / BUFFERS_FOR_FEW || (free > 0 && held() < free)
     }
 
     /// Relay buffers that count for `network`.

@@ -16,11 +16,9 @@
 
 use super::buffers::Desk;
 use super::link::{Fault, Got, Link};
-use crate::limits::{DELIVERY, LINGER, LINGER_BYTES, LINGER_LONGEST};
+use crate::limits::{CHUNKS_A_TURN, DELIVERY, LINGER, LINGER_BYTES, LINGER_LONGEST};
 use std::time::{Duration, Instant};
 
-/// Reads in one turn of what is thrown away.
-const READS: usize = 4;
 /// The kernel raises no event for an acknowledgement: it is asked, first after the shorter of these ...
 const LOOK_SOON: Duration = Duration::from_millis(10);
 /// ... and then ever more seldom.
@@ -192,7 +190,7 @@ impl Closing {
 
     /// Throws away what the peer still sends, a bounded amount.
     fn discard(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Got, Fault> {
-        for _ in 0..READS {
+        for _ in 0..CHUNKS_A_TURN {
             if self.patience == 0 {
                 return Ok(Got::Dry);
             }

@@ -6,12 +6,10 @@
 
 use super::buffers::Desk;
 use super::link::{Fault, Got, Link};
+use crate::limits::MESSAGES_A_TURN;
 use crate::wire::v1::{DATA, Word, Words};
 use std::io::{Error, ErrorKind};
 use std::time::Instant;
-
-/// Words that are taken in one turn.
-const TURN: usize = 32;
 
 /// How far both directions of such a connection have come.
 #[derive(Debug, Default)]
@@ -45,7 +43,7 @@ impl Marked {
     /// [`Got::Some`] means that there is more, of whatever kind.
     pub fn hear(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(usize, Got), Fault> {
         let mut beats = 0;
-        for _ in 0..TURN {
+        for _ in 0..MESSAGES_A_TURN {
             let Some(words) = &mut self.words else { break };
             let mut word = Ok(None);
             let got = link.receive(words.missing(), desk, now, |bytes| word = words.take(bytes))?;

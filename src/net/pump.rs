@@ -15,13 +15,12 @@ use super::buffers::{Desk, Pool, Want};
 use super::link::{Fault, Got, Link, Transport};
 use super::outbox::{NoRoom, Outbox};
 use super::tls::{MAX_MESSAGE, MAX_SEALED, Tls};
+use crate::limits::CHUNKS_A_TURN;
 use crate::wire::v1;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// Chunks that one call moves at most, so that a busy pipe does not starve the others.
-const TURN: usize = 4;
 /// Room that one more message may need, cut in two (see [`v1::cut`]) and sealed.
 const ONE_MESSAGE: usize = MAX_SEALED + 256;
 /// Bytes that are read at once in order to be sealed: they fit one buffer afterwards.
@@ -120,7 +119,7 @@ fn move_chunks(
     desk: &mut Desk,
     now: Instant,
 ) -> Result<Flow, Flow> {
-    for _ in 0..TURN {
+    for _ in 0..CHUNKS_A_TURN {
         if !sink.flush(&mut desk.pool, now).map_err(Flow::sink_failed)? {
             return Ok(Flow::Blocked);
         }

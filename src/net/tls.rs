@@ -18,7 +18,7 @@
 //! 4.36; CPU a GB was within the noise. The stripped binary has 2.73 MB instead of 2.44: unwinding and new code together.
 
 use crate::crash::{Panicked, contain};
-use crate::limits::HANDSHAKE_BYTES;
+use crate::limits::{HANDSHAKE_BYTES, WARNINGS};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -34,8 +34,6 @@ const EXPANSION: usize = 2048;
 pub const MAX_MESSAGE: usize = 16 * 1024;
 /// Bytes of a sealed record at most, header included, as we make it.
 pub const MAX_SEALED: usize = MAX_MESSAGE + 256;
-/// Records that are made to tell the peer of one error, at most.
-const MAX_ALERTS: usize = 4;
 
 /// One TLS connection, either end of it.
 pub struct Tls {
@@ -296,7 +294,7 @@ fn crank<D>(
 ///
 /// While there are any, rustls looks at nothing else, and needs no input.
 fn tell<D>(connection: &mut UnbufferedConnectionCommon<D>, process: Process<D>, reply: &mut Vec<u8>) {
-    for _ in 0..MAX_ALERTS {
+    for _ in 0..WARNINGS {
         if !connection.wants_write() {
             return;
         }

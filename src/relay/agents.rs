@@ -3,6 +3,7 @@
 use super::pipe::{Ends, PipeKey, Place};
 use super::state::{Agent, Duty, State};
 use super::{Relay, Topic};
+use crate::limits::{MESSAGES_A_TURN, SMALL_READ};
 use crate::net::buffers::Desk;
 use crate::net::closing::Ending;
 use crate::net::link::{Fault, Got, Link};
@@ -13,11 +14,6 @@ use crate::throttle::and_more;
 use crate::wire::v1;
 use log::info;
 use std::time::Instant;
-
-/// Bytes or records of a free agent that are looked at in one turn.
-const GLANCES: usize = 16;
-/// Plain bytes that are read at once from an agent that is joined to nobody.
-const GLANCE: usize = 16 * 1024;
 
 impl Relay {
     /// It has had the time to read `AUTHORIZED`.
@@ -163,9 +159,9 @@ fn listen_to(
     }
     // Nobody loses anything by what is taken for heartbeats here.
     let most_beats = if agent.marked.is_some() { 0 } else { usize::MAX };
-    for _ in 0..GLANCES {
+    for _ in 0..MESSAGES_A_TURN {
         let mut heard = 0;
-        let got = link.receive(GLANCE, desk, now, |message| {
+        let got = link.receive(SMALL_READ, desk, now, |message| {
             heard = v1::beats(message, most_beats);
             if heard == 0 {
                 *discarded += message.len() as u64;

@@ -17,7 +17,7 @@ use super::{Relay, Topic};
 use crate::bucket::Bucket;
 use crate::cidr::may_call;
 use crate::fairness::{Candidate, first_to_go};
-use crate::limits::{API_CONNECTIONS, API_OUTSIDER_INTERVAL, API_OUTSIDERS};
+use crate::limits::{API_CONNECTIONS, API_OUTSIDER_INTERVAL, API_OUTSIDERS, MESSAGES_A_TURN, SMALL_READ};
 use crate::net::authority;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::pump::{Flow, Framing, pump};
@@ -34,10 +34,6 @@ use refusal::Refusal;
 use request::Step;
 use std::net::{IpAddr, SocketAddr};
 
-/// Messages of one Controller that are read in one turn.
-const READS: usize = 8;
-/// Bytes of one plain read.
-const READ: usize = 16 * 1024;
 /// What a client that asks first is told.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -180,7 +176,7 @@ impl Relay {
 
     fn read_requests(&mut self, key: Key) -> Result<Next, Fault> {
         let now = self.reactor.now;
-        for _ in 0..READS {
+        for _ in 0..MESSAGES_A_TURN {
             let Some((SocketMut { link, state: State::Api(api) }, desk)) = self.reactor.get_mut(key) else {
                 return Ok(Next::Wait);
             };
@@ -218,7 +214,7 @@ impl Relay {
                 }
             }
             let mut came = false;
-            let got = link.receive(READ, desk, now, |bytes| {
+            let got = link.receive(SMALL_READ, desk, now, |bytes| {
                 api.collector.push(bytes);
                 came = true;
             })?;

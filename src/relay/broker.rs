@@ -25,7 +25,9 @@ use super::rate_limit::{Permit, Source};
 use super::state::State;
 use super::{Relay, Topic};
 use crate::failure;
-use crate::limits::{BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_STRANGERS, BROKER_WAIT, BROKER_WAITING};
+use crate::limits::{
+    BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_STRANGERS, BROKER_WAIT, BROKER_WAITING, MESSAGES_A_TURN, SMALL_READ,
+};
 use crate::net::closing::Ending;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::{Close, Key, SocketMut};
@@ -39,11 +41,6 @@ use mio::net::TcpStream;
 use peer::Peer;
 use request::{Progress, Request};
 use std::net::SocketAddr;
-
-/// Reads of one peer in one turn.
-const READS: usize = 8;
-/// Bytes of one read.
-const READ: usize = 4 * 1024;
 
 /// The broker's own state. Its connections are the reactor's, as all others.
 #[derive(Default)]
@@ -190,12 +187,12 @@ impl Relay {
     }
 
     fn hear_request(&mut self, key: Key) {
-        for _ in 0..READS {
+        for _ in 0..MESSAGES_A_TURN {
             let now = self.reactor.now;
             let Some((SocketMut { link, state: State::Peer(peer) }, desk)) = self.reactor.get_mut(key) else { return };
             let (Peer::Asking { collector, .. }, peer) = (peer, link.peer) else { return };
             let mut progress = Progress::Incomplete;
-            let got = link.receive(READ, desk, now, |bytes| progress = collector.take(bytes, peer));
+            let got = link.receive(SMALL_READ, desk, now, |bytes| progress = collector.take(bytes, peer));
             match (got, progress) {
                 (Ok(_), Progress::Complete(request)) => return self.take_request(key, request),
                 (Ok(_), Progress::Wrong(reason)) => return self.refuse_nonsense(key, &reason),

@@ -38,7 +38,7 @@ mod unauthenticated;
 mod users;
 
 use crate::cidr::Cidr;
-use crate::limits::{API_BUFFERS, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
+use crate::limits::{API_BUFFERS, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STOP_POLL};
 use crate::net::buffers::Pool;
 use crate::net::reactor::{Close, Key, Reactor, Socket, own_token};
 use crate::net::server_tls::ServerTls;
@@ -154,8 +154,6 @@ enum Topic {
 /// The reactor's own tokens.
 const WAKE: usize = 0;
 const FIRST_LISTENER: usize = 1;
-/// While the daemon ends, it looks this often whether everything has been delivered.
-const LOOK: Duration = Duration::from_millis(20);
 
 impl Relay {
     /// Binds the API port, and the broker's if that can be had.
@@ -365,7 +363,7 @@ impl Service for Relay {
         let over = now >= end || self.reactor.has_delivered(is_done);
         if !over {
             // Acknowledgements raise no event.
-            self.reactor.wake_by(end.min(now + LOOK));
+            self.reactor.wake_by(end.min(now + STOP_POLL));
         }
         over
     }

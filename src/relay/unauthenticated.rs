@@ -7,7 +7,7 @@ use super::pipe::Place;
 use super::rate_limit::{Permit, Source};
 use super::state::{Agent, Duty, State, Unauthenticated};
 use super::{Relay, Topic};
-use crate::limits::{GREETING, NO_PLACE, WELCOME};
+use crate::limits::{GREETING, MESSAGES_A_TURN, NO_PLACE, WELCOME};
 use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
@@ -23,9 +23,6 @@ use crate::wire::v1::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
 use log::{info, warn};
 use std::net::SocketAddr;
 use std::time::Instant;
-
-/// Messages of one connection that are looked at in one turn.
-const READS: usize = 8;
 
 /// What the bytes that have come so far amount to.
 enum Verdict {
@@ -253,7 +250,7 @@ fn hear_passcode(
 ) -> Result<Verdict, Fault> {
     let is_plain = link.is_plain();
     // Records may be empty: without a bound one connection could keep the loop here for as long as it sends them.
-    for _ in 0..READS {
+    for _ in 0..MESSAGES_A_TURN {
         let missing = match offer.progress(passcode, is_plain) {
             Progress::Missing(missing) => missing,
             Progress::Preamble => continue,
