@@ -38,7 +38,7 @@ impl Agent {
         }
         let heard = listen_to(link, line, desk, now);
         let wanted = matches!(heard, Ok(Heard::Nothing(Got::Starved))).then(|| link.record_want());
-        self.reactor.note_hunger(key, wanted);
+        self.reactor.wait_for_buffer(key, wanted);
         match heard {
             Ok(Heard::Nothing(Got::Some)) => self.reactor.again(key),
             Ok(Heard::Nothing(Got::Dry | Got::Starved)) => {}

@@ -63,7 +63,7 @@ impl Agent {
         match next_word(link, pulse, marked, heard, desk, now) {
             Ok(Next::Word(Word::Here)) => {}
             Ok(Next::Word(_)) => return self.not_a_tunnel(key),
-            Ok(Next::Later(wanted)) => return self.reactor.note_hunger(key, wanted),
+            Ok(Next::Later(wanted)) => return self.reactor.wait_for_buffer(key, wanted),
             Err(_) => return self.end(key, Cause::Interrupted("the other end of the tunnel has left")),
         }
         if let Err(fault) = link.send(BEGIN, desk, now) {
@@ -96,7 +96,7 @@ impl Agent {
             // Said before our answer arrived.
             Ok(Next::Word(Word::Call)) => return self.reactor.again(key),
             Ok(Next::Word(Word::Here)) => return self.not_a_tunnel(key),
-            Ok(Next::Later(wanted)) => return self.reactor.note_hunger(key, wanted),
+            Ok(Next::Later(wanted)) => return self.reactor.wait_for_buffer(key, wanted),
             Err(_) => return self.end(key, Cause::Interrupted("the other end of the tunnel has left")),
         }
         line.task = Task::Joined { local };

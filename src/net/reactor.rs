@@ -4,10 +4,12 @@
 //! are worked on, each a bounded amount. A link that could go on is queued for the next turn. An entry may be
 //! removed at any time: nothing of a turn refers to it by anything but its key, which is looked up again.
 
-use super::buffers::{Desk, Pool, Purpose, Want};
+mod buffer_queue;
+
+use super::buffers::{Desk, Pool};
 use super::closing::{Closing, Ending, Progress, end_at_once};
 use super::link::Link;
-use crate::network::Network;
+use buffer_queue::BufferWait;
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -67,23 +69,13 @@ struct Slot<S> {
     link: Link,
     stage: Stage<S>,
     queued: bool,
-    hunger: Hunger,
+    buffer_wait: BufferWait,
 }
 
 enum Stage<S> {
     Active(S),
     /// The owner has nothing to do with it any more.
     Closing(Closing, Option<Group>),
-}
-
-/// Whether a connection waits for a buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hunger {
-    Fed,
-    /// It stands in the queue.
-    Waits(Want),
-    /// It was at the head of the queue, and has its turn now: it goes back there if others were quicker.
-    Called,
 }
 
 /// All connections of one event loop.
@@ -94,7 +86,7 @@ pub struct Reactor<S> {
     /// How many of each group are only closing.
     closing: HashMap<Group, usize>,
     ready: VecDeque<Key>,
-    starved: VecDeque<Key>,
+    buffer_queue: VecDeque<Key>,
     wake_at: Option<Instant>,
     pub desk: Desk,
     /// The time of this turn.
@@ -134,7 +126,7 @@ impl<S> Reactor<S> {
             slots: Slab::new(),
             closing: HashMap::new(),
             ready: VecDeque::new(),
-            starved: VecDeque::new(),
+            buffer_queue: VecDeque::new(),
             wake_at: None,
             desk: Desk::new(pool),
             now: Instant::now(),
@@ -156,7 +148,7 @@ impl<S> Reactor<S> {
         let entry = self.slots.vacant_entry();
         let key = entry.key();
         link.stream.register(self.poll.registry(), Token(key))?;
-        entry.insert(Slot { link, stage: Stage::Active(state(key)), queued: false, hunger: Hunger::Fed });
+        entry.insert(Slot { link, stage: Stage::Active(state(key)), queued: false, buffer_wait: BufferWait::No });
         Ok(key)
     }
 
@@ -266,7 +258,7 @@ impl<S> Reactor<S> {
     }
 
     fn remove(&mut self, key: Key) -> Option<S> {
-        self.feed(key);
+        self.wait_no_more(key);
         let mut slot = self.slots.try_remove(key)?;
         slot.link.release(&mut self.desk.pool);
         match slot.stage {
@@ -351,63 +343,6 @@ impl<S> Reactor<S> {
         }
     }
 
-    /// Queues `key` for when a buffer is free for `wanted`, or takes it out of that queue.
-    pub fn note_hunger(&mut self, key: Key, wanted: Option<Want>) {
-        let Some(want) = wanted else { return self.feed(key) };
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        match std::mem::replace(&mut slot.hunger, Hunger::Waits(want)) {
-            Hunger::Fed => self.starved.push_back(key),
-            Hunger::Called => self.starved.push_front(key),
-            Hunger::Waits(_) => {}
-        }
-    }
-
-    fn feed(&mut self, key: Key) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        if let Hunger::Waits(_) = std::mem::replace(&mut slot.hunger, Hunger::Fed) {
-            self.starved.retain(|&other| other != key);
-        }
-    }
-
-    /// How many wait for a buffer.
-    pub fn starving(&self) -> usize {
-        self.starved.len()
-    }
-
-    /// Those whose turn it is to have a buffer are queued for this turn of the loop: first whose network holds none, and
-    /// of these who has waited longest.
-    fn call_starved(&mut self) {
-        if self.starved.is_empty() {
-            return;
-        }
-        let mut free = self.desk.pool.free();
-        let mut held = HashMap::new();
-        self.call_those(&mut free, &mut held, |held| held == 0);
-        self.call_those(&mut free, &mut held, |_| true);
-    }
-
-    fn call_those(&mut self, free: &mut usize, held: &mut HashMap<Network, usize>, may_hold: impl Fn(usize) -> bool) {
-        let mut at = 0;
-        while let Some(&key) = self.starved.get(at) {
-            let Some(slot) = self.slots.get_mut(key) else { return };
-            let Hunger::Waits(Want { purpose, network }) = slot.hunger else { return };
-            let pool = &self.desk.pool;
-            let mut count = || *held.entry(network).or_insert_with(|| pool.held_by(network));
-            // Those behind it may be content with what is there.
-            if !pool.would_admit(purpose, *free, &mut count) || !may_hold(count()) {
-                at += 1;
-                continue;
-            }
-            if purpose != Purpose::Api {
-                *free -= 1;
-                held.entry(network).and_modify(|count| *count += 1);
-            }
-            slot.hunger = Hunger::Called;
-            self.starved.remove(at);
-            self.again(key);
-        }
-    }
-
     /// There must be a turn at `at`, if not before.
     pub fn wake_by(&mut self, at: Instant) {
         self.wake_at = Some(self.wake_at.map_or(at, |already| already.min(at)));
@@ -424,7 +359,7 @@ impl<S> Reactor<S> {
 
     /// Sleeps until something happens, and notes it. Returns the owner's own tokens that fired, by number.
     pub fn wait(&mut self, own: &mut Vec<usize>) -> io::Result<()> {
-        self.call_starved();
+        self.call_waiting();
         let until = self.wake_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
         let timeout = if self.ready.is_empty() && own.is_empty() { until.min(TICK) } else { Duration::ZERO };
         match self.poll.poll(&mut self.events, Some(timeout)) {
@@ -463,62 +398,5 @@ impl<S> Reactor<S> {
             }
         }
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::stream::Stream;
-    use std::os::unix::net::UnixStream;
-
-    const PAYLOAD: Want = Want { purpose: Purpose::Payload, network: Network::V4(1) };
-
-    fn add(reactor: &mut Reactor<()>) -> Key {
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let stream = Stream::Unix(mio::net::UnixStream::from_std(ours));
-        let link = Link::plain(stream, ([0, 0, 0, 0], 0).into(), reactor.now);
-        reactor.add(link, ()).unwrap()
-    }
-
-    #[test]
-    fn who_is_gone_or_was_fed_waits_for_no_buffer() {
-        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
-        let keys = [(); 3].map(|()| add(&mut reactor));
-        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(PAYLOAD)));
-        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(PAYLOAD)));
-        assert_eq!(reactor.starving(), 3);
-        reactor.close(keys[0], Close::Abort, None);
-        reactor.note_hunger(keys[1], None);
-        assert_eq!(reactor.starving(), 1);
-    }
-
-    #[test]
-    fn who_was_called_in_vain_keeps_its_place() {
-        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
-        let [first, second] = [(); 2].map(|()| add(&mut reactor));
-        let lent = reactor.desk.pool.take(PAYLOAD).unwrap();
-        [first, second].into_iter().for_each(|key| reactor.note_hunger(key, Some(PAYLOAD)));
-        for _ in 0..3 {
-            reactor.call_starved();
-            assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), None), "one buffer, one call");
-            reactor.note_hunger(first, Some(PAYLOAD));
-        }
-        reactor.desk.pool.give(lent);
-        reactor.call_starved();
-        assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), Some(second)));
-    }
-
-    #[test]
-    fn a_buffer_goes_first_to_a_network_that_holds_none() {
-        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
-        let [one, two, other] = [(); 3].map(|()| add(&mut reactor));
-        let lent = reactor.desk.pool.take(PAYLOAD).unwrap();
-        [one, two].into_iter().for_each(|key| reactor.note_hunger(key, Some(PAYLOAD)));
-        reactor.note_hunger(other, Some(Want { network: Network::V4(2), ..PAYLOAD }));
-        reactor.call_starved();
-        assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(other), None));
-        reactor.desk.pool.give(lent);
     }
 }

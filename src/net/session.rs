@@ -218,7 +218,7 @@ pub fn forward<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped
         Flow::Again => reactor.again(from),
         _ => {}
     }
-    reactor.note_hunger(from, pumped.flow.wants());
+    reactor.wait_for_buffer(from, pumped.flow.wants());
     pumped
 }
 
@@ -262,7 +262,7 @@ fn send_marker<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Option
     }
     if sink.link.is_flushed() && !sink.link.can_send(&desk.pool) {
         let want = sink.link.payload_want();
-        reactor.note_hunger(from, Some(want));
+        reactor.wait_for_buffer(from, Some(want));
         return Some(Flow::Starved(want));
     }
     marked.begin_payload(sink.link, desk, now).err().map(Flow::SinkFailed)

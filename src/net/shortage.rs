@@ -22,7 +22,7 @@ struct Holder {
 
 /// Those that must go now: at most as many as wait for a buffer.
 pub fn to_end<S>(reactor: &Reactor<S>) -> Vec<(Key, SocketAddr)> {
-    if reactor.starving() == 0 {
+    if reactor.waiting_for_buffers() == 0 {
         return Vec::new();
     }
     let holders = reactor.links().filter(|(_, link)| link.holds_buffer()).map(|(key, link)| Holder {
@@ -31,7 +31,7 @@ pub fn to_end<S>(reactor: &Reactor<S>) -> Vec<(Key, SocketAddr)> {
         network: link.holds_for(),
         stuck_since: link.stuck_since(),
     });
-    choose(holders.collect(), reactor.starving(), reactor.now)
+    choose(holders.collect(), reactor.waiting_for_buffers(), reactor.now)
 }
 
 fn choose(holders: Vec<Holder>, most: usize, now: Instant) -> Vec<(Key, SocketAddr)> {

@@ -110,7 +110,7 @@ impl Relay {
         if discarded > 0 {
             self.unsettle(key);
         }
-        self.reactor.note_hunger(key, wanted);
+        self.reactor.wait_for_buffer(key, wanted);
         match heard {
             Ok(Got::Some) => self.reactor.again(key),
             Ok(Got::Dry | Got::Starved) => {}

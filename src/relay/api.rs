@@ -277,7 +277,7 @@ impl Relay {
         }
         match pumped.flow {
             Flow::Again => self.reactor.again(key),
-            Flow::Starved(want) => self.reactor.note_hunger(key, Some(want)),
+            Flow::Starved(want) => self.reactor.wait_for_buffer(key, Some(want)),
             Flow::WouldBlock | Flow::Blocked => {}
             Flow::Eof => self.answered(client),
             Flow::SourceFailed(_) | Flow::SinkFailed(_) => self.close(client, Close::Now),

@@ -98,7 +98,7 @@ impl Relay {
     }
 
     fn pair(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
-        self.reactor.note_hunger(user, None);
+        self.reactor.wait_for_buffer(user, None);
         let stage = Stage::Joined { agent, half_closed: None };
         self.change_stage(user, stage);
         if let Some(users) = self.mappings.users(pipe) {
