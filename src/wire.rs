@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `v1` | the field's protocol: `AUTHORIZED`, heartbeats, how payload is kept apart from them |
 //! | `passcode` | what an unauthenticated agent has said so far |
+//! | `proxy_protocol` | where a user came from, for the service behind its agent |
 //! | `tunnel` | how the two ends of a tunnel find each other through a private pipe |
 
 pub mod passcode;
+pub mod proxy_protocol;
 pub mod tunnel;
 pub mod v1;

@@ -1,0 +1,240 @@
+//! The PROXY protocol (haproxy.org, `doc/proxy-protocol.txt`), versions 1 and 2: a header in front of the payload that
+//! says where a connection came from.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+/// Which of the two forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    One,
+    Two,
+}
+
+/// A header of version 1, its CR LF included, is no longer than this.
+const LONGEST_V1: usize = 107;
+/// The same of version 2 as far as it is read here: addresses, and some TLVs of whoever is in front.
+const LONGEST_V2: usize = 1024;
+const V1: &[u8] = b"PROXY ";
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2, and its commands.
+const LOCAL: u8 = 0x20;
+const PROXY: u8 = 0x21;
+/// Address families, both with TCP.
+const IPV4: u8 = 0x11;
+const IPV6: u8 = 0x21;
+/// Bytes of a header of version 2 before its addresses.
+const FIXED: usize = 16;
+/// The TLV that tells of TLS, the part of it that names its version, and "the client connected over TLS".
+const TLV_SSL: u8 = 0x20;
+const TLV_SSL_VERSION: u8 = 0x21;
+const CLIENT_SSL: u8 = 1;
+
+/// What one connection is to be introduced with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub from: SocketAddr,
+    /// Where it was accepted.
+    pub to: SocketAddr,
+    /// The version of TLS that it came over, as `TLSv1.3`.
+    pub tls: Option<&'static str>,
+}
+
+/// What the first bytes of a connection are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// The beginning of a header.
+    Incomplete,
+    /// A header of so many bytes. `from`: `None` if it names no address (a health check of the proxy itself, say).
+    Header { from: Option<SocketAddr>, length: usize },
+    /// No header.
+    Invalid,
+}
+
+impl Origin {
+    /// The header.
+    pub fn header(&self, version: Version) -> Vec<u8> {
+        match version {
+            Version::One => self.v1(),
+            Version::Two => self.v2(),
+        }
+    }
+
+    fn v1(&self) -> Vec<u8> {
+        let (family, from, to) = match self.addresses() {
+            Addresses::V4(from, to) => ("TCP4", IpAddr::V4(from), IpAddr::V4(to)),
+            Addresses::V6(from, to) => ("TCP6", IpAddr::V6(from), IpAddr::V6(to)),
+        };
+        format!("PROXY {family} {from} {to} {} {}\r\n", self.from.port(), self.to.port()).into_bytes()
+    }
+
+    fn v2(&self) -> Vec<u8> {
+        let (family, mut body) = match self.addresses() {
+            Addresses::V4(from, to) => (IPV4, [from.octets(), to.octets()].concat()),
+            Addresses::V6(from, to) => (IPV6, [from.octets(), to.octets()].concat()),
+        };
+        body.extend(self.from.port().to_be_bytes());
+        body.extend(self.to.port().to_be_bytes());
+        if let Some(version) = self.tls {
+            // Verified: 0 would say that the client has shown a certificate.
+            let mut ssl = [&[CLIENT_SSL][..], &1_u32.to_be_bytes()].concat();
+            push_tlv(&mut ssl, TLV_SSL_VERSION, version.as_bytes());
+            push_tlv(&mut body, TLV_SSL, &ssl);
+        }
+        let length = body.len() as u16;
+        [V2, &[PROXY, family], &length.to_be_bytes(), &body].concat()
+    }
+
+    fn addresses(&self) -> Addresses {
+        match (self.from.ip().to_canonical(), self.to.ip().to_canonical()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => Addresses::V4(from, to),
+            (from, to) => Addresses::V6(as_v6(from), as_v6(to)),
+        }
+    }
+}
+
+enum Addresses {
+    V4(Ipv4Addr, Ipv4Addr),
+    V6(Ipv6Addr, Ipv6Addr),
+}
+
+fn as_v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
+}
+
+fn push_tlv(to: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    to.push(kind);
+    to.extend((value.len() as u16).to_be_bytes());
+    to.extend(value);
+}
+
+/// Looks at the first bytes of a connection.
+pub fn parse(bytes: &[u8]) -> Parsed {
+    let begins = |with: &[u8]| bytes.starts_with(with) || with.starts_with(bytes);
+    if begins(V2) {
+        parse_v2(bytes).unwrap_or(Parsed::Incomplete)
+    } else if begins(V1) {
+        parse_v1(bytes)
+    } else {
+        Parsed::Invalid
+    }
+}
+
+fn parse_v1(bytes: &[u8]) -> Parsed {
+    let window = &bytes[..bytes.len().min(LONGEST_V1)];
+    let Some(end) = window.windows(2).position(|pair| pair == b"\r\n") else {
+        return if window.len() == LONGEST_V1 { Parsed::Invalid } else { Parsed::Incomplete };
+    };
+    let line = std::str::from_utf8(&window[..end]).unwrap_or_default();
+    let words: Vec<&str> = line.split(' ').collect();
+    let from = match words[..] {
+        ["PROXY", "UNKNOWN", ..] => Some(None),
+        ["PROXY", "TCP4", from, to, from_port, to_port] => {
+            let valid = to.parse::<Ipv4Addr>().is_ok() && to_port.parse::<u16>().is_ok();
+            let from = from.parse().ok().filter(|_| valid).map(IpAddr::V4);
+            from.zip(from_port.parse().ok()).map(|(ip, port)| Some(SocketAddr::new(ip, port)))
+        }
+        ["PROXY", "TCP6", from, to, from_port, to_port] => {
+            let valid = to.parse::<Ipv6Addr>().is_ok() && to_port.parse::<u16>().is_ok();
+            let from = from.parse().ok().filter(|_| valid).map(IpAddr::V6);
+            from.zip(from_port.parse().ok()).map(|(ip, port)| Some(SocketAddr::new(ip, port)))
+        }
+        _ => None,
+    };
+    from.map_or(Parsed::Invalid, |from| Parsed::Header { from, length: end + 2 })
+}
+
+/// `None`: more bytes are needed.
+fn parse_v2(bytes: &[u8]) -> Option<Parsed> {
+    let fixed = bytes.get(..FIXED)?;
+    let length = FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
+    if length > LONGEST_V2 || ![LOCAL, PROXY].contains(&fixed[12]) {
+        return Some(Parsed::Invalid);
+    }
+    let body = bytes.get(FIXED..length)?;
+    let from = match (fixed[12], fixed[13]) {
+        (PROXY, IPV4) => match body {
+            [a, b, c, d, _, _, _, _, high, low, _, _, ..] => {
+                Some(SocketAddr::from(([*a, *b, *c, *d], u16::from_be_bytes([*high, *low]))))
+            }
+            _ => return Some(Parsed::Invalid),
+        },
+        (PROXY, IPV6) => {
+            let Some((address, rest)) = body.split_first_chunk::<16>() else { return Some(Parsed::Invalid) };
+            let Some(port) = rest.get(16..18).filter(|_| rest.len() >= 20) else { return Some(Parsed::Invalid) };
+            let port = u16::from_be_bytes([port[0], port[1]]);
+            Some(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(*address), port, 0, 0)))
+        }
+        // Of other families nothing is known but how long they are.
+        _ => None,
+    };
+    Some(Parsed::Header { from, length })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(from: &str, to: &str) -> Origin {
+        Origin { from: from.parse().unwrap(), to: to.parse().unwrap(), tls: None }
+    }
+
+    #[test]
+    fn headers_are_as_the_specification_has_them() {
+        let v4 = origin("192.0.2.1:56324", "198.51.100.2:443");
+        assert_eq!(v4.header(Version::One), b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n");
+        let v6 = origin("[2001:db8::1]:1", "[2001:db8::2]:2");
+        assert_eq!(v6.header(Version::One), b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n");
+        let expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x02\xdc\x04\x01\xbb";
+        assert_eq!(v4.header(Version::Two), expected);
+        let tls = Origin { tls: Some("TLSv1.3"), ..v4 }.header(Version::Two);
+        assert_eq!(&tls[28..], b"\x20\x00\x0f\x01\x00\x00\x00\x01\x21\x00\x07TLSv1.3");
+        assert_eq!(usize::from(tls[15]), tls.len() - FIXED);
+    }
+
+    #[test]
+    fn an_ipv4_address_on_an_ipv6_socket_is_one() {
+        let mapped = origin("[::ffff:192.0.2.1]:1", "[::ffff:192.0.2.2]:2");
+        assert_eq!(mapped.header(Version::One), b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
+        let mixed = origin("192.0.2.1:1", "[2001:db8::2]:2");
+        assert_eq!(mixed.header(Version::One), b"PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 1 2\r\n");
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_any_pieces() {
+        for (from, to) in [("192.0.2.1:56324", "198.51.100.2:443"), ("[2001:db8::1]:1", "[2001:db8::2]:2")] {
+            for (version, tls) in [(Version::One, None), (Version::Two, None), (Version::Two, Some("TLSv1.2"))] {
+                let origin = Origin { tls, ..origin(from, to) };
+                let mut bytes = origin.header(version);
+                let length = bytes.len();
+                assert!((0..length).all(|end| parse(&bytes[..end]) == Parsed::Incomplete), "{version:?}");
+                bytes.extend(b"payload");
+                assert_eq!(parse(&bytes), Parsed::Header { from: Some(origin.from), length });
+            }
+        }
+    }
+
+    #[test]
+    fn who_names_no_address_has_none() {
+        for header in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN ffff:f...f:ffff ffff 1 2\r\n"] {
+            assert_eq!(parse(header), Parsed::Header { from: None, length: header.len() });
+        }
+        let local = [V2, &[LOCAL, 0, 0, 3, 1, 2, 3]].concat();
+        assert_eq!(parse(&local), Parsed::Header { from: None, length: 19 });
+    }
+
+    #[test]
+    fn anything_else_is_no_header() {
+        let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
+        let huge = [V2, &[PROXY, IPV4, 0xff, 0xff]].concat();
+        let short = [V2, &[PROXY, IPV4, 0, 4, 1, 2, 3, 4]].concat();
+        let other = [V2, &[0x11, IPV4, 0, 0]].concat();
+        let wrong =
+            [&b"GET / HTTP/1.1\r\n"[..], b"PROXY TCP4 1.2.3.4 x 1 2\r\n", b"PROXY TCP4 ::1 ::1 1 2\r\n", b"PROXX"];
+        for bytes in wrong.into_iter().chain([&long[..], &huge, &short, &other]) {
+            assert_eq!(parse(bytes), Parsed::Invalid, "{bytes:?}");
+        }
+    }
+}
