@@ -106,7 +106,8 @@ impl Daemon {
         conflicts(&config, &mappings).for_each(|conflict| error!("{conflict}"));
         let Config { listen, api_port, broker, .. } = config;
         let controllers = config.controllers.clone();
-        let setup = relay::Setup { listen, api_port, broker, tls, controllers, connections, parser };
+        let setup =
+            relay::Setup { listen, api_port, broker, tls, controllers, connections, trust_proxy: Vec::new(), parser };
         let summary = summary(&config, connections, buffers.size());
         let (mut relay, handle) = Relay::new(setup, buffers).map_err(|error| match error {
             NewError::Loop(cause) => StartError::System { what: "no event loop", cause },
@@ -214,7 +215,16 @@ mod tests {
         let (parser, _listener) = ParserSocket::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());
         let (tls, controllers, broker) = (None, None, None);
-        let setup = relay::Setup { listen, api_port: 0, broker, tls, controllers, connections: 16, parser };
+        let setup = relay::Setup {
+            listen,
+            api_port: 0,
+            broker,
+            tls,
+            controllers,
+            connections: 16,
+            trust_proxy: Vec::new(),
+            parser,
+        };
         let (mut relay, handle) = Relay::new(setup, relay::reserve_buffers(4).unwrap()).unwrap();
         let failed = run_control(work, handle).unwrap();
         relay.run(|_| {}).unwrap();

@@ -175,6 +175,10 @@ pub const CALL: Duration = Duration::from_secs(10);
 /// A tunnel's clients wait so long for a free connection.
 pub const WAIT_FOR_LINE: Duration = Duration::from_secs(5);
 
+/// Bytes of a mapping's name.
+pub const NAME: usize = 64;
+/// A proxy of `trustproxy` has said where its user comes from.
+pub const PROXY_HEADER: Duration = Duration::from_secs(3);
 /// Messages of one connection that are looked at in one turn of the loop; then the others have theirs.
 pub const MESSAGES_A_TURN: usize = 16;
 /// Chunks of payload that one direction of a session moves in one turn; the same of what is thrown away.

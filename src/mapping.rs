@@ -2,9 +2,11 @@
 //!
 //! The control thread owns the list of mappings; the relay gets a copy of each one it opens.
 
+pub mod options;
 mod request;
 
-pub use request::{ABSENCE_MAX, FieldError, Request, Terms, absence_of_millis};
+pub use options::Options;
+pub use request::{ABSENCE_MAX, FieldError, Request, Terms, Wanted, absence_of_millis};
 
 use crate::secret::Secret;
 use std::time::Duration;
@@ -15,6 +17,7 @@ pub struct Mapping {
     /// Random UUID version 4, lower case.
     pub id: String,
     pub kind: Kind,
+    pub options: Options,
 }
 
 /// The three sorts of mapping.
@@ -48,16 +51,16 @@ impl Mapping {
             max_connections: terms.max_connections,
             absence: terms.absence,
         };
-        let kind = match request {
-            Request::Public(terms) => Kind::Public { agents: agents(terms, port1), users: port2 },
-            Request::Private([first, second]) => Kind::Private { sides: [agents(first, port1), agents(second, port2)] },
+        let kind = match &request.kind {
+            Wanted::Public(terms) => Kind::Public { agents: agents(terms, port1), users: port2 },
+            Wanted::Private([first, second]) => Kind::Private { sides: [agents(first, port1), agents(second, port2)] },
         };
-        Self { id: new_id(), kind }
+        Self { id: new_id(), kind, options: request.options.clone() }
     }
 
     /// A new direct entry, with a new id and a new passkey.
     pub fn new_direct() -> Self {
-        Self { id: new_id(), kind: Kind::Direct { passkey: Secret::random() } }
+        Self { id: new_id(), kind: Kind::Direct { passkey: Secret::random() }, options: Options::default() }
     }
 
     /// port1 and port2; none for a direct entry.

@@ -1,6 +1,6 @@
 //! The relay's promise that plain bytes cost no allocation: a counting allocator watches the loop's thread.
 
-use iofog_connector::mapping::{AgentPort, Kind, Mapping};
+use iofog_connector::mapping::{AgentPort, Kind, Mapping, Options};
 use iofog_connector::relay::{ParserSocket, Relay, Setup, reserve_buffers};
 use iofog_connector::secret::Secret;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -61,7 +61,7 @@ fn a_relayed_chunk_costs_no_allocation() {
     let (parser, _listener) = ParserSocket::new().expect("a private socket");
     let (listen, api_port) = (Some(Ipv4Addr::LOCALHOST.into()), free_port());
     let (broker, tls, controllers) = (None, None, None);
-    let setup = Setup { listen, api_port, broker, tls, controllers, connections: 100, parser };
+    let setup = Setup { listen, api_port, broker, tls, controllers, connections: 100, trust_proxy: Vec::new(), parser };
     let (mut relay, handle) = Relay::new(setup, reserve_buffers(16).expect("memory")).expect("a relay");
     thread::spawn(move || {
         WATCHED.set(true);
@@ -69,7 +69,7 @@ fn a_relayed_chunk_costs_no_allocation() {
     });
     let (port, users, passcode) = (free_port(), free_port(), Secret::random());
     let agents = AgentPort { port, passcode: passcode.clone(), max_connections: 4, absence: None };
-    let mapping = Mapping { id: "the one".into(), kind: Kind::Public { agents, users } };
+    let mapping = Mapping { id: "the one".into(), kind: Kind::Public { agents, users }, options: Options::default() };
     handle.open(&mapping).expect("a loop").expect("two free ports");
 
     let mut agent = dial(port);

@@ -4,7 +4,7 @@ use super::assert_is_readable;
 use crate::control::commandline::repeated_name;
 use crate::control::form::Form;
 use crate::failure;
-use crate::mapping::{Request, Terms};
+use crate::mapping::{Request, Terms, Wanted};
 use serde_json::{Value, json};
 
 /// An answer that says no, bytes. What was wrong is quoted in it, but not at length.
@@ -46,16 +46,22 @@ fn mapping(json: &Value) {
 
 fn written(request: &Request) -> Value {
     let absence = |terms: &Terms| terms.absence.map_or(0, |absence| absence.as_millis() as u64);
-    match request {
-        Request::Public(terms) => json!({
+    let mut written = match &request.kind {
+        Wanted::Public(terms) => json!({
             "type": "public", "maxconnections": terms.max_connections, "heartbeatabsencethreshold": absence(terms),
         }),
-        Request::Private([first, second]) => json!({
+        Wanted::Private([first, second]) => json!({
             "type": "private",
             "maxconnectionsport1": first.max_connections, "heartbeatabsencethresholdport1": absence(first),
             "maxconnectionsport2": second.max_connections, "heartbeatabsencethresholdport2": absence(second),
         }),
+    };
+    let fields = written.as_object_mut().expect("an object");
+    fields.extend(request.options.to_fields());
+    for (key, port) in ["port1", "port2"].into_iter().zip(request.ports) {
+        fields.extend(port.map(|port| (key.to_owned(), json!(port))));
     }
+    written
 }
 
 fn assert_is_explained(reason: &str) {

@@ -1,5 +1,6 @@
 //! What a Controller asks for when it adds a mapping, as JSON (docs/protocol.md, "Control API").
 
+use super::options::Options;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +10,16 @@ pub const ABSENCE_MAX: u64 = i32::MAX as u64;
 
 /// A mapping that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub struct Request {
+    pub kind: Wanted,
+    pub options: Options,
+    /// port1 and port2, where it must be these.
+    pub ports: [Option<u16>; 2],
+}
+
+/// What sort of mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
     /// Users on port2, agents on port1.
     Public(Terms),
     /// Agents on both ports, each with its own terms.
@@ -31,18 +41,38 @@ impl Request {
         let Value::Object(fields) = json else {
             return Err(FieldError::new("mapping", json, "a JSON object"));
         };
-        match fields.get("type") {
+        let kind = match fields.get("type") {
             Some(Value::String(kind)) if kind == "public" => {
-                Ok(Self::Public(terms(fields, "maxconnections", "heartbeatabsencethreshold")?))
+                Wanted::Public(terms(fields, "maxconnections", "heartbeatabsencethreshold")?)
             }
-            Some(Value::String(kind)) if kind == "private" => Ok(Self::Private([
+            Some(Value::String(kind)) if kind == "private" => Wanted::Private([
                 terms(fields, "maxconnectionsport1", "heartbeatabsencethresholdport1")?,
                 terms(fields, "maxconnectionsport2", "heartbeatabsencethresholdport2")?,
-            ])),
-            Some(other) => Err(FieldError::new("type", other, "\"public\" or \"private\"")),
-            None => Err(FieldError::missing("type", "\"public\" or \"private\"")),
+            ]),
+            Some(other) => return Err(FieldError::new("type", other, "\"public\" or \"private\"")),
+            None => return Err(FieldError::missing("type", "\"public\" or \"private\"")),
+        };
+        let options = Options::from_fields(fields)?;
+        if let (Wanted::Private(_), Some(key)) = (&kind, options.about_users()) {
+            return Err(FieldError::new(key, "given", "no such key for a private pipe: it has no users"));
         }
+        let [port1, port2] = [port(fields, "port1")?, port(fields, "port2")?];
+        if port1.is_some() && port1 == port2 {
+            return Err(FieldError::new("port2", "the same as port1", "another port"));
+        }
+        Ok(Self { kind, options, ports: [port1, port2] })
     }
+}
+
+impl From<Wanted> for Request {
+    fn from(kind: Wanted) -> Self {
+        Self { kind, options: Options::default(), ports: [None, None] }
+    }
+}
+
+fn port(fields: &Map<String, Value>, name: &'static str) -> Result<Option<u16>, FieldError> {
+    let number = fields.get(name).map(|_| whole(fields, name, 1, u64::from(u16::MAX))).transpose()?;
+    Ok(number.and_then(|number| u16::try_from(number).ok()))
 }
 
 fn terms(fields: &Map<String, Value>, connections: &'static str, absence: &'static str) -> Result<Terms, FieldError> {
@@ -56,7 +86,7 @@ pub fn absence_of_millis(millis: u64) -> Option<Duration> {
     (millis > 0).then(|| Duration::from_millis(millis))
 }
 
-fn whole(fields: &Map<String, Value>, name: &'static str, least: u64, most: u64) -> Result<u64, FieldError> {
+pub(super) fn whole(fields: &Map<String, Value>, name: &'static str, least: u64, most: u64) -> Result<u64, FieldError> {
     let expected = format!("a whole number from {least} to {most}");
     let value = fields.get(name).ok_or_else(|| FieldError::missing(name, &expected))?;
     match value.as_u64() {
@@ -121,7 +151,7 @@ mod tests {
     #[test]
     fn a_public_mapping_has_one_set_of_terms() {
         let json = json!({"type": "public", "maxconnections": 60, "heartbeatabsencethreshold": 200000, "zzz": true});
-        assert_eq!(request(json), Ok(Request::Public(terms(60, 200_000))));
+        assert_eq!(request(json), Ok(Wanted::Public(terms(60, 200_000)).into()));
     }
 
     #[test]
@@ -129,7 +159,7 @@ mod tests {
         let json = json!({"type": "private", "maxconnectionsport1": 1, "maxconnectionsport2": 65535,
             "heartbeatabsencethresholdport1": 0, "heartbeatabsencethresholdport2": 2147483647});
         let expected = [Terms { max_connections: 1, absence: None }, terms(65535, 2_147_483_647)];
-        assert_eq!(request(json), Ok(Request::Private(expected)));
+        assert_eq!(request(json), Ok(Wanted::Private(expected).into()));
     }
 
     #[test]

@@ -282,6 +282,36 @@ impl Link {
         self.outbox.is_empty()
     }
 
+    /// Looks at what has come before any TLS, and leaves it there: at most as much as fits the desk. 0 is the end;
+    /// `None`: nothing is there.
+    pub fn peek<'d>(&mut self, desk: &'d mut Desk) -> io::Result<Option<&'d [u8]>> {
+        if !self.ready.readable {
+            return Ok(None);
+        }
+        Ok(self.look(&mut desk.scratch)?.map(|count| &desk.scratch[..count]))
+    }
+
+    /// Takes bytes that have been looked at.
+    pub fn skip(&mut self, count: usize, desk: &mut Desk, now: Instant) -> io::Result<()> {
+        self.dismiss(count, &mut desk.nowhere, now)
+    }
+
+    /// The version of TLS that was agreed on; `None` without TLS.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        match &self.transport {
+            Transport::Plain => None,
+            Transport::Tls(tls) => tls.version(),
+        }
+    }
+
+    /// The address that the peer connected to.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().ok().map(tcp::canonical),
+            Stream::Unix(_) => None,
+        }
+    }
+
     /// The socket itself, for its options.
     pub fn stream(&self) -> &Stream {
         &self.stream

@@ -19,6 +19,7 @@
 
 use crate::crash::{Panicked, contain};
 use crate::limits::{HANDSHAKE_BYTES, WARNINGS};
+use rustls::ProtocolVersion;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -140,6 +141,20 @@ impl Tls {
     /// The peer has sent its close_notify: no message will come any more.
     pub fn peer_has_closed(&self) -> bool {
         self.closed
+    }
+
+    /// What was agreed on.
+    pub fn version(&self) -> Option<&'static str> {
+        let State::Live(Session { end, .. }) = &self.state else { return None };
+        let version = match end {
+            End::Server(c) => c.protocol_version(),
+            End::Client(c) => c.protocol_version(),
+        };
+        match version? {
+            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            _ => None,
+        }
     }
 
     /// Puts what the dialling end says first into `reply`.

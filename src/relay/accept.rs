@@ -1,22 +1,24 @@
 //! Accepting connections, and what they begin as.
 
-use super::Relay;
 use super::eviction::Room;
 use super::listeners::LeadsTo;
 use super::pipe::{PipeKey, Place};
 use super::rate_limit::{Permit, Source};
 use super::state::{Stage, State, Unauthenticated, User};
-use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, SILENT_USERS};
+use super::{Relay, Topic};
+use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, PROXY_HEADER, SILENT_USERS};
 use crate::net::link::Link;
 use crate::net::stream::Stream;
 use crate::net::tls::Tls;
+use crate::network::Network;
+use crate::throttle::and_more;
 use crate::wire::passcode::Offer;
-use log::info;
+use log::{info, warn};
 use mio::net::TcpStream;
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 impl Relay {
@@ -109,16 +111,42 @@ impl Relay {
     }
 
     fn accept_user(&mut self, stream: TcpStream, peer: SocketAddr, pipe: PipeKey) {
+        let now = self.reactor.now;
+        let is_proxied = self.setup.trust_proxy.iter().any(|range| range.contains(peer.ip()));
+        if !is_proxied && !self.is_allowed(pipe, peer.ip()) {
+            return;
+        }
         if let Some(other) = self.mappings.users(pipe).and_then(|users| users.silent.surplus(SILENT_USERS)) {
             self.dismiss_user(other);
         }
-        let Some(link) = self.link(stream, peer) else { return };
-        let until = self.reactor.now + FIRST_BYTE;
-        let Some(users) = self.mappings.users(pipe) else { return };
+        let is_plain = self.mappings.get(pipe).is_some_and(|pipe| pipe.options.has_plain_users());
+        let link = match is_plain {
+            true => Some(Link::plain(Stream::Tcp(stream), peer, now)),
+            false => self.link(stream, peer),
+        };
+        let (Some(link), Some(users)) = (link, self.mappings.users(pipe)) else { return };
         let _ = self.reactor.add_with(link, |key| {
             let ticket = users.silent.join(key, peer.ip());
-            State::User(User { pipe, stage: Stage::Silent { ticket, until } })
+            let stage = match is_proxied {
+                true => Stage::Proxied { ticket, until: now + PROXY_HEADER },
+                false => Stage::Silent { ticket, until: now + FIRST_BYTE },
+            };
+            State::User(User { pipe, network: Network::of(peer.ip()), stage })
         });
+    }
+
+    /// Whether a user from `address` may use the mapping. If not, the log says so.
+    pub(super) fn is_allowed(&mut self, pipe: PipeKey, address: IpAddr) -> bool {
+        let Some(pipe) = self.mappings.get_mut(pipe) else { return false };
+        if pipe.options.admits(address) {
+            return true;
+        }
+        let (port, id) = (pipe.doors()[1].port, &pipe.id);
+        if let Some(unsaid) = self.log.may_say(Topic::NotAllowed(port), self.reactor.now) {
+            let more = and_more(unsaid);
+            warn!("Mapping {id}, port {port}: user {address} refused, its address is not in `allow`{more}");
+        }
+        false
     }
 
     /// Opens the API port.

@@ -122,7 +122,7 @@ fn rank(state: &State) -> Option<u8> {
     match state {
         State::Rejected(_) => Some(0),
         State::Unauthenticated(_) => Some(1),
-        State::User(User { stage: Stage::Silent { .. }, .. }) => Some(2),
+        State::User(User { stage: Stage::Proxied { .. } | Stage::Silent { .. }, .. }) => Some(2),
         State::User(User { stage: Stage::Waiting { .. }, .. }) => Some(3),
         State::Peer(_) => Some(4),
         State::Agent(_) | State::User(_) | State::Api(_) | State::Backend(_) => None,

@@ -76,6 +76,8 @@ pub struct Setup {
     pub tls: Option<ServerTls>,
     /// Who may call the API; `None`: everybody.
     pub controllers: Option<Vec<Cidr>>,
+    /// Proxies whose users begin with a PROXY header.
+    pub trust_proxy: Vec<Cidr>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
     /// The way to the HTTP parser.
@@ -145,6 +147,12 @@ enum Topic {
     NoPlace(u16),
     /// There was no agent for a user at this port.
     NoAgent(u16),
+    /// A user may not use this port.
+    NotAllowed(u16),
+    /// A proxy did not say at this port where its user comes from.
+    NoProxyHeader(u16),
+    /// A user has too many sessions at this port.
+    TooManyUsers(u16),
     /// Somebody was rejected.
     Rejection(Source),
     /// Somebody may not call the API, for this reason.
@@ -220,6 +228,11 @@ impl Relay {
                 Err(TryRecvError::Disconnected) => return self.stop(self.reactor.now),
             }
         }
+    }
+
+    /// When the session that a connection belongs to has been idle for as long as its mapping allows.
+    fn idle_deadline(&self, state: &State) -> Option<Instant> {
+        state.idle_deadline(self.mappings.get(state.pipe()?)?.options.idle_timeout?)
     }
 
     fn log_end(&self, one: Key, other: Key, cause: &Cause) {
@@ -312,11 +325,14 @@ impl Service for Relay {
 
     fn deadline(&self, socket: &Socket<'_, State>) -> Option<Instant> {
         let absence = socket.state.agent().and_then(|agent| self.mappings.absence(agent.place));
-        socket.state.deadline(socket.link, absence)
+        [socket.state.deadline(socket.link, absence), self.idle_deadline(socket.state)].into_iter().flatten().min()
     }
 
     fn overdue(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
+        if self.idle_deadline(socket.state).is_some_and(|deadline| deadline <= self.reactor.now) {
+            return self.end(key, Cause::Interrupted("nothing moved for its `idletimeout`"));
+        }
         match socket.state {
             State::Unauthenticated(it) if it.is_deferred => self.has_its_turn(key),
             State::Unauthenticated(_) => self.authentication_failed(key),
@@ -324,7 +340,7 @@ impl Service for Relay {
             State::Agent(agent) if agent.welcome.is_some() => self.has_been_welcomed(key),
             State::Agent(agent) if agent.is_free() && agent.unsettled.is_some() => self.settle(key),
             State::Agent(_) => self.absent(key),
-            State::User(User { pipe, stage: Stage::Waiting { .. } }) => self.has_waited(key, *pipe),
+            State::User(User { pipe, stage: Stage::Waiting { .. }, .. }) => self.has_waited(key, *pipe),
             State::User(_) => self.dismiss_user(key),
             State::Api(_) => self.controller_is_late(key),
             State::Peer(_) => self.peer_is_due(key),

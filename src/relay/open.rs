@@ -86,7 +86,7 @@ impl Relay {
 
     /// `None`: a direct entry, which belongs to the broker.
     fn enlist(&mut self, mapping: Mapping) -> Option<PipeKey> {
-        if let Mapping { id, kind: Kind::Direct { passkey } } = mapping {
+        if let Mapping { id, kind: Kind::Direct { passkey }, .. } = mapping {
             self.open_direct(id, passkey);
             return None;
         }

@@ -5,7 +5,7 @@ use super::command::{AgentCounts, PipeStatus, Traffic, UserCounts};
 use super::fair_queue::FairQueue;
 use super::queue::Queue;
 use crate::limits::{STRANGERS, STRANGERS_OF_A_FLEET};
-use crate::mapping::{AgentPort, Kind, Mapping};
+use crate::mapping::{AgentPort, Kind, Mapping, Options};
 use crate::net::reactor::Key;
 use crate::network::Network;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,6 +24,7 @@ pub(super) struct Place {
 pub(super) struct Pipe {
     pub(super) id: String,
     pub(super) ends: Ends,
+    pub(super) options: Options,
     pub(super) traffic: Traffic,
     since: SystemTime,
 }
@@ -60,11 +61,13 @@ pub(super) struct Agents {
 /// The user port of a public pipe.
 pub(super) struct Users {
     pub(super) door: Door,
-    /// No byte yet.
+    /// No byte yet, or no PROXY header of the proxy in front.
     pub(super) silent: FairQueue,
     /// Have sent something, and wait for a free agent.
     pub(super) waiting: FairQueue,
     pub(super) joined: usize,
+    /// Where those come from that are joined.
+    networks: Census,
 }
 
 impl Pipe {
@@ -75,7 +78,8 @@ impl Pipe {
             Kind::Private { sides } => Ends::Private(sides.map(Agents::new)),
             Kind::Direct { .. } => return None,
         };
-        Some(Self { id: mapping.id, ends, traffic: Traffic::default(), since: SystemTime::now() })
+        let (id, options) = (mapping.id, mapping.options);
+        Some(Self { id, ends, options, traffic: Traffic::default(), since: SystemTime::now() })
     }
 
     pub(super) fn agents(&mut self, side: usize) -> Option<&mut Agents> {
@@ -186,11 +190,29 @@ impl Users {
             silent: FairQueue::default(),
             waiting: FairQueue::default(),
             joined: 0,
+            networks: Census::default(),
         }
     }
 
     fn counts(&self) -> UserCounts {
         UserCounts { joined: self.joined, waiting: self.waiting.len(), silent: self.silent.len() }
+    }
+
+    /// One more has an agent.
+    pub(super) fn count_in(&mut self, network: Network) {
+        self.joined += 1;
+        self.networks.add(network);
+    }
+
+    /// One that had an agent is gone.
+    pub(super) fn count_out(&mut self, network: Network) {
+        self.joined -= 1;
+        self.networks.remove(network);
+    }
+
+    /// How many from there have an agent.
+    pub(super) fn joined_from(&self, network: Network) -> usize {
+        self.networks.of(network)
     }
 
     /// Whose turn it is when an agent becomes free.

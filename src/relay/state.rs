@@ -81,6 +81,8 @@ pub(crate) struct Agent {
     pub(super) has_unsettled: bool,
     /// What it has sent to whom it is joined to.
     pub(super) answer: Answer,
+    /// When payload last went either way in its session.
+    pub(super) moved: Instant,
     /// When it was authorized.
     pub(super) born: Instant,
     /// When it was last sent a heartbeat.
@@ -102,17 +104,26 @@ pub(super) enum Duty {
 /// A user of a public pipe.
 pub(crate) struct User {
     pub(super) pipe: PipeKey,
+    /// Where it comes from, as far as is known: behind a proxy, from that one's header on.
+    pub(super) network: Network,
     pub(super) stage: Stage,
 }
 
 /// How far a user has come.
 pub(super) enum Stage {
+    /// It comes from a proxy whose header is to come first.
+    Proxied { ticket: Ticket, until: Instant },
     /// It has not sent a byte.
     Silent { ticket: Ticket, until: Instant },
     /// It has, while no agent is free. Its bytes stay in the kernel.
     Waiting { ticket: Ticket, until: Instant },
     /// It has an agent. `half_closed`: it sends no more, and may still be answered; since the last payload for it.
-    Joined { agent: Key, half_closed: Option<Instant> },
+    Joined {
+        agent: Key,
+        half_closed: Option<Instant>,
+        /// When payload last went either way.
+        moved: Instant,
+    },
 }
 
 impl Agent {
@@ -127,6 +138,7 @@ impl Agent {
             unsettled: None,
             has_unsettled: false,
             answer: Answer::NotAsked,
+            moved: now,
             born: now,
             beaten: now,
             held_back: false,
@@ -199,6 +211,24 @@ impl State {
         if let Self::Agent(agent) = self { Some(agent) } else { None }
     }
 
+    fn note_moved(&mut self, now: Instant) {
+        match self {
+            Self::User(User { stage: Stage::Joined { moved, .. }, .. }) | Self::Agent(Agent { moved, .. }) => {
+                *moved = now
+            }
+            _ => {}
+        }
+    }
+
+    /// When nothing has moved in its session for `idle`.
+    pub(super) fn idle_deadline(&self, idle: Duration) -> Option<Instant> {
+        match self {
+            Self::User(User { stage: Stage::Joined { moved, .. }, .. }) => Some(*moved + idle),
+            Self::Agent(Agent { moved, duty: Duty::Joined(_), .. }) => Some(*moved + idle),
+            _ => None,
+        }
+    }
+
     /// The mapping that a connection belongs to, and goes with.
     pub(super) fn pipe(&self) -> Option<PipeKey> {
         match self {
@@ -218,7 +248,10 @@ impl State {
             Self::Unauthenticated(unauthenticated) => Some(unauthenticated.until),
             Self::Rejected(rejected) => Some(rejected.until),
             Self::Agent(agent) => agent.deadline(link, absence),
-            Self::User(User { stage: Stage::Silent { until, .. } | Stage::Waiting { until, .. }, .. }) => Some(*until),
+            Self::User(User {
+                stage: Stage::Proxied { until, .. } | Stage::Silent { until, .. } | Stage::Waiting { until, .. },
+                ..
+            }) => Some(*until),
             // A user that is joined lives as long as its agent, our connection to the parser as long as its Controller's.
             Self::User(_) | Self::Backend(_) => None,
             Self::Api(api) => Some(api.deadline(link)),
@@ -272,6 +305,7 @@ impl Party for State {
         if let Self::Agent(agent) = self {
             agent.answer.add(now);
         }
+        self.note_moved(now);
     }
 
     fn note_received(&mut self, now: Instant) {
@@ -280,6 +314,7 @@ impl Party for State {
             Self::Agent(agent) => agent.answer.ask_again(),
             _ => {}
         }
+        self.note_moved(now);
     }
 
     fn note_held_back(&mut self) {

@@ -1,7 +1,8 @@
 //! Users of public pipes, up to their agent (docs/protocol.md, section 5).
 //!
 //! A user is joined to an agent when its first byte arrives, and not before: an idle or speculative connection
-//! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer.
+//! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer. With `proxyprotocol` it is
+//! joined when it has connected: the header that the agent gets stands for the first bytes.
 
 use super::pipe::{PipeKey, Place};
 use super::settling::Answer;
@@ -9,12 +10,16 @@ use super::state::{Stage, State, User};
 use super::{Relay, Topic};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
 use crate::net::link::Got;
-use crate::net::pump::Flow;
+use crate::net::pump::{Flow, send_payload};
 use crate::net::reactor::{Close, Key, SocketMut};
 use crate::net::service::Service;
-use crate::net::session::{self, Cause};
+use crate::net::session::{self, Cause, Party};
+use crate::net::tcp;
+use crate::network::Network;
 use crate::throttle::and_more;
+use crate::wire::proxy_protocol::{self, Origin, Parsed};
 use log::warn;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// When half-closed sessions are looked at again for a user that waits: many users, one look.
@@ -26,16 +31,22 @@ impl Relay {
         let now = self.reactor.now;
         let Some((SocketMut { link, state: State::User(user) }, desk)) = self.reactor.get_mut(key) else { return };
         let pipe = user.pipe;
+        if let Stage::Proxied { .. } = user.stage {
+            return self.hear_proxy(key);
+        }
         // A reset leaves what came before it to be read, but nobody who would wait for an answer.
         if link.is_reset() {
             return self.dismiss_user(key);
         }
+        let speaks_first = self.mappings.get(pipe).is_some_and(|pipe| pipe.options.proxy_protocol.is_none());
         let asks = match link.handshake(desk, now) {
+            Ok(true) if !speaks_first && !link.has_hung_up() => Ok(Got::Some),
             Ok(true) => link.waiting(desk),
             Ok(false) => Ok(Got::Dry),
             Err(e) => Err(e),
         };
         match asks {
+            Ok(Got::Some) if self.has_too_many(key, pipe) => self.close(key, Close::Now),
             Ok(Got::Some) => match self.agent_for(pipe) {
                 Some(agent) if self.is_next(key, pipe) => self.try_pair(key, agent, pipe),
                 _ => self.wait_for_agent(key),
@@ -43,6 +54,85 @@ impl Relay {
             // It is not trusted yet, and never waits for a buffer here.
             Ok(Got::Dry | Got::Starved) => self.ask_no_more(key),
             Ok(Got::End) | Err(_) => self.dismiss_user(key),
+        }
+    }
+
+    /// The proxy in front is to say where its user comes from, before anything else.
+    fn hear_proxy(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((SocketMut { link, state: State::User(user) }, desk)) = self.reactor.get_mut(key) else { return };
+        let parsed = match link.peek(desk) {
+            Ok(None) => return,
+            Ok(Some([])) | Err(_) => Parsed::Invalid,
+            Ok(Some(bytes)) => proxy_protocol::parse(bytes),
+        };
+        let (proxy, pipe) = (link.peer, user.pipe);
+        let Parsed::Header { from, length } = parsed else {
+            if parsed == Parsed::Invalid {
+                self.refuse_proxy(key, pipe, proxy);
+            }
+            return;
+        };
+        if link.skip(length, desk, now).is_err() {
+            return self.close(key, Close::Now);
+        }
+        link.peer = from.map_or(proxy, tcp::canonical);
+        user.network = Network::of(link.peer.ip());
+        let address = link.peer.ip();
+        if !self.is_allowed(pipe, address) {
+            return self.close(key, Close::Now);
+        }
+        let Some(users) = self.mappings.users(pipe) else { return };
+        let ticket = users.silent.join(key, address);
+        self.change_stage(key, Stage::Silent { ticket, until: now + FIRST_BYTE });
+        self.reactor.again(key);
+    }
+
+    fn refuse_proxy(&mut self, key: Key, pipe: PipeKey, proxy: SocketAddr) {
+        let Some(port) = self.mappings.users(pipe).map(|users| users.door.port) else { return };
+        if let Some(unsaid) = self.log.may_say(Topic::NoProxyHeader(port), self.reactor.now) {
+            let more = and_more(unsaid);
+            warn!("Port {port}: {proxy} is in `trustproxy` and began without a PROXY header, closed{more}");
+        }
+        self.close(key, Close::Now);
+    }
+
+    /// As many from there have an agent as may. The log says so.
+    fn has_too_many(&mut self, key: Key, pipe: PipeKey) -> bool {
+        let Some(State::User(User { network, .. })) = self.reactor.get(key).map(|it| it.state) else { return false };
+        let network = *network;
+        let Some(most) = self.mappings.get(pipe).and_then(|pipe| pipe.options.max_users) else { return false };
+        let Some(users) = self.mappings.users(pipe) else { return false };
+        if users.joined_from(network) < usize::from(most) {
+            return false;
+        }
+        let port = users.door.port;
+        if let Some(unsaid) = self.log.may_say(Topic::TooManyUsers(port), self.reactor.now) {
+            warn!(
+                "Port {port}: a user refused, {most} sessions from its address are all there may be{}",
+                and_more(unsaid)
+            );
+        }
+        true
+    }
+
+    /// What the agent is told of a user before anything else, if its mapping wants that.
+    fn proxy_header(&self, key: Key, pipe: PipeKey) -> Option<Vec<u8>> {
+        let version = self.mappings.get(pipe)?.options.proxy_protocol?;
+        let link = self.reactor.get(key)?.link;
+        let to = link.local_addr()?;
+        Some(Origin { from: link.peer, to, tls: link.tls_version() }.header(version))
+    }
+
+    /// Joins a user that need not have said anything, since its agent is told of it first.
+    fn introduce_user(&mut self, user: Key, agent: Key, pipe: PipeKey, header: &[u8]) {
+        let now = self.reactor.now;
+        self.pair(user, agent, pipe, 0);
+        let Some((SocketMut { link, state }, desk)) = self.reactor.get_mut(agent) else { return };
+        let marked = state.marked().map_or(Ok(()), |marked| marked.begin_payload(link, desk, now));
+        match marked.and_then(|()| send_payload(link, header, desk, now)) {
+            Ok(()) => self.relay(agent, user),
+            Err(fault) => self.end(agent, Cause::Failed(agent, fault)),
         }
     }
 
@@ -69,6 +159,9 @@ impl Relay {
         if let Some((from, to, _)) = self.reactor.pair_mut(user, agent) {
             // Its agents may all be behind one address: it is the users that are many, and must not stop each other.
             to.link.hold_for(from.link.holds_for());
+        }
+        if let Some(header) = self.proxy_header(user, pipe) {
+            return self.introduce_user(user, agent, pipe, &header);
         }
         let pumped = session::forward(&mut self.reactor, user, agent);
         if pumped.payload > 0 {
@@ -99,10 +192,10 @@ impl Relay {
 
     fn pair(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
         self.reactor.wait_for_buffer(user, None);
-        let stage = Stage::Joined { agent, half_closed: None };
-        self.change_stage(user, stage);
+        let moved = self.reactor.now;
+        let Some(network) = self.change_stage(user, Stage::Joined { agent, half_closed: None, moved }) else { return };
         if let Some(users) = self.mappings.users(pipe) {
-            users.joined += 1;
+            users.count_in(network);
         }
         self.join(agent, user);
         if let Some(agent) = self.reactor.get_mut(agent).and_then(|(socket, _)| socket.state.agent_mut()) {
@@ -112,17 +205,19 @@ impl Relay {
         self.mappings.count(Place { pipe, side: 1 }, payload);
     }
 
-    /// Gives back what belonged to the stage that a user leaves.
-    fn change_stage(&mut self, key: Key, stage: Stage) {
-        let Some((SocketMut { state: State::User(user), .. }, _)) = self.reactor.get_mut(key) else { return };
-        let left = User { pipe: user.pipe, stage: std::mem::replace(&mut user.stage, stage) };
+    /// Gives back what belonged to the stage that a user leaves. Returns where it comes from.
+    fn change_stage(&mut self, key: Key, stage: Stage) -> Option<Network> {
+        let Some((SocketMut { state: State::User(user), .. }, _)) = self.reactor.get_mut(key) else { return None };
+        let User { pipe, network, .. } = *user;
+        let left = User { pipe, network, stage: std::mem::replace(&mut user.stage, stage) };
         self.user_left(left);
+        Some(network)
     }
 
     /// What a waiting user had sent was no payload (a key update, say): it is silent again, and the next may ask.
     fn ask_no_more(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
-        let State::User(User { pipe, stage: Stage::Waiting { .. } }) = socket.state else { return };
+        let State::User(User { pipe, stage: Stage::Waiting { .. }, .. }) = socket.state else { return };
         let (address, until) = (socket.link.peer.ip(), self.reactor.now + FIRST_BYTE);
         let Some(users) = self.mappings.users(*pipe) else { return };
         let ticket = users.silent.join(key, address);
@@ -132,8 +227,10 @@ impl Relay {
     fn wait_for_agent(&mut self, key: Key) {
         let now = self.reactor.now;
         let Some(socket) = self.reactor.get(key) else { return };
-        let State::User(User { pipe, stage: Stage::Silent { .. } }) = socket.state else { return };
-        let (pipe, address, until) = (*pipe, socket.link.peer.ip(), now + WAIT_FOR_AGENT);
+        let State::User(User { pipe, stage: Stage::Silent { .. }, .. }) = socket.state else { return };
+        let (pipe, address) = (*pipe, socket.link.peer.ip());
+        let Some(wait_time) = self.mappings.get(pipe).map(|pipe| pipe.options.wait_time()) else { return };
+        let until = now + wait_time;
         let Some(users) = self.mappings.users(pipe) else { return };
         if let Some(other) = users.waiting.surplus(WAITING_USERS) {
             let port = users.door.port;
@@ -170,7 +267,8 @@ impl Relay {
     /// Closes a user that has no agent.
     pub(super) fn dismiss_user(&mut self, key: Key) {
         let now = self.reactor.now;
-        if let Some(State::User(User { pipe, stage: Stage::Waiting { .. } })) = self.reactor.get(key).map(|it| it.state)
+        if let Some(State::User(User { pipe, stage: Stage::Waiting { .. }, .. })) =
+            self.reactor.get(key).map(|it| it.state)
         {
             if let Some(port) = self.mappings.users(*pipe).map(|users| users.door.port) {
                 if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
@@ -182,10 +280,10 @@ impl Relay {
     }
 
     /// A user has left its stage.
-    pub(super) fn user_left(&mut self, User { pipe, stage }: User) {
+    pub(super) fn user_left(&mut self, User { pipe, network, stage }: User) {
         let Some(users) = self.mappings.users(pipe) else { return };
         match stage {
-            Stage::Silent { ticket, .. } => users.silent.leave(ticket),
+            Stage::Proxied { ticket, .. } | Stage::Silent { ticket, .. } => users.silent.leave(ticket),
             Stage::Waiting { ticket, .. } => {
                 users.waiting.leave(ticket);
                 // There may be an agent that was offered to this one, or a second agent, for whom nobody was called.
@@ -193,7 +291,7 @@ impl Relay {
                     self.reactor.again(next);
                 }
             }
-            Stage::Joined { .. } => users.joined -= 1,
+            Stage::Joined { .. } => users.count_out(network),
         }
     }
 }

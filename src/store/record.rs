@@ -1,8 +1,10 @@
 //! One mapping as it stands in `configs.json`: flat, with the original's names in the original's order.
 
-use crate::mapping::{ABSENCE_MAX, AgentPort, Kind, Mapping, absence_of_millis};
+use crate::mapping::options::KEYS;
+use crate::mapping::{ABSENCE_MAX, AgentPort, Kind, Mapping, Options, absence_of_millis};
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 
 /// The fields. `port1` = 0 says that the entry is a direct one, an empty `passcodeport2` that the
@@ -18,6 +20,9 @@ pub(super) struct Record<'a> {
     passcodeport2: Cow<'a, str>,
     heartbeatabsencethresholdport1: i64,
     heartbeatabsencethresholdport2: i64,
+    /// What the original does not know.
+    #[serde(flatten)]
+    options: Map<String, Value>,
 }
 
 impl<'a> Record<'a> {
@@ -34,6 +39,7 @@ impl<'a> Record<'a> {
             passcodeport2: Cow::from(""),
             heartbeatabsencethresholdport1: 0,
             heartbeatabsencethresholdport2: 0,
+            options: mapping.options.to_fields(),
         };
         match &mapping.kind {
             Kind::Public { agents, .. } => Record {
@@ -71,11 +77,16 @@ impl TryFrom<Record<'_>> for Loaded {
         if id.is_empty() {
             return Err("a mapping's id is empty".to_owned());
         }
+        let options = options(&record.options).map_err(|why| format!("mapping {}: {why}", id.escape_debug()))?;
         if record.passcodeport1.is_empty() {
             return Err(format!("mapping {}: passcodeport1 is empty", id.escape_debug()));
         }
         if record.port1 == 0 {
-            return Ok(Self(Mapping { id, kind: Kind::Direct { passkey: Secret::new(record.passcodeport1) } }));
+            return Ok(Self(Mapping {
+                id,
+                kind: Kind::Direct { passkey: Secret::new(record.passcodeport1) },
+                options,
+            }));
         }
         if record.port2 == 0 || record.port1 == record.port2 {
             return Err(format!(
@@ -91,7 +102,7 @@ impl TryFrom<Record<'_>> for Loaded {
             record.heartbeatabsencethresholdport1,
         );
         if record.passcodeport2.is_empty() {
-            return Ok(Self(Mapping { id, kind: Kind::Public { agents: first, users: record.port2 } }));
+            return Ok(Self(Mapping { id, kind: Kind::Public { agents: first, users: record.port2 }, options }));
         }
         let second = agents(
             record.port2,
@@ -99,8 +110,16 @@ impl TryFrom<Record<'_>> for Loaded {
             record.maxconnectionsport2,
             record.heartbeatabsencethresholdport2,
         );
-        Ok(Self(Mapping { id, kind: Kind::Private { sides: [first, second] } }))
+        Ok(Self(Mapping { id, kind: Kind::Private { sides: [first, second] }, options }))
     }
+}
+
+/// A key that is not known here was written by a later version: without it the mapping would be another one.
+fn options(fields: &Map<String, Value>) -> Result<Options, String> {
+    if let Some(key) = fields.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(format!("the key {key:?} is not known to this version"));
+    }
+    Options::from_fields(fields).map_err(|error| error.to_string())
 }
 
 /// The original stored whatever number it was given, -1 and 1215752191 included; such mappings stay,

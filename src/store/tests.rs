@@ -1,5 +1,5 @@
 use super::*;
-use crate::mapping::{Kind, Request, Terms};
+use crate::mapping::{Kind, Terms, Wanted};
 use crate::testing::Folder;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -58,8 +58,11 @@ fn what_is_saved_is_loaded_again_and_nobody_else_may_read_it() {
     fs::write(&file, r#"{"mappings":[]}"#).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let saved = [
-        Mapping::new(&Request::Public(terms(3)), [1000, 1001]),
-        Mapping::new(&Request::Private([terms(1), Terms { max_connections: 65535, absence: None }]), [1002, 1003]),
+        Mapping::new(&Wanted::Public(terms(3)).into(), [1000, 1001]),
+        Mapping::new(
+            &Wanted::Private([terms(1), Terms { max_connections: 65535, absence: None }]).into(),
+            [1002, 1003],
+        ),
         Mapping::new_direct(),
     ];
     Store::open(&file).unwrap().0.save(saved.iter()).unwrap();
