@@ -28,7 +28,9 @@ mod http;
 mod identity;
 mod leftovers;
 mod lifecycle;
+
 mod logs;
+mod mapping_options;
 mod model;
 mod monitoring;
 mod mutual_tls;

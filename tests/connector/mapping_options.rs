@@ -1,0 +1,158 @@
+//! Options of a mapping, towards users and towards agents that know nothing of them (docs/protocol.md, "Options").
+
+use crate::harness::{
+    Daemon, Heard, Mapping, Mode, PATIENCE, Peer, Setup, in_both_modes, join, public_mapping, wait_until,
+};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A public mapping with these options.
+fn add(daemon: &Daemon, connections: u32, options: Value) -> Mapping {
+    let mut mapping = public_mapping(connections, 0);
+    let fields = mapping.as_object_mut().expect("an object");
+    fields.extend(options.as_object().expect("an object").clone());
+    daemon.add(&mapping)
+}
+
+fn plain_user(daemon: &Daemon, mapping: &Mapping) -> Peer {
+    daemon.dial(mapping.ports[1]).without_tls().connect().expect("a connection")
+}
+
+fn header_v1(mapping: &Mapping, user: &Peer) -> Vec<u8> {
+    let (from, to) = (user.local(), mapping.ports[1]);
+    format!("PROXY TCP4 {} 127.0.0.1 {} {to}\r\n", from.ip(), from.port()).into_bytes()
+}
+
+#[test]
+fn plain_users_and_agents_with_tls_are_joined_and_half_close_works() {
+    let daemon = Setup::new(Mode::Tls).start();
+    let mapping = add(&daemon, 2, json!({"users": "plain"}));
+    let (agent, user) = (daemon.agent(&mapping), plain_user(&daemon, &mapping));
+    join(&agent, &user);
+    agent.send(b"answer");
+    user.expect(b"answer");
+    user.send(b"the whole question");
+    agent.expect(b"the whole question");
+    user.finish();
+    agent.send(b"late answer");
+    user.expect(b"late answer");
+    agent.finish();
+    user.expect_clean_end();
+}
+
+#[test]
+fn an_agent_is_told_where_its_user_comes_from_before_the_user_says_anything() {
+    in_both_modes(|daemon| {
+        for version in ["v1", "v2"] {
+            let mapping = add(daemon, 2, json!({"proxyprotocol": version}));
+            let (agent, user) = (daemon.agent(&mapping), daemon.user(&mapping));
+            let header = match agent.hear(PATIENCE) {
+                Heard::Message(bytes) => bytes,
+                other => panic!("{other:?} instead of a header"),
+            };
+            if version == "v1" {
+                assert_eq!(header, header_v1(&mapping, &user), "{}", String::from_utf8_lossy(&header));
+            } else {
+                let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
+                let tls = daemon.mode == Mode::Tls;
+                expected.extend(if tls { [0, 30] } else { [0, 12] });
+                expected.extend([127, 0, 0, 1, 127, 0, 0, 1]);
+                expected.extend(user.local().port().to_be_bytes());
+                expected.extend(mapping.ports[1].to_be_bytes());
+                if tls {
+                    expected.extend(b"\x20\0\x0f\x01\0\0\0\x01\x21\0\x07TLSv1.3");
+                }
+                assert_eq!(header, expected);
+            }
+            // The service may speak first.
+            agent.send(b"220 ready");
+            user.expect(b"220 ready");
+            user.send(b"HELO");
+            agent.expect(b"HELO");
+            let status = daemon.controller().status(&mapping.id);
+            assert_eq!((&status["bytesport1"], &status["bytesport2"]), (&9.into(), &4.into()), "{status}");
+        }
+    });
+}
+
+#[test]
+fn only_who_is_allowed_may_use_the_user_port() {
+    in_both_modes(|daemon| {
+        let mapping = add(daemon, 3, json!({"allow": ["127.0.0.1", "127.0.1.0/24"]}));
+        let others = daemon.dial(mapping.ports[1]).from([127, 0, 0, 2]).without_tls().connect().expect("a connection");
+        assert!(matches!(others.hear(PATIENCE), Heard::Ended(_)));
+        for address in [[127, 0, 0, 1], [127, 0, 1, 7]] {
+            let agent = daemon.agent(&mapping);
+            let user = daemon.dial(mapping.ports[1]).from(address).connect().expect("a connection");
+            join(&agent, &user);
+        }
+        let told = format!("Mapping {}, port {}: user 127.0.0.2 refused", mapping.id, mapping.ports[1]);
+        wait_until("the log tells of it", PATIENCE, || daemon.log().contains(&told));
+    });
+}
+
+#[test]
+fn a_session_in_which_nothing_moves_is_ended() {
+    in_both_modes(|daemon| {
+        let mapping = add(daemon, 2, json!({"idletimeout": 1}));
+        let ([agent, other_agent], start) = ([daemon.agent(&mapping), daemon.agent(&mapping)], Instant::now());
+        let [idle, busy] = [daemon.user(&mapping), daemon.user(&mapping)];
+        join(&agent, &idle);
+        join(&other_agent, &busy);
+        while start.elapsed() < SECOND * 2 {
+            for (from, to) in [(&busy, &other_agent), (&other_agent, &busy)] {
+                from.send(b"more");
+                to.expect(b"more");
+                std::thread::sleep(SECOND / 4);
+            }
+        }
+        assert!(matches!(idle.hear(PATIENCE), Heard::Ended(_)));
+        agent.expect_end();
+        busy.send(b"still there");
+        other_agent.expect(b"still there");
+    });
+}
+
+#[test]
+fn one_address_has_so_many_sessions_and_no_more() {
+    in_both_modes(|daemon| {
+        let mapping = add(daemon, 4, json!({"maxusers": 1}));
+        let (_agent, user) = daemon.pair(&mapping);
+        let free = daemon.agent(&mapping);
+        let second = daemon.user(&mapping);
+        second.send(b"me too");
+        assert!(matches!(second.hear(PATIENCE), Heard::Ended(_)));
+        let other = daemon.dial(mapping.ports[1]).from([127, 0, 0, 2]).connect().expect("a connection");
+        join(&free, &other);
+        user.reset();
+        let agent = daemon.agent(&mapping);
+        wait_until("its place is free", PATIENCE, || daemon.controller().status(&mapping.id)["users"] == 1);
+        join(&agent, &daemon.user(&mapping));
+    });
+}
+
+#[test]
+fn a_user_waits_as_long_as_its_mapping_says() {
+    in_both_modes(|daemon| {
+        let [none, short] = [0, 2].map(|seconds| add(daemon, 1, json!({"waittime": seconds})));
+        for (mapping, least, most) in [(&none, Duration::ZERO, SECOND), (&short, SECOND * 2, SECOND * 4)] {
+            let (user, start) = (daemon.user(mapping), Instant::now());
+            user.send(b"anybody there?");
+            assert!(matches!(user.hear(PATIENCE), Heard::Ended(_)));
+            assert!((least..most).contains(&start.elapsed()), "{:?}", start.elapsed());
+        }
+    });
+}
+
+#[test]
+fn options_survive_a_restart() {
+    let mut daemon = Setup::new(Mode::Tls).start();
+    let mapping =
+        add(&daemon, 2, json!({"users": "plain", "proxyprotocol": "v1", "name": "web", "allow": ["127.0.0.1"]}));
+    daemon.kill();
+    daemon.start();
+    let (agent, user) = (daemon.agent(&mapping), plain_user(&daemon, &mapping));
+    agent.expect(&header_v1(&mapping, &user));
+}
