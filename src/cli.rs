@@ -70,7 +70,7 @@ impl Failure {
 pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
     let words: Result<Vec<String>, OsString> = words.map(OsString::into_string).collect();
     match words {
-        Ok(words) => obey(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>()),
+        Ok(words) => output::settled(obey(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>())),
         Err(word) => misused(&format!("{}: not valid UTF-8", word.to_string_lossy())),
     }
 }

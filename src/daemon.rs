@@ -12,6 +12,7 @@
 
 pub mod pidfile;
 pub mod privileges;
+pub mod requirements;
 pub mod writer;
 
 mod error;
@@ -23,19 +24,17 @@ pub use error::StartError;
 
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
-use crate::descriptors;
 use crate::layout::Layout;
-use crate::limits::{API_CONNECTIONS, BUFFERS};
 use crate::logging::{self, Logging};
 use crate::ports::ephemeral;
 use crate::relay::command::{Gone, Handle};
-use crate::relay::{self, Front, Relay, Sign};
-use crate::store::{FILE_NAME, Store};
+use crate::relay::{self, Front, NewError, Relay, Sign};
+use crate::store::{self, FILE_NAME, Store};
 use log::{LevelFilter, error, info, warn};
-use nix::unistd::{AccessFlags, access};
 use pidfile::PidFile;
 use privileges::RunAs;
 use reload::{Files, Reloader};
+use requirements::{Capacity, conflicts};
 use signals::Caught;
 use std::io;
 use std::path::PathBuf;
@@ -45,9 +44,6 @@ use std::sync::mpsc::channel;
 use std::thread;
 use supervisor::Supervisor;
 use writer::Writer;
-
-/// Descriptors that are not connections: files, epoll, and three for each connection of the API.
-const RESERVED: usize = 64 + 3 * API_CONNECTIONS;
 
 /// What `start` is told on the command line.
 #[derive(Clone, Debug)]
@@ -103,16 +99,21 @@ impl Daemon {
         let supervisor = Arc::new(Supervisor::from_environment());
         let (front, listener) = Front::new().map_err(system("no private socket in any temporary folder"))?;
         let seal = front.seal().clone();
-        let (connections, buffers) = capacity(&config);
+        let Capacity { connections, buffers } = Capacity::of(&config)?;
         let (store, mappings) = Store::open(&config.state_file(FILE_NAME)).map_err(StartError::Store)?;
-        if access(&config.state, AccessFlags::W_OK).is_err() {
-            warn!("{}: cannot be written to, so no mapping can be added or removed", config.state.display());
+        if let Some(warning) = store::read_only(&config.state) {
+            warn!("{warning}");
         }
+        conflicts(&config, &mappings).for_each(|conflict| error!("{conflict}"));
         let Config { listen, api_port, broker, .. } = config;
         let controllers = config.controllers.clone();
-        let setup = relay::Setup { listen, api_port, broker, tls, controllers, connections, buffers, front };
-        let (mut relay, handle) = Relay::new(setup).map_err(|cause| StartError::Api { port: api_port, cause })?;
-        info!("{}", summary(&config, connections, buffers));
+        let setup = relay::Setup { listen, api_port, broker, tls, controllers, connections, front };
+        let summary = summary(&config, connections, buffers.size());
+        let (mut relay, handle) = Relay::new(setup, buffers).map_err(|error| match error {
+            NewError::Loop(cause) => StartError::System { what: "no event loop", cause },
+            NewError::ApiPort(cause) => StartError::Api { port: api_port, cause },
+        })?;
+        info!("{summary}");
         if let Some(warning) = ephemeral::warning(&config.ports) {
             warn!("{warning}");
         }
@@ -184,19 +185,6 @@ fn summary(config: &Config, connections: usize, buffers: usize) -> String {
     )
 }
 
-/// How many connections there may be, and how many buffers for them. Raises the descriptor limit as far as allowed.
-fn capacity(config: &Config) -> (usize, usize) {
-    let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
-    // An eighth is left for listeners: two a mapping.
-    let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(16);
-    let connections = config.connections.unwrap_or(most);
-    if connections > most {
-        warn!("`connections` is {connections}, but {descriptors} descriptors allow no more than {most}; those it is");
-    }
-    let connections = connections.min(most);
-    (connections, config.buffers.unwrap_or(connections.min(BUFFERS)))
-}
-
 /// Starts the control thread. When it ends, the loop ends; the flag says whether it failed.
 fn run_control(
     work: impl FnOnce() -> io::Result<()> + Send + 'static,
@@ -227,8 +215,8 @@ mod tests {
         let (front, _listener) = Front::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());
         let (tls, controllers, broker) = (None, None, None);
-        let setup = relay::Setup { listen, api_port: 0, broker, tls, controllers, connections: 16, buffers: 4, front };
-        let (mut relay, handle) = Relay::new(setup).unwrap();
+        let setup = relay::Setup { listen, api_port: 0, broker, tls, controllers, connections: 16, front };
+        let (mut relay, handle) = Relay::new(setup, relay::reserve_buffers(4).unwrap()).unwrap();
         let failed = run_control(work, handle).unwrap();
         relay.run(|_| {}).unwrap();
         failed.load(Ordering::Relaxed)

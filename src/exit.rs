@@ -21,6 +21,8 @@ pub const SOFTWARE: u8 = 70;
 pub const SYSTEM: u8 = 71;
 /// A file cannot be made, or is there already (EX_CANTCREAT).
 pub const CANNOT_CREATE: u8 = 73;
+/// Standard output cannot be written (EX_IOERR).
+pub const IO_ERROR: u8 = 74;
 /// The daemon has not ended in time (EX_TEMPFAIL).
 pub const STILL_THERE: u8 = 75;
 /// Not permitted (EX_NOPERM).

@@ -7,7 +7,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | what a daemon is told | [`layout`], [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`], `network`, `fairness` |
+//! | what a daemon is told | [`layout`], [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`], `network`, `fairness`, `bucket` |
 //! | what a daemon says | [`logging`], [`failure`], [`crash`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
@@ -17,6 +17,7 @@
 //! | the command line | [`cli`], [`exit`] |
 
 pub mod agent;
+mod bucket;
 pub mod cidr;
 pub mod cli;
 pub mod config;

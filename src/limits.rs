@@ -14,6 +14,8 @@ pub const HANDSHAKE_PIECES: usize = 4 * 1024;
 pub const HANDSHAKE_CHAIN: usize = 32 * 1024;
 /// Connections at one agent port that have not shown a passcode yet; one more pushes out the oldest.
 pub const STRANGERS: usize = 64;
+/// So many of them count as one for a network that has authorized agents at the port.
+pub const STRANGERS_OF_A_FLEET: usize = 32;
 /// Users of one mapping that have not sent a byte yet; one more pushes out the oldest.
 pub const SILENT_USERS: usize = 256;
 /// How long a user may stay silent before its first byte.
@@ -69,8 +71,10 @@ pub const BROKER_WAIT: Duration = Duration::from_secs(600);
 pub const BROKER_INTRODUCED: usize = 256;
 /// An introduced peer has so long to punch its hole while the connection keeps its port open at the NAT.
 pub const BROKER_PUNCHING: Duration = Duration::from_secs(60);
-/// Refused addresses that the API remembers, so that each has a line a second in the log and no more.
-pub const REFUSED_ADDRESSES: usize = 256;
+/// Log lines about single addresses and ports that may be written at once ...
+pub const LOG_LINES: usize = 256;
+/// ... and then one in this time: 86,400 a day, about 12 MB.
+pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// An answer that is taken more slowly than this, bytes a second, is broken off [`KEEP_ALIVE`] after it fell behind.
 pub const ANSWER_RATE: u64 = 4 * 1024;
 /// Time from a request's first byte to its last.
@@ -93,8 +97,10 @@ pub const ABANDONED: u32 = 256;
 pub const ABANDONED_INTERVAL: Duration = Duration::from_millis(20);
 /// ... and not at all if that means waiting for so long.
 pub const ABANDONED_WAIT: Duration = Duration::from_millis(500);
-/// Networks and ports whose failures are remembered, in each of two generations.
-pub const RATE_LIMITED: usize = 512;
+/// Records of failures, one for a network and a port; when all are in use, those go that weigh least.
+pub const RATE_LIMITED: usize = 1024;
+/// Of these one network has so many; its failures at further ports share one more.
+pub const RATE_LIMITED_PORTS: usize = 64;
 /// An agent for which there is no place is closed after this.
 pub const NO_PLACE: Duration = Duration::from_secs(1);
 /// One in so many of `connections` is set aside for agents, and for networks with few connections.
@@ -123,13 +129,15 @@ pub const WELCOME: Duration = Duration::from_millis(50);
 pub const SETTLE: Duration = Duration::from_millis(250);
 /// ... but on a private pipe, where it may be meant for a peer that is still to come, only this long after `AUTHORIZED`.
 pub const SETTLE_PRIVATE: Duration = Duration::from_secs(2);
-/// A session was ended while payload of its agent was still on its way: the same goes at once for agents that are
-/// authorized within this time.
+/// A session was ended while its agent may not have been done: the same goes at once for agents that are authorized
+/// within this time.
 pub const LEFTOVERS: Duration = Duration::from_secs(5);
+/// What an agent sends within this time is taken for a whole answer if its user then closes properly.
+pub const BURST: Duration = Duration::from_millis(10);
 /// A joined agent is sent a heartbeat of its own accord this often, if it is told nothing else or held back.
 pub const PROMPT: Duration = Duration::from_secs(15);
-/// At the end of the daemon, what is in flight is delivered for so long.
-pub const LAST_WORDS: Duration = Duration::from_secs(2);
+/// From the word to stop on, what is in flight is delivered for so long. The rest of 2 s is for closing and leaving.
+pub const LAST_WORDS: Duration = Duration::from_millis(1800);
 /// When all relay buffers are in use, a session whose reader has taken nothing for so long is ended.
 pub const STALLED: Duration = Duration::from_secs(10);
 /// Connections that are accepted at one port before the others have their turn, and before one more may push out

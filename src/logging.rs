@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
+pub use writer::can_be_opened;
 use writer::{Destination, Writer};
 
 /// Lines that may wait to be written; what comes on top is lost and counted.

@@ -11,6 +11,7 @@ use crate::layout::folder_of;
 use crate::limits::STORE_FILE;
 use crate::mapping::Mapping;
 use log::warn;
+use nix::unistd::{AccessFlags, access};
 use record::{Loaded, Record};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::HashSet;
@@ -37,18 +38,15 @@ impl Store {
     /// Opens the store in `file` and loads what is in it; a missing file holds no mappings.
     ///
     /// # Errors
-    /// A file that cannot be read or understood. It is left as it is.
+    /// A file that cannot be read or understood, which is left as it is, or there is no folder for it.
     pub fn open(file: &Path) -> Result<(Self, Vec<Mapping>), LoadError> {
         // Where the file is a link (to flash, say), it is the target that gets replaced.
         let file = behind_links(file);
-        let mappings = load(&file)?;
+        let mappings = load_at(&file)?;
         let temporary = file.with_extension("json.new");
         // What a crash left behind was never acknowledged. If it cannot be removed, saving will say why.
         let _ = fs::remove_file(&temporary);
-        let folder = match file.parent() {
-            Some(parent) if parent != Path::new("") => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
+        let folder = folder_of(&file).to_owned();
         Ok((Self { folder, file, temporary }, mappings))
     }
 
@@ -103,13 +101,28 @@ fn behind_links(file: &Path) -> PathBuf {
 /// What is in `file`; a missing one holds no mappings. Changes nothing.
 ///
 /// # Errors
-/// A file that cannot be read or understood.
+/// Those of [`Store::open`].
 pub fn load(file: &Path) -> Result<Vec<Mapping>, LoadError> {
+    load_at(&behind_links(file))
+}
+
+/// [`load`], of a file that is no link.
+fn load_at(file: &Path) -> Result<Vec<Mapping>, LoadError> {
     match files::read(file, STORE_FILE) {
         Ok(text) => parse(&text).map_err(|cause| LoadError::Invalid { file: file.to_owned(), cause }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::metadata(folder_of(file)) {
+            Ok(_) => Ok(Vec::new()),
+            // A disk that is not mounted, perhaps: there may well be mappings.
+            Err(cause) => Err(LoadError::NoFolder { folder: folder_of(file).to_owned(), cause }),
+        },
         Err(cause) => Err(LoadError::Unreadable { file: file.to_owned(), cause }),
     }
+}
+
+/// A warning, if nothing could be stored in this folder.
+pub fn read_only(folder: &Path) -> Option<String> {
+    let errno = access(folder, AccessFlags::W_OK).err()?;
+    Some(format!("{}: cannot be written to, so no mapping can be added or removed: {}", folder.display(), errno.desc()))
 }
 
 /// Understands a whole `configs.json`.
@@ -165,6 +178,8 @@ impl<'a, I: Iterator<Item = &'a Mapping> + Clone> Serialize for Each<I> {
 /// Why there is no store. The daemon does not start; `Display` is one line that names the file.
 #[derive(Debug)]
 pub enum LoadError {
+    /// The folder is not there, or cannot be entered.
+    NoFolder { folder: PathBuf, cause: io::Error },
     /// The file is there and cannot be read.
     Unreadable { file: PathBuf, cause: io::Error },
     /// The file is not what it should be; the cause says at which line and column.
@@ -174,6 +189,7 @@ pub enum LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoFolder { folder, cause } => write!(f, "{}: no state folder: {cause}", folder.display()),
             Self::Unreadable { file, cause } => write!(f, "{}: cannot be read: {cause}", file.display()),
             Self::Invalid { file, cause } => {
                 let file = file.display();

@@ -1,7 +1,7 @@
 //! The relay's promise that plain bytes cost no allocation: a counting allocator watches the loop's thread.
 
 use iofog_connector::mapping::{AgentPort, Kind, Mapping};
-use iofog_connector::relay::{Front, Relay, Setup};
+use iofog_connector::relay::{Front, Relay, Setup, reserve_buffers};
 use iofog_connector::secret::Secret;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -61,8 +61,8 @@ fn a_relayed_chunk_costs_no_allocation() {
     let (front, _listener) = Front::new().expect("a private socket");
     let (listen, api_port) = (Some(Ipv4Addr::LOCALHOST.into()), free_port());
     let (broker, tls, controllers) = (None, None, None);
-    let setup = Setup { listen, api_port, broker, tls, controllers, connections: 100, buffers: 16, front };
-    let (mut relay, handle) = Relay::new(setup).expect("a relay");
+    let setup = Setup { listen, api_port, broker, tls, controllers, connections: 100, front };
+    let (mut relay, handle) = Relay::new(setup, reserve_buffers(16).expect("memory")).expect("a relay");
     thread::spawn(move || {
         WATCHED.set(true);
         relay.run(|_| ())

@@ -16,7 +16,7 @@ use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::net::tls::Tls;
 use crate::net::wire::{AUTHORIZED, PREAMBLE};
-use crate::throttle::{Throttle, and_more};
+use crate::throttle::{Throttle, and_more, is_within_budget};
 use log::{debug, info, warn};
 use rustls::client::UnbufferedClientConnection;
 use std::io;
@@ -172,7 +172,7 @@ impl Agent {
         if let Some(interval) = self.settings.heartbeat {
             self.reactor.wake_by(now + interval);
         }
-        if !std::mem::replace(&mut self.log.connected, true) {
+        if !std::mem::replace(&mut self.log.connected, true) && is_within_budget(now) {
             info!("Authorized by the Connector {} ({address})", self.settings.connector);
         }
         // The first one shows the way to the others.
@@ -210,7 +210,7 @@ impl Agent {
         self.log.connected &= self.pool.authorized() > 0;
         // A new kind of failure is worth saying at once.
         let kind = std::mem::discriminant(&failure);
-        if self.log.last_failure.replace(kind) != Some(kind) {
+        if self.log.last_failure.replace(kind) != Some(kind) && is_within_budget(now) {
             self.log.failures = Throttle::default();
         }
         if let Some(unsaid) = self.log.failures.may_say_after(REMINDER, now) {

@@ -7,7 +7,7 @@ use super::state::{Line, State};
 use crate::net::closing::{Cause, Closing, Ending, Progress, end_at_once};
 use crate::net::reactor::Key;
 use crate::throttle::and_more;
-use log::info;
+use log::{debug, info};
 
 impl Agent {
     pub(super) fn set_state(&mut self, key: Key, state: State) {
@@ -75,6 +75,9 @@ impl Agent {
     /// Ends `key` and what it is joined to; what was sent is delivered first.
     pub(super) fn end(&mut self, key: Key, cause: Cause) {
         let partner = self.reactor.get(key).and_then(|socket| socket.state.partner());
+        if let Some(partner) = partner {
+            self.log_end(key, partner, cause);
+        }
         let both = [Some((key, partner)), partner.map(|partner| (partner, Some(key)))];
         let endings = both.map(|one| one.map(|(key, from)| (key, self.ending(key, from, cause))));
         for (key, ending) in endings.into_iter().flatten() {
@@ -84,6 +87,20 @@ impl Agent {
                 Cause::Broken(broken) if broken == key => drop(self.reactor.remove(key)),
                 _ => self.close(key, ending),
             }
+        }
+    }
+
+    /// What there is to say of a session's end that neither side has made properly.
+    fn log_end(&self, key: Key, partner: Key, cause: Cause) {
+        let peer = |key| self.reactor.get(key).map(|socket| socket.link.peer);
+        let (Some(one), Some(other)) = (peer(key), peer(partner)) else { return };
+        match cause {
+            Cause::Ended => {}
+            Cause::Broken(by) | Cause::Truncated(by) => {
+                let by = if by == key { one } else { other };
+                debug!("The session of {one} and {other} has ended: {by} has broken off, or is of no more use");
+            }
+            Cause::Interrupted => debug!("The session of {one} and {other} was ended on its way"),
         }
     }
 

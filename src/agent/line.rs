@@ -34,7 +34,7 @@ impl Agent {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Free(line) = &mut socket.state else { return };
         let heard = listen_to(&mut socket.link, line, desk, now);
-        let wanted = matches!(heard, Ok(Heard::Nothing(Got::Starved))).then(|| socket.link.record_purpose());
+        let wanted = matches!(heard, Ok(Heard::Nothing(Got::Starved))).then(|| socket.link.record_want());
         self.reactor.note_hunger(key, wanted);
         match heard {
             Ok(Heard::Nothing(Got::Some)) => self.reactor.again(key),

@@ -38,7 +38,7 @@ use crate::limits::{DELIVERY, HALF_CLOSED_CONTENDED, LAST_WORDS};
 use crate::net::closing::Cause;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use crate::net::shortage;
-use crate::throttle::{Throttle, and_more};
+use crate::throttle::{self, Throttle, and_more};
 use clients::Clients;
 use failure::Failure;
 use log::{info, warn};
@@ -214,6 +214,7 @@ impl Agent {
         self.end_stalled();
         let now = self.reactor.now;
         self.reactor.links_mut().for_each(|link| link.review_patience(now));
+        throttle::tell_held_back(now);
     }
 
     /// All relay buffers are in use and somebody waits: those go that hold some without progress.

@@ -8,7 +8,6 @@ use super::line::{GLANCE, begin_payload};
 use super::state::{Line, State};
 use super::{Agent, Near};
 use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED};
-use crate::net::buffers::Purpose;
 use crate::net::closing::Cause;
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{End, Fail, Failed, Pumped, Then, pump};
@@ -69,7 +68,7 @@ impl Agent {
     /// `deaf` takes nothing any more. What it has sent before is delivered first: an answer that comes before the whole
     /// question was read, say.
     pub(super) fn end_when_read(&mut self, deaf: Key) {
-        let unread = self.reactor.get(deaf).is_some_and(|socket| socket.link.may_read());
+        let unread = self.reactor.get(deaf).is_some_and(|s| s.link.may_read() && !s.link.has_ended());
         if !unread {
             self.end(deaf, Cause::Broken(deaf));
         }
@@ -114,7 +113,8 @@ impl Agent {
             return Ok(true);
         }
         if destination.link.is_flushed() && !destination.link.can_send(&desk.pool) {
-            self.reactor.note_hunger(local, Some(Purpose::Payload));
+            let want = destination.link.payload_want();
+            self.reactor.note_hunger(local, Some(want));
             return Ok(false);
         }
         begin_payload(&mut destination.link, its, desk, now).map_err(|_| Direction::Deaf)?;
@@ -171,8 +171,9 @@ impl Agent {
             Ok(false) => return Direction::Open,
             Err(_) => return Direction::Deaf,
         }
-        if desk.pool.available(Purpose::Payload) == 0 {
-            self.reactor.note_hunger(line, Some(Purpose::Payload));
+        let want = destination.link.payload_want();
+        if !desk.pool.admits(want) {
+            self.reactor.note_hunger(line, Some(want));
             return Direction::Open;
         }
         let Some(pulse) = source.state.line_mut().map(|line| &mut line.pulse) else { return Direction::Broken };

@@ -118,7 +118,9 @@ impl Agent {
         let connections = usize::from(settings.connections);
         // Every line, and a local connection for each. What cannot be had shows when it is needed.
         descriptors::raise_limit();
-        let reactor = Reactor::new((connections * BUFFERS_EACH).min(BUFFERS), 0).map_err(system("no event loop"))?;
+        let buffers = crate::net::buffers::Pool::new((connections * BUFFERS_EACH).clamp(2, BUFFERS), 0);
+        let buffers = buffers.map_err(system("no relay buffers"))?;
+        let reactor = Reactor::new(buffers).map_err(system("no event loop"))?;
         let waker = mio::Waker::new(reactor.registry(), Reactor::<super::State>::own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
         let resolver = |target| Resolver::new(target, &waker).map_err(system("no thread to look up names"));

@@ -18,7 +18,7 @@ use super::Agent;
 use super::line::{begin_payload, hear_mark};
 use super::state::{Line, State};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
-use crate::net::buffers::{Desk, Purpose};
+use crate::net::buffers::{Desk, Want};
 use crate::net::closing::Cause;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::reactor::Key;
@@ -180,7 +180,7 @@ pub(crate) fn understand(heard: &[u8]) -> Heard {
 enum Next {
     Word(Word),
     /// More must come; a buffer may be wanted for it.
-    Later(Option<Purpose>),
+    Later(Option<Want>),
 }
 
 /// The next word that is there. Reads nothing behind it. Answers to heartbeats are taken out.
@@ -210,7 +210,7 @@ fn next_word(
                 match link.receive(missing, desk, now, |message| heard.extend_from_slice(message))? {
                     Got::Some => {}
                     Got::Dry => return Ok(Next::Later(None)),
-                    Got::Starved => return Ok(Next::Later(Some(link.record_purpose()))),
+                    Got::Starved => return Ok(Next::Later(Some(link.record_want()))),
                     Got::End => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
                 }
             }

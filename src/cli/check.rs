@@ -1,12 +1,16 @@
 //! `check`: looks at everything that `start` would, without starting anything and without changing a file.
 
 use super::output::{complain, say};
+use super::running::Running;
 use super::{Outcome, default_settings, identity};
 use crate::config::Config;
 use crate::control::read_token;
-use crate::daemon::pidfile::{Holder, Sight};
+use crate::daemon::pidfile::{LockError, PidFile};
+use crate::daemon::requirements::{Capacity, conflicts};
+use crate::daemon::writer::Writer;
 use crate::exit;
 use crate::layout::Layout;
+use crate::logging;
 use crate::mapping::Mapping;
 use crate::net::authority::Authority;
 use crate::net::expiry::Expiry;
@@ -14,7 +18,7 @@ use crate::net::{certificate, tcp};
 use crate::ports::ephemeral;
 use crate::store;
 use argh::FromArgs;
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::geteuid;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +51,7 @@ impl Check {
         let layout = Layout::new(self.config, self.state, self.pid_file);
         identity::take_on(&layout, identity::PATIENCE)?;
         let looks = match Config::load(&layout) {
-            Ok(config) => look_at_all(&config, &layout.pid_file),
+            Ok(config) => look_at_all(&config, &layout),
             Err(e) => vec![Look::Fault(e.to_string())],
         };
         let mut status = exit::OK;
@@ -65,7 +69,7 @@ impl Check {
     }
 }
 
-fn look_at_all(config: &Config, pid_file: &Path) -> Vec<Look> {
+fn look_at_all(config: &Config, layout: &Layout) -> Vec<Look> {
     let mode = if config.dev { "dev" } else { "TLS" };
     let settings = config.file.display();
     let mut looks =
@@ -87,8 +91,17 @@ fn look_at_all(config: &Config, pid_file: &Path) -> Vec<Look> {
             Vec::new()
         }
     };
+    looks.extend(store::read_only(&config.state).map(Look::Note));
+    looks.extend(Capacity::of(config).err().map(|e| Look::Fault(e.to_string())));
     looks.extend(config.log_file.as_deref().and_then(look_at_log));
-    looks.extend(look_at_ports(config, &mappings, pid_file));
+    looks.extend(conflicts(config, &mappings).map(Look::Fault));
+    // If the daemon runs it has its files and ports, and there is nothing to find out.
+    if let Ok(Some(running)) = Running::find(&layout.pid_file) {
+        looks.push(Look::Note(format!("the daemon runs ({running}): its pid file and its ports were not looked at")));
+    } else {
+        looks.extend(look_at_pid_file(layout));
+        looks.extend(look_at_ports(config, &mappings));
+    }
     looks
 }
 
@@ -124,21 +137,29 @@ fn look_at_authority(file: &Path) -> Look {
     }
 }
 
-/// Whether the log file could be opened, or made, by this user. `None`: it could.
+/// `None`: the log file can be opened, or made, by this user.
 fn look_at_log(file: &Path) -> Option<Look> {
-    let folder = file.parent().unwrap_or(Path::new("/"));
-    let (needed, mode) =
-        if file.exists() { (file, AccessFlags::W_OK) } else { (folder, AccessFlags::W_OK | AccessFlags::X_OK) };
-    let errno = access(needed, mode).err()?;
-    Some(Look::Fault(format!("{} (key \"logfile\"): cannot be written: {}", file.display(), errno.desc())))
+    let error = logging::can_be_opened(file).err()?;
+    Some(Look::Fault(format!("{} (key \"logfile\"): cannot be written: {error}", file.display())))
 }
 
-/// Whether the ports are to be had. If the daemon runs it has them, and there is nothing to find out.
-fn look_at_ports(config: &Config, mappings: &[Mapping], pid_file: &Path) -> Vec<Look> {
-    let holder = Sight::of(pid_file).and_then(|sight| sight.map_or(Ok(Holder::Nobody), |sight| sight.holder()));
-    if !matches!(holder, Ok(Holder::Nobody)) {
-        return vec![Look::Note("the daemon runs: its ports were not looked at".to_owned())];
+/// `None`: the pid file can be had.
+fn look_at_pid_file(layout: &Layout) -> Option<Look> {
+    match PidFile::can_be_made(&layout.pid_file).err()? {
+        // `start --user` makes it as root there.
+        LockError::System { path, cause } if cause.kind() == ErrorKind::PermissionDenied && is_made_by_root(layout) => {
+            Some(Look::Note(format!("{}: the pid file: only root can tell ({cause})", path.display())))
+        }
+        e => Some(Look::Fault(e.to_string())),
     }
+}
+
+fn is_made_by_root(layout: &Layout) -> bool {
+    !geteuid().is_root() && layout.decides_on_pid_file().all(|path| matches!(Writer::of(path), Ok(Writer::Root)))
+}
+
+/// Whether the ports are to be had.
+fn look_at_ports(config: &Config, mappings: &[Mapping]) -> Vec<Look> {
     let own = [("the API", Some(config.api_port)), ("the broker", config.broker)];
     let own = own.into_iter().filter_map(|(who, port)| Some((who.to_owned(), port?)));
     let of_mappings = mappings.iter().flat_map(|mapping| {

@@ -3,12 +3,33 @@
 //! Much of it comes from others: from a daemon, from files. None of it may give orders to the terminal.
 
 use super::NAME;
+use crate::exit;
 use std::borrow::Cow;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// To standard output. A reader that has left (`| head`) is none of our business.
+/// Something that was to be said is lost. The command does its work all the same, and then says so by its exit status.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// To standard output.
 pub(super) fn say(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{}", printable(text, |c| c == '\n'));
+    put(&(printable(text, |c| c == '\n') + "\n"));
+}
+
+fn put(text: &str) {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        // A reader that has left (`| head`) has what it wanted.
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+        Err(e) if !LOST.swap(true, Ordering::Relaxed) => complain(&format!("standard output cannot be written: {e}")),
+        Err(_) => {}
+    }
+}
+
+/// The exit status of a command that has come to `status`: it is no success if what was asked for could not be said.
+pub(super) fn settled(status: u8) -> u8 {
+    if status == exit::OK && LOST.load(Ordering::Relaxed) { exit::IO_ERROR } else { status }
 }
 
 /// To standard error.
@@ -31,7 +52,7 @@ pub(super) fn say_table(rows: &[Vec<String>]) {
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| row.iter().map(|cell| printable(cell, |_| false).into_owned()).collect()).collect();
     let text = if io::stdout().is_terminal() { aligned(&rows) } else { tabbed(&rows) };
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    put(&text);
 }
 
 /// Names and their values, one a line.

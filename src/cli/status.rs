@@ -38,7 +38,7 @@ pub(super) struct Status {
     /// print JSON
     #[argh(switch)]
     json: bool,
-    /// only look whether a process holds the lock, and print nothing: status 0 or 3
+    /// only look whether a process holds the lock, and print nothing: status 0 or 3, or why that cannot be told
     #[argh(switch)]
     lock: bool,
 }
@@ -63,6 +63,9 @@ impl Status {
             Err(reason) => Finding::Unknown(reason),
         };
         if self.lock {
+            if let Finding::Unknown(reason) = &finding {
+                complain(&format!("not able to tell: {reason}"));
+            }
             return Ok(finding.status());
         }
         if self.json {

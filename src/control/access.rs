@@ -1,14 +1,15 @@
 //! Who may call the API: requests that came through the event loop, from an address in `controllers`,
-//! with the token of `apitoken`. Whoever may not is told so, and the log is, once a second and address.
+//! with the token of `apitoken`. Whoever may not is told so, and the log is, once in a while for each address.
 
 use super::answer::Answer;
 use crate::cidr::{Cidr, may_call};
 use crate::failure;
 use crate::files;
 use crate::limits::{CONFIG_FILE, TOKEN};
+use crate::network::Network;
 use crate::relay::seal::Peer;
 use crate::secret::Secret;
-use crate::throttle::{AddressThrottle, and_more};
+use crate::throttle::{Throttles, and_more};
 use log::warn;
 use std::fmt;
 use std::io;
@@ -21,18 +22,19 @@ pub(super) struct Access {
     pub controllers: Option<Vec<Cidr>>,
     pub token: Option<Secret>,
     /// What the log has said.
-    refused: AddressThrottle,
+    refused: Throttles<(Network, &'static str)>,
 }
 
 impl Access {
     pub fn new(controllers: Option<Vec<Cidr>>, token: Option<Secret>) -> Self {
-        Self { controllers, token, refused: AddressThrottle::default() }
+        Self { controllers, token, refused: Throttles::default() }
     }
 
     /// Whether `peer`, who sent this `Authorization` header, may call; the answer if not.
     pub fn check(&mut self, peer: &Peer, authorization: Option<&str>, now: Instant) -> Result<(), Answer> {
         if !may_call(self.controllers.as_deref(), peer.ip) {
-            return Err(self.refuse(peer, &failure::not_a_controller(peer.ip), now));
+            self.log(peer.ip, "its address is not in `controllers`", now);
+            return Err(Answer::failed(403, "Forbidden", &failure::not_a_controller(peer.ip)));
         }
         match (&self.token, authorization.and_then(bearer)) {
             (Some(token), Some(offered)) if token.matches(offered.as_bytes()) => Ok(()),
@@ -46,13 +48,13 @@ impl Access {
     }
 
     /// 403 for `peer`.
-    pub fn refuse(&mut self, peer: &Peer, reason: &str, now: Instant) -> Answer {
+    pub fn refuse(&mut self, peer: &Peer, reason: &'static str, now: Instant) -> Answer {
         self.log(peer.ip, reason, now);
         Answer::failed(403, "Forbidden", reason)
     }
 
-    fn log(&mut self, ip: IpAddr, reason: &str, now: Instant) {
-        if let Some(unsaid) = self.refused.may_say(ip, now) {
+    fn log(&mut self, ip: IpAddr, reason: &'static str, now: Instant) {
+        if let Some(unsaid) = self.refused.may_say((Network::of(ip), reason), now) {
             warn!("API request from {ip} refused: {reason}{}", and_more(unsaid));
         }
     }

@@ -69,7 +69,7 @@ impl FakeLoop {
                 Command::Totals { reply } => {
                     let _ = reply.send(Totals::default());
                 }
-                Command::Stop => self.world().stopped = true,
+                Command::Stop { .. } => self.world().stopped = true,
             }
         }
     }

@@ -51,8 +51,10 @@ const DAEMON: &[Metric<Snapshot>] = &[
     gauge("mappings", "Mappings and direct entries that exist.", |s| s.mappings as u64),
     gauge("mappings_inactive", "Mappings of which a port could not be bound.", |s| s.totals.inactive as u64),
     gauge("ports_available", "Ports that new mappings could have.", |s| s.available_ports as u64),
-    gauge("connections", "TCP connections of agents and users.", |s| s.totals.connections as u64),
-    gauge("connections_limit", "TCP connections of agents and users at most.", |s| s.totals.most_connections as u64),
+    gauge("connections", "TCP connections, those of the API not counted.", |s| s.totals.connections as u64),
+    gauge("connections_limit", "TCP connections at most, those of the API not counted.", |s| {
+        s.totals.most_connections as u64
+    }),
     gauge("api_connections", "TCP connections of Controllers.", |s| s.totals.controllers as u64),
     gauge("api_connections_limit", "TCP connections of Controllers at most.", |_| API_CONNECTIONS as u64),
     gauge("buffers", "Relay buffers in use.", |s| s.totals.buffers as u64),
@@ -60,6 +62,9 @@ const DAEMON: &[Metric<Snapshot>] = &[
     counter("accept_pauses_total", "How often no more connections could be accepted.", |s| s.totals.pauses),
     gauge("agents", "Authorized agent connections.", |s| s.totals.agents.authorized as u64),
     gauge("users", "User connections.", |s| s.totals.users.all() as u64),
+    gauge("rejecting", "Rejected connections that are still to be closed.", |s| s.totals.rejecting as u64),
+    gauge("broker_peers", "Connections at the broker.", |s| s.totals.peers as u64),
+    gauge("closing", "Connections that only get what is left for them.", |s| s.totals.closing as u64),
     counter("port1_received_bytes_total", "Payload that came in at first ports and was relayed.", |s| {
         s.totals.traffic.forth
     }),

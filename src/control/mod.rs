@@ -26,6 +26,7 @@ use crate::relay::request::FROM_A_PAGE;
 use crate::relay::seal::{self, Seal};
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::throttle::is_within_budget;
 use access::Access;
 use answer::Answer;
 use api::{Api, Call};
@@ -154,7 +155,9 @@ impl Control {
         // Settings that came while this thread waited for a request are to be followed by that request already.
         self.follow_settings();
         let Some(peer) = header(request, seal::HEADER).and_then(|value| self.seal.read(value)) else {
-            warn!("a request that did not come through the event loop was refused");
+            if is_within_budget(Instant::now()) {
+                warn!("a request that did not come through the event loop was refused");
+            }
             return Ok(Answer::failed(403, "Forbidden", "requests are taken on the API's port only"));
         };
         let mut body = Vec::new();
@@ -214,7 +217,9 @@ fn respond(request: Request, answer: Answer, writers: &Arc<()>) {
         drop(busy);
     };
     if let Err(error) = writer.spawn(work) {
-        error!("an API answer could not be sent: {error}");
+        if is_within_budget(Instant::now()) {
+            error!("an API answer could not be sent: {error}");
+        }
     }
 }
 

@@ -11,11 +11,13 @@ use crate::mapping::{Kind, Mapping, Request};
 use crate::ports::{PortSet, Ports};
 use crate::relay::command::{Gone, Handle, OpenError, PipeStatus, Totals};
 use crate::store::{SaveError, Store};
+use crate::throttle::is_within_budget;
 use log::{error, info, warn};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::time::Instant;
 
 /// The list, and what it takes to change it.
 pub(super) struct Registry {
@@ -186,12 +188,16 @@ impl Registry {
         match &saved {
             Ok(()) => pending.into_iter().try_for_each(|change| self.settle(change))?,
             Err(error) => {
-                error!("{error}; {} change(s) taken back", pending.len());
+                if is_within_budget(Instant::now()) {
+                    error!("{error}; {} change(s) taken back", pending.len());
+                }
                 pending.into_iter().rev().try_for_each(|change| self.take_back(change))?;
                 if error.is_in_place() {
                     // What was refused must not come back with a restart.
                     if let Err(error) = self.store.save(self.mappings.values()) {
-                        error!("{error}; a refused change may still stand in the file");
+                        if is_within_budget(Instant::now()) {
+                            error!("{error}; a refused change may still stand in the file");
+                        }
                     }
                 }
             }

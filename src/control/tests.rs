@@ -64,7 +64,8 @@ impl Daemon {
     fn send(&self, peer: &Peer, path: &str, headers: &str, body: &str) -> UnixStream {
         let form = "Content-Type: application/x-www-form-urlencoded";
         let length = body.len();
-        let text = format!("POST {path} HTTP/1.1\r\n{form}\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
+        let text =
+            format!("POST {path} HTTP/1.1\r\nHost: c\r\n{form}\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
         let mut collector = Collector::default();
         collector.push(text.as_bytes());
         match collector.next(&self.seal, peer) {

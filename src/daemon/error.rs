@@ -26,6 +26,11 @@ pub enum StartError {
     Token(TokenError),
     /// The mappings could not be read.
     Store(LoadError),
+    /// There is no room for so many relay buffers.
+    Buffers {
+        settings: PathBuf,
+        cause: io::Error,
+    },
     /// The API port could not be bound.
     Api {
         port: u16,
@@ -50,7 +55,9 @@ impl StartError {
             Self::User(PrivilegeError::NoSuchUser(_)) => exit::NO_USER,
             Self::User(PrivilegeError::NotRoot(_)) => exit::NOT_PERMITTED,
             Self::User(PrivilegeError::System { .. }) | Self::System { .. } => exit::SYSTEM,
-            Self::Config(_) | Self::Certificate(_) | Self::Token(_) | Self::Store(_) => exit::CONFIG,
+            Self::Config(_) | Self::Certificate(_) | Self::Token(_) | Self::Store(_) | Self::Buffers { .. } => {
+                exit::CONFIG
+            }
             Self::Api { cause, .. } if cause.kind() == ErrorKind::PermissionDenied => exit::NOT_PERMITTED,
             Self::Api { .. } => exit::UNAVAILABLE,
             Self::Died => exit::SOFTWARE,
@@ -68,6 +75,13 @@ impl fmt::Display for StartError {
             Self::Certificate(e) => e.fmt(f),
             Self::Token(e) => e.fmt(f),
             Self::Store(e) => e.fmt(f),
+            Self::Buffers { settings, cause } => {
+                write!(
+                    f,
+                    "{}: the relay buffers cannot be set aside: {cause}. Key \"buffers\" says how many",
+                    settings.display()
+                )
+            }
             Self::Api { port, cause } => {
                 write!(f, "the API port {port} could not be bound: {cause}. ")?;
                 if cause.kind() == ErrorKind::PermissionDenied {

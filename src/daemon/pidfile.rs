@@ -8,9 +8,10 @@
 //! the file. So the daemon opens it once and never closes it.
 
 use crate::files::expect_regular;
+use crate::layout::folder_of;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{Pid, Uid, fchown, geteuid};
+use nix::unistd::{AccessFlags, Pid, Uid, access, fchown, geteuid};
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -65,7 +66,7 @@ impl PidFile {
     pub fn lock(path: &Path) -> Result<Self, LockError> {
         let system = |cause| LockError::System { path: path.to_owned(), cause };
         for _ in 0..TRIES {
-            let file = open(path).map_err(system)?;
+            let file = open(path, true).map_err(system)?;
             match fcntl(&file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))) {
                 Ok(_) => {}
                 Err(Errno::EACCES | Errno::EAGAIN) => return Err(LockError::Held),
@@ -79,6 +80,20 @@ impl PidFile {
             }
         }
         Err(system(io::Error::other("the file is removed again and again")))
+    }
+
+    /// Whether [`Self::lock`] could have the file, if nobody holds it. Makes none, and touches no lock.
+    ///
+    /// # Errors
+    /// What it would fail with.
+    pub fn can_be_made(path: &Path) -> Result<(), LockError> {
+        let opened = match open(path, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                access(folder_of(path), AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
+            }
+            opened => opened.map(|_| ()),
+        };
+        opened.map_err(|cause| LockError::System { path: path.to_owned(), cause })
     }
 
     /// Lets `user` remove or empty the file when the daemon, which runs as that user, ends.
@@ -106,9 +121,9 @@ impl Drop for PidFile {
 }
 
 /// Not through a link: the folder may belong to another user than the one who starts the daemon.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, may_make: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(MODE).custom_flags(OPEN_FLAGS);
+    options.read(true).write(true).create(may_make).truncate(false).mode(MODE).custom_flags(OPEN_FLAGS);
     let file = options.open(path)?;
     expect_own(&file)?;
     Ok(file)

@@ -1,7 +1,9 @@
 //! Puts lines where they belong, and lives with it if that does not work.
 
+use crate::layout::folder_of;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use std::fs::{File, OpenOptions};
+use nix::unistd::{AccessFlags, access};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,14 +17,31 @@ pub(super) enum Destination {
 impl Destination {
     /// The end of the file `path`, which is made if need be.
     pub fn file(path: &Path) -> io::Result<Self> {
-        Ok(Self::File { path: path.to_owned(), file: open(path)? })
+        Ok(Self::File { path: path.to_owned(), file: open(path, true)? })
+    }
+}
+
+/// Whether [`Destination::file`] would succeed. Makes no file.
+///
+/// # Errors
+/// What it would fail with.
+pub fn can_be_opened(path: &Path) -> io::Result<()> {
+    match open(path, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // A link may lead to where there is nothing yet.
+            let place = fs::read_link(path).map_or_else(|_| path.to_owned(), |target| folder_of(path).join(target));
+            Ok(access(folder_of(&place), AccessFlags::W_OK | AccessFlags::X_OK)?)
+        }
+        opened => opened.map(|_| ()),
     }
 }
 
 /// Not for everybody: addresses of agents and users stand in there.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, may_make: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
     // To open a FIFO would wait for a reader, unless told not to. From then on lines may wait: they have a thread.
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path)?;
+    options.append(true).create(may_make).mode(0o640).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path)?;
     let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL)?);
     fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     Ok(file)
@@ -54,7 +73,7 @@ impl Writer {
     /// Opens the file anew. If that fails the old one is kept: better a line in the wrong file than none.
     pub fn reopen(&mut self) {
         if let Destination::File { path, file } = &mut self.destination {
-            match open(path) {
+            match open(path, true) {
                 Ok(new) => (*file, self.torn) = (new, false),
                 Err(error) => log::warn!("{} cannot be opened anew ({error}); the old file is kept", path.display()),
             }

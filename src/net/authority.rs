@@ -87,11 +87,13 @@ impl ClientCertVerifier for Demand {
 }
 
 /// Why a client was refused for its certificate; `None` if `fault` is another.
-pub fn refusal(fault: &Fault) -> Option<String> {
+pub fn refusal(fault: &Fault) -> Option<(&'static str, String)> {
     match fault {
-        Fault::Tls(Broken::Tls(Error::NoCertificatesPresented)) => Some("it has no client certificate".to_owned()),
+        Fault::Tls(Broken::Tls(Error::NoCertificatesPresented)) => {
+            Some(("it has no client certificate", String::new()))
+        }
         Fault::Tls(Broken::Tls(Error::InvalidCertificate(cause))) => {
-            Some(format!("its client certificate is not taken: {cause}"))
+            Some(("its client certificate is not taken", format!(": {cause}")))
         }
         _ => None,
     }

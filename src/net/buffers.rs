@@ -4,15 +4,19 @@
 //! no memory: it is mapped, and not allocated, because not every C library leaves zeroed memory untouched. The loop owns the one desk; idle connections hold nothing of it.
 
 use crate::limits::BUFFER;
+use crate::network::Network;
 use memmap2::MmapMut;
 use std::io;
 
 /// Buffers of [`BUFFER`] bytes each. Last given back is first taken, so that the warm one is used again.
 ///
 /// Nobody waits in a circle: the beginnings of records leave some buffers to payload, without which no record could
-/// go on, and the control API has its own.
+/// go on, and the control API has its own. And no crowd of slow readers has all of them: the last ones are for networks
+/// that hold fewer than are left.
 pub struct Pool {
     memory: MmapMut,
+    /// Which network a buffer counts for, by its number; `None`: nobody has it.
+    holders: Vec<Option<Network>>,
     relay: Vec<u32>,
     api: Vec<u32>,
     /// How many are the relay's; those behind them are the API's.
@@ -30,15 +34,25 @@ pub enum Purpose {
     Api,
 }
 
+/// A buffer that is wanted, and the network that it counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    pub purpose: Purpose,
+    pub(crate) network: Network,
+}
+
 /// One relay buffer of so many is not lent for beginnings of records, but one at least.
 const FOR_PAYLOAD: usize = 8;
+/// One of so many is for networks that hold few.
+const FOR_FEW: usize = 4;
 
 /// The right to use one buffer of the pool. It goes back with [`Pool::give`] and is never dropped.
 #[derive(Debug)]
 pub struct Buffer(u32);
 
 impl Pool {
-    /// Reserves `relay` buffers, and `api` more for the API. Errors: there is no room for them in the address space.
+    /// Reserves `relay` buffers, and `api` more for the API. Errors: there is no room for them in the address space, or
+    /// the system has not that much memory.
     pub fn new(relay: usize, api: usize) -> io::Result<Self> {
         let too_many = || io::Error::new(io::ErrorKind::OutOfMemory, format!("no room for {relay} relay buffers"));
         let count = relay.checked_add(api).ok_or_else(too_many)?;
@@ -46,19 +60,50 @@ impl Pool {
         let numbers = u32::try_from(count).map_err(|_| too_many())?;
         let first = numbers - api as u32;
         let memory = MmapMut::map_anon(bytes)?;
-        Ok(Self { memory, relay: (0..first).rev().collect(), api: (first..numbers).rev().collect(), size: relay })
+        let holders = vec![None; count];
+        Ok(Self {
+            memory,
+            holders,
+            relay: (0..first).rev().collect(),
+            api: (first..numbers).rev().collect(),
+            size: relay,
+        })
     }
 
-    /// A buffer, or `None` when all that are for this purpose are in use: wait one's turn.
-    pub fn take(&mut self, purpose: Purpose) -> Option<Buffer> {
-        if self.available(purpose) == 0 {
+    /// A buffer, or `None` when all are in use: wait one's turn. Who wants one for payload has asked [`Pool::admits`]
+    /// before it read that.
+    pub fn take(&mut self, want: Want) -> Option<Buffer> {
+        if want.purpose == Purpose::Record && !self.admits(want) {
             return None;
         }
-        if purpose == Purpose::Api { self.api.pop() } else { self.relay.pop() }.map(Buffer)
+        let number = if want.purpose == Purpose::Api { self.api.pop() } else { self.relay.pop() }?;
+        self.holders[number as usize] = Some(want.network);
+        Some(Buffer(number))
+    }
+
+    /// Whether there is a buffer for this, and it is fair to take it.
+    pub fn admits(&self, want: Want) -> bool {
+        self.would_admit(want.purpose, self.free(), || self.held_by(want.network))
+    }
+
+    /// The same, if so many were `free` and the network held so many.
+    pub fn would_admit(&self, purpose: Purpose, free: usize, held: impl FnOnce() -> usize) -> bool {
+        let free = match purpose {
+            Purpose::Record => free.saturating_sub((self.size / FOR_PAYLOAD).max(1)),
+            Purpose::Payload => free,
+            Purpose::Api => return !self.api.is_empty(),
+        };
+        free > self.size / FOR_FEW || (free > 0 && held() < free)
+    }
+
+    /// Relay buffers that count for `network`.
+    pub(crate) fn held_by(&self, network: Network) -> usize {
+        self.holders[..self.size].iter().filter(|&&holder| holder == Some(network)).count()
     }
 
     /// Ends the use of a buffer.
     pub fn give(&mut self, buffer: Buffer) {
+        self.holders[buffer.0 as usize] = None;
         if (buffer.0 as usize) < self.size {
             self.relay.push(buffer.0)
         } else {
@@ -73,13 +118,19 @@ impl Pool {
         &mut self.memory[at..at + BUFFER]
     }
 
-    /// How many may still be taken.
-    pub fn available(&self, purpose: Purpose) -> usize {
-        match purpose {
-            Purpose::Record => self.relay.len().saturating_sub((self.size / FOR_PAYLOAD).max(1)),
-            Purpose::Payload => self.relay.len(),
-            Purpose::Api => self.api.len(),
-        }
+    /// Relay buffers that are not in use.
+    pub fn free(&self) -> usize {
+        self.relay.len()
+    }
+
+    /// Whether there is any, fair or not.
+    pub fn has_any(&self, purpose: Purpose) -> bool {
+        !if purpose == Purpose::Api { &self.api } else { &self.relay }.is_empty()
+    }
+
+    /// How many relay buffers there are.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// Relay buffers in use.
@@ -106,14 +157,9 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk with `relay` and `api` buffers. Errors: see [`Pool::new`].
-    pub fn new(relay: usize, api: usize) -> io::Result<Self> {
-        Ok(Self {
-            pool: Pool::new(relay, api)?,
-            scratch: vec![0; BUFFER].into(),
-            reply: Vec::new(),
-            nowhere: Vec::with_capacity(BUFFER),
-        })
+    /// A desk with these buffers.
+    pub fn new(pool: Pool) -> Self {
+        Self { pool, scratch: vec![0; BUFFER].into(), reply: Vec::new(), nowhere: Vec::with_capacity(BUFFER) }
     }
 }
 
@@ -121,10 +167,19 @@ impl Desk {
 mod tests {
     use super::*;
 
+    fn want(purpose: Purpose, address: u32) -> Want {
+        Want { purpose, network: Network::V4(address) }
+    }
+
+    /// Takes as many as it may for one network.
+    fn take_all(pool: &mut Pool, want: Want) -> Vec<Buffer> {
+        std::iter::from_fn(|| pool.admits(want).then(|| pool.take(want)).flatten()).collect()
+    }
+
     #[test]
     fn every_buffer_is_lent_once_and_is_its_own() {
         let mut pool = Pool::new(3, 0).unwrap();
-        let lent: Vec<_> = std::iter::from_fn(|| pool.take(Purpose::Payload)).collect();
+        let lent = take_all(&mut pool, want(Purpose::Payload, 1));
         assert_eq!(lent.len(), 3);
         for (i, buffer) in lent.iter().enumerate() {
             pool.bytes(buffer).fill(i as u8 + 1);
@@ -133,27 +188,50 @@ mod tests {
             assert!(pool.bytes(buffer).iter().all(|&b| b == i as u8 + 1));
         }
         lent.into_iter().for_each(|buffer| pool.give(buffer));
-        assert_eq!(pool.available(Purpose::Payload), 3);
+        assert_eq!(pool.free(), 3);
     }
 
     #[test]
     fn what_is_set_aside_cannot_be_taken_by_others() {
-        let mut pool = Pool::new(9, 2).unwrap();
-        let mut all = |purpose| std::iter::from_fn(|| pool.take(purpose)).collect::<Vec<_>>();
-        let [records, payload, api] = [Purpose::Record, Purpose::Payload, Purpose::Api].map(&mut all);
-        assert_eq!([records.len(), payload.len(), api.len()], [8, 1, 2]);
-        assert_eq!(pool.used(), 9);
-        records.into_iter().chain(payload).chain(api).for_each(|buffer| pool.give(buffer));
-        assert_eq!((pool.used(), pool.available(Purpose::Api), pool.available(Purpose::Record)), (0, 2, 8));
+        let mut pool = Pool::new(8, 2).unwrap();
+        let lent = [Purpose::Record, Purpose::Payload, Purpose::Api].map(|p| take_all(&mut pool, want(p, 1)));
+        assert_eq!(lent.each_ref().map(Vec::len), [5, 1, 2]);
+        assert_eq!(pool.used(), 6);
+        lent.into_iter().flatten().for_each(|buffer| pool.give(buffer));
+        assert_eq!((pool.used(), pool.has_any(Purpose::Api)), (0, true));
+    }
+
+    #[test]
+    fn a_network_that_holds_many_leaves_some_to_those_that_hold_few() {
+        for (size, shares) in [(2, [2, 0, 0]), (4, [3, 1, 0]), (8, [6, 1, 1]), (1024, [768, 128, 64])] {
+            let mut pool = Pool::new(size, 0).unwrap();
+            let lent = [1, 2, 3].map(|address| take_all(&mut pool, want(Purpose::Payload, address)));
+            assert_eq!(lent.each_ref().map(Vec::len), shares, "of {size}");
+            lent.into_iter().flatten().for_each(|buffer| pool.give(buffer));
+        }
+    }
+
+    /// Whoever may begin to keep a record finds a buffer for the payload that is in it.
+    #[test]
+    fn a_record_leaves_one_to_its_payload() {
+        for size in 2..40 {
+            for crowd in 0..size {
+                let mut pool = Pool::new(size, 0).unwrap();
+                let mut lent: Vec<_> = (0..crowd).map_while(|_| pool.take(want(Purpose::Payload, 1))).collect();
+                lent.extend([1, 2].into_iter().flat_map(|address| take_all(&mut pool, want(Purpose::Record, address))));
+                assert!(pool.free() > 0, "{crowd} of {size}");
+                lent.into_iter().for_each(|buffer| pool.give(buffer));
+            }
+        }
     }
 
     #[test]
     fn the_warm_buffer_is_used_again() {
         let mut pool = Pool::new(2, 0).unwrap();
-        let first = pool.take(Purpose::Payload).unwrap();
+        let first = pool.take(want(Purpose::Payload, 1)).unwrap();
         let number = first.0;
         pool.give(first);
-        let again = pool.take(Purpose::Payload).unwrap();
+        let again = pool.take(want(Purpose::Payload, 1)).unwrap();
         assert_eq!(again.0, number);
         pool.give(again);
     }
@@ -163,6 +241,6 @@ mod tests {
     #[cfg(debug_assertions)]
     fn a_lost_buffer_is_noticed() {
         let mut pool = Pool::new(1, 0).unwrap();
-        drop(pool.take(Purpose::Payload));
+        drop(pool.take(want(Purpose::Payload, 1)));
     }
 }

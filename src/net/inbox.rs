@@ -6,7 +6,7 @@
 //! everybody is only looked at, and waits for one if all that is there is half a record: the kernel closes the
 //! window on large segments that are half taken, and then no event comes.
 
-use super::buffers::{Buffer, Desk, Pool, Purpose};
+use super::buffers::{Buffer, Desk, Pool, Want};
 
 /// What is kept of one link's input, at most one buffer.
 #[derive(Debug, Default)]
@@ -33,14 +33,14 @@ pub(super) enum Lease {
 impl Inbox {
     /// Lays what was kept on the desk.
     ///
-    /// `purpose`: what a buffer may be taken for; `None`: none may be taken.
-    pub(super) fn open(&mut self, purpose: Option<Purpose>, desk: &mut Desk) -> Lease {
+    /// `want`: what a buffer may be taken for; `None`: none may be taken.
+    pub(super) fn open(&mut self, want: Option<Want>, desk: &mut Desk) -> Lease {
         match std::mem::take(self) {
             Self::Part { buffer, len } | Self::Ready { buffer, len } => {
                 desk.scratch[..len].copy_from_slice(&desk.pool.bytes(&buffer)[..len]);
                 Lease::Buffer { buffer, kept: len }
             }
-            Self::Empty => match purpose.and_then(|purpose| desk.pool.take(purpose)) {
+            Self::Empty => match want.and_then(|want| desk.pool.take(want)) {
                 Some(buffer) => Lease::Buffer { buffer, kept: 0 },
                 None => Lease::None,
             },

@@ -5,14 +5,17 @@
 //!
 //! How encrypted bytes are read, and whether the beginning of a record is kept: see `inbox`.
 
+mod patience;
 mod reading;
 
-use super::buffers::{Desk, Pool, Purpose};
+use super::buffers::{Desk, Pool, Purpose, Want};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::stream::Stream;
-use super::tcp::{self, Reader};
+use super::tcp;
 use super::tls::{self, Tls};
+use crate::network::Network;
+use patience::Slow;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -49,18 +52,8 @@ pub struct Link {
     abortive: bool,
 }
 
-/// A reader whose window has been too small for what is to be sent.
-#[derive(Clone, Copy)]
-struct Slow {
-    /// When that was seen first ...
-    since: Instant,
-    /// ... and last.
-    seen: Instant,
-    /// Bytes that it has acknowledged, ...
-    acknowledged: u64,
-    /// ... and when they last became more, or it said that it has no room.
-    moved: Instant,
-}
+/// [`Stream::write`] or [`Stream::write_ahead`].
+type Write = fn(&mut Stream, &[u8]) -> io::Result<usize>;
 
 /// How bytes travel.
 pub(super) enum Transport {
@@ -118,7 +111,7 @@ pub enum Got {
     Some,
     /// Nothing (more) for now; an event will tell.
     Dry,
-    /// Half a record, which needs a buffer ([`Link::record_purpose`]) and there is none: no event will tell.
+    /// Half a record, which needs a buffer ([`Link::record_want`]) and there is none: no event will tell.
     Starved,
     /// The end: FIN or close_notify, and everything before it has been handed out.
     End,
@@ -137,7 +130,7 @@ impl Link {
         Self {
             stream,
             transport: Transport::Plain,
-            outbox: Outbox::new(Purpose::Payload),
+            outbox: Outbox::new(Want { purpose: Purpose::Payload, network: Network::of(peer.ip()) }),
             inbox: Inbox::Empty,
             trusted: false,
             // The kernel says no if it must; the first event only comes with the next poll.
@@ -162,13 +155,33 @@ impl Link {
 
     /// The same link, with the API's buffers.
     pub fn for_api(mut self) -> Self {
-        self.outbox = Outbox::new(Purpose::Api);
+        self.outbox = Outbox::new(Want { purpose: Purpose::Api, ..self.outbox.want() });
         self
     }
 
     /// What it wants a buffer for that waits for the rest of a record.
-    pub fn record_purpose(&self) -> Purpose {
-        if self.outbox.purpose() == Purpose::Api { Purpose::Api } else { Purpose::Record }
+    pub fn record_want(&self) -> Want {
+        let purpose = if self.is_of_api() { Purpose::Api } else { Purpose::Record };
+        Want { purpose, ..self.outbox.want() }
+    }
+
+    /// What it wants a buffer for that has not taken everything.
+    pub fn payload_want(&self) -> Want {
+        self.outbox.want()
+    }
+
+    /// From now on its buffers count for `network`, and not for that of its own peer.
+    pub(crate) fn hold_for(&mut self, network: Network) {
+        self.outbox.hold_for(network);
+    }
+
+    /// What its buffers count for.
+    pub(crate) fn holds_for(&self) -> Network {
+        self.outbox.want().network
+    }
+
+    fn is_of_api(&self) -> bool {
+        self.outbox.want().purpose == Purpose::Api
     }
 
     /// The same link while its connect is under way: an event tells when it can be written to.
@@ -236,7 +249,7 @@ impl Link {
 
     /// It holds a relay buffer.
     pub fn holds_buffer(&self) -> bool {
-        self.outbox.purpose() != Purpose::Api && (self.outbox.holds_buffer() || !self.inbox.is_empty())
+        !self.is_of_api() && (self.outbox.holds_buffer() || !self.inbox.is_empty())
     }
 
     /// Since when the peer has held a relay buffer without progress: it takes nothing, or does not finish its record.
@@ -244,7 +257,7 @@ impl Link {
     pub fn stuck_since(&self) -> Option<Instant> {
         let out = self.outbox.holds_buffer().then_some(self.moved_out);
         let within = (self.inbox.is_part() && !self.ready.readable).then_some(self.moved_in);
-        out.into_iter().chain(within).min().filter(|_| self.outbox.purpose() != Purpose::Api)
+        out.into_iter().chain(within).min().filter(|_| !self.is_of_api())
     }
 
     /// The peer has sent all that it had to send, and it has been read: close_notify over TLS, else FIN.
@@ -311,13 +324,23 @@ impl Link {
 
     /// A small message finds room, in the kernel or in the outbox. To be asked when all is flushed.
     pub fn can_send(&self, pool: &Pool) -> bool {
-        self.ready.writable || pool.available(self.outbox.purpose()) > 0
+        self.ready.writable || pool.has_any(self.outbox.want().purpose)
+    }
+
+    /// Sends `message` over a plain link, and something else follows in this turn: the peer is woken once.
+    pub fn send_ahead(&mut self, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+        debug_assert!(self.is_plain());
+        self.send_by(Stream::write_ahead, message, &mut desk.pool, now)
     }
 
     fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
+        self.send_by(Stream::write, bytes, pool, now)
+    }
+
+    fn send_by(&mut self, write: Write, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
         let full = |_| Fault::Io(io::Error::new(ErrorKind::OutOfMemory, "no relay buffer is free"));
         // A buffer is only wanted for what the kernel does not take: small answers go out even when all are in use.
-        let sent = if self.flush(pool, now)? { self.write_through(bytes, now)? } else { 0 };
+        let sent = if self.flush(pool, now)? { self.write_by(write, bytes, now)? } else { 0 };
         if sent < bytes.len() {
             self.outbox.append_rest(&bytes[sent..], pool).map_err(full)?;
         }
@@ -364,9 +387,13 @@ impl Link {
 
     /// Writes plain bytes past the outbox, as many as the kernel takes.
     pub fn write_through(&mut self, bytes: &[u8], now: Instant) -> io::Result<usize> {
+        self.write_by(Stream::write, bytes, now)
+    }
+
+    fn write_by(&mut self, write: Write, bytes: &[u8], now: Instant) -> io::Result<usize> {
         let mut sent = 0;
         while self.ready.writable && sent < bytes.len() {
-            match self.stream.write(&bytes[sent..]) {
+            match write(&mut self.stream, &bytes[sent..]) {
                 Ok(count) => {
                     sent += count;
                     self.told = now;
@@ -409,44 +436,6 @@ impl Link {
         match &self.stream {
             Stream::Tcp(stream) => tcp::unsent(stream),
             Stream::Unix(_) => 0,
-        }
-    }
-
-    /// Sees to it that a dead peer is found and a slow one is not taken for dead. To be called once a second; cheap for
-    /// whoever has taken everything.
-    pub fn review_patience(&mut self, now: Instant) {
-        let Stream::Tcp(stream) = &self.stream else { return };
-        if self.outbox.is_empty() && self.settled != Some(self.told) && tcp::unsent(stream) == 0 {
-            self.settled = Some(self.told);
-        }
-        let is_settled = self.outbox.is_empty() && self.settled == Some(self.told);
-        let reader = if is_settled { None } else { tcp::reader(stream) };
-        let Some(reader) = reader else {
-            if self.slow.take().is_some() {
-                tcp::expect_acknowledgements(stream);
-            }
-            return;
-        };
-        let slow = match (&mut self.slow, reader) {
-            (Some(slow), _) => slow,
-            // Nothing has been seen of a small window yet.
-            (None, Reader::Receiving(_) | Reader::Mute) => return,
-            (slow, Reader::Closed) => slow.insert(Slow { since: now, seen: now, acknowledged: 0, moved: now }),
-        };
-        match reader {
-            Reader::Closed => (slow.seen, slow.moved) = (now, now),
-            Reader::Receiving(acknowledged) if slow.acknowledged != acknowledged => {
-                (slow.acknowledged, slow.moved) = (acknowledged, now);
-            }
-            Reader::Receiving(_) | Reader::Mute => {}
-        }
-        if now >= slow.seen + tcp::DEAD_AFTER * 2 || now >= slow.moved + tcp::DEAD_AFTER {
-            // It reads well again, or takes nothing of what is on its way.
-            self.slow = None;
-            return tcp::expect_acknowledgements(stream);
-        }
-        if reader != Reader::Mute {
-            tcp::wait_longer(stream, now - slow.since, reader);
         }
     }
 

@@ -62,10 +62,10 @@ impl Marked {
         Ok((beats, Got::Some))
     }
 
-    /// Says the mark, if it has not been said: payload is about to follow.
+    /// Says the mark, if it has not been said: payload is there, and follows in this turn.
     pub fn begin_payload(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
         if !self.sends_payload {
-            link.send(DATA, desk, now)?;
+            link.send_ahead(DATA, desk, now)?;
             self.sends_payload = true;
         }
         Ok(())

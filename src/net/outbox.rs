@@ -2,17 +2,18 @@
 //!
 //! Empty, it holds no buffer. It never grows beyond one buffer: who finds it full stops reading.
 
-use super::buffers::{Buffer, Pool, Purpose};
+use super::buffers::{Buffer, Pool, Want};
 use super::stream::Stream;
 use super::tls::MAX_MESSAGE;
 use crate::limits::BUFFER;
+use crate::network::Network;
 use std::io::{self, ErrorKind};
 
 /// At most one buffer of bytes, in order.
 #[derive(Debug)]
 pub struct Outbox {
-    /// Whose buffers it takes.
-    purpose: Purpose,
+    /// What buffers it takes.
+    want: Want,
     held: Held,
 }
 
@@ -32,14 +33,19 @@ enum Held {
 pub struct NoRoom;
 
 impl Outbox {
-    /// Empty. `purpose`: [`Purpose::Payload`] or [`Purpose::Api`].
-    pub fn new(purpose: Purpose) -> Self {
-        Self { purpose, held: Held::Nothing }
+    /// Empty. `want`: for payload, or for the API.
+    pub fn new(want: Want) -> Self {
+        Self { want, held: Held::Nothing }
     }
 
-    /// Whose buffers it takes.
-    pub fn purpose(&self) -> Purpose {
-        self.purpose
+    /// What buffers it takes.
+    pub fn want(&self) -> Want {
+        self.want
+    }
+
+    /// From now on what it takes counts for `network`.
+    pub(crate) fn hold_for(&mut self, network: Network) {
+        self.want.network = network;
     }
 
     /// Nothing left to write.
@@ -52,10 +58,10 @@ impl Outbox {
         matches!(self.held, Held::Buffer { .. })
     }
 
-    /// [`Outbox::room`] would find some.
+    /// [`Outbox::room`] would find some, and it is fair to take it.
     pub fn has_room(&self, pool: &Pool) -> bool {
         match &self.held {
-            Held::Nothing => pool.available(self.purpose) > 0,
+            Held::Nothing => pool.admits(self.want),
             Held::Buffer { end, .. } => (*end as usize) < BUFFER,
             Held::Rest { .. } => false,
         }
@@ -66,7 +72,7 @@ impl Outbox {
     /// Whoever asks goes on to call [`Outbox::filled`], with 0 if nothing came of it.
     pub fn room<'p>(&mut self, pool: &'p mut Pool) -> Result<&'p mut [u8], NoRoom> {
         if self.is_empty() {
-            let buffer = pool.take(self.purpose).ok_or(NoRoom)?;
+            let buffer = pool.take(self.want).ok_or(NoRoom)?;
             self.held = Held::Buffer { buffer, start: 0, end: 0, mark: 0 };
         }
         match &self.held {
@@ -181,6 +187,7 @@ fn extend(held: &mut Vec<u8>, bytes: &[u8]) -> Result<(), NoRoom> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::buffers::Purpose;
     use std::io::Read;
 
     fn pair() -> (Stream, std::os::unix::net::UnixStream) {
@@ -190,11 +197,7 @@ mod tests {
     }
 
     fn outbox() -> Outbox {
-        Outbox::new(Purpose::Payload)
-    }
-
-    fn available(pool: &Pool) -> usize {
-        pool.available(Purpose::Payload)
+        Outbox::new(Want { purpose: Purpose::Payload, network: Network::V4(1) })
     }
 
     #[test]
@@ -204,10 +207,10 @@ mod tests {
         let mut outbox = outbox();
         outbox.append(b"one ", &mut pool).unwrap();
         outbox.append(b"two", &mut pool).unwrap();
-        assert_eq!(available(&pool), 0);
+        assert_eq!(pool.free(), 0);
         assert_eq!(outbox.flush(&mut ours, &mut pool).unwrap(), 7);
         assert!(outbox.is_empty());
-        assert_eq!(available(&pool), 1);
+        assert_eq!(pool.free(), 1);
         let mut got = [0; 7];
         theirs.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"one two");
@@ -223,7 +226,7 @@ mod tests {
         assert!(second.is_empty());
         first.clear(&mut pool);
         assert_eq!(second.append(&[0; BUFFER + 1], &mut pool), Err(NoRoom));
-        assert_eq!(available(&pool), 1, "a refused append keeps no buffer");
+        assert_eq!(pool.free(), 1, "a refused append keeps no buffer");
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | TLS | plain | the message of each record is appended |
 //! | plain | TLS | read, sealed in records as large as allowed |
 
-use super::buffers::{Desk, Pool, Purpose};
+use super::buffers::{Desk, Pool, Want};
 use super::link::{Fault, Flow, Got, Link, Transport};
 use super::outbox::{NoRoom, Outbox};
 use super::tls::{MAX_MESSAGE, MAX_SEALED, Tls};
@@ -65,16 +65,16 @@ pub enum Then {
     Dry,
     /// The destination takes no more now.
     Full,
-    /// No buffer is free for this purpose: call again when one has come back.
-    Starved(Purpose),
+    /// No buffer is free for this: call again when one has come back.
+    Starved(Want),
     /// The source has ended and everything is in the destination's outbox or further.
     Ended,
 }
 
 impl Then {
     /// What a buffer is waited for.
-    pub fn wants(self) -> Option<Purpose> {
-        if let Self::Starved(purpose) = self { Some(purpose) } else { None }
+    pub fn wants(self) -> Option<Want> {
+        if let Self::Starved(want) = self { Some(want) } else { None }
     }
 }
 
@@ -129,10 +129,10 @@ fn move_chunks(
         done.beats += tally.beats;
         match chunk? {
             Chunk::Read(Got::Some) => {}
-            Chunk::Starved => return Ok(Then::Starved(destination.outbox.purpose())),
+            Chunk::Starved => return Ok(Then::Starved(destination.outbox.want())),
             Chunk::Read(Got::Starved) => {
                 destination.flush(&mut desk.pool, now).map_err(|e| Fail::Destination(e.into()))?;
-                return Ok(Then::Starved(source.record_purpose()));
+                return Ok(Then::Starved(source.record_want()));
             }
             Chunk::Blocked => return Ok(Then::Full),
             Chunk::Read(got) => {
@@ -181,7 +181,10 @@ fn copy(
     now: Instant,
 ) -> Result<Chunk, Fail> {
     let outbox = &mut destination.outbox;
-    let Ok(room) = outbox.room(&mut desk.pool) else { return hand_over(source, destination, tally, desk, now) };
+    if !outbox.has_room(&desk.pool) {
+        return hand_over(source, destination, tally, desk, now);
+    }
+    let Ok(room) = outbox.room(&mut desk.pool) else { return Ok(Chunk::Starved) };
     let read = source.read(room, now);
     let count = match &read {
         Ok((_, count)) if tally.admit(&room[..*count]) => *count,
@@ -227,11 +230,10 @@ fn seal(
     desk: &mut Desk,
     now: Instant,
 ) -> Result<Chunk, Fail> {
-    // A buffer first: what has been read must have somewhere to go.
-    if outbox.room(&mut desk.pool).is_err() {
+    // What has been read must have somewhere to go.
+    if !outbox.has_room(&desk.pool) {
         return Ok(Chunk::Starved);
     }
-    outbox.filled(0, &mut desk.pool);
     let read = source.read(&mut desk.scratch[..TO_SEAL], now);
     let (got, count) = read.map_err(|e| Fail::Source(e.into()))?;
     let bytes = &desk.scratch[..count];

@@ -4,11 +4,12 @@
 //! are worked on, each a bounded amount. A link that could go on is queued for the next turn. An entry may be
 //! removed at any time: nothing of a turn refers to it by anything but its key, which is looked up again.
 
-use super::buffers::{Desk, Purpose};
+use super::buffers::{Desk, Pool, Purpose, Want};
 use super::link::Link;
+use crate::network::Network;
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ pub struct Socket<S> {
 enum Hunger {
     Fed,
     /// It stands in the queue.
-    Waits(Purpose),
+    Waits(Want),
     /// It was at the head of the queue, and has its turn now: it goes back there if others were quicker.
     Called,
 }
@@ -62,8 +63,8 @@ impl<S> Drop for Reactor<S> {
 }
 
 impl<S> Reactor<S> {
-    /// An event loop with `relay` buffers, but at least one for each way through it, and `api` buffers.
-    pub fn new(relay: usize, api: usize) -> io::Result<Self> {
+    /// An event loop with these buffers: at least one relay buffer for each way through it.
+    pub fn new(pool: Pool) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
@@ -71,7 +72,7 @@ impl<S> Reactor<S> {
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             wake_at: None,
-            desk: Desk::new(relay.max(2), api)?,
+            desk: Desk::new(pool),
             now: Instant::now(),
         })
     }
@@ -152,10 +153,10 @@ impl<S> Reactor<S> {
     }
 
     /// Queues `key` for when a buffer is free for `wanted`, or takes it out of that queue.
-    pub fn note_hunger(&mut self, key: Key, wanted: Option<Purpose>) {
-        let Some(purpose) = wanted else { return self.feed(key) };
+    pub fn note_hunger(&mut self, key: Key, wanted: Option<Want>) {
+        let Some(want) = wanted else { return self.feed(key) };
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        match std::mem::replace(&mut socket.hunger, Hunger::Waits(purpose)) {
+        match std::mem::replace(&mut socket.hunger, Hunger::Waits(want)) {
             Hunger::Fed => self.starved.push_back(key),
             Hunger::Called => self.starved.push_front(key),
             Hunger::Waits(_) => {}
@@ -174,23 +175,37 @@ impl<S> Reactor<S> {
         self.starved.len()
     }
 
-    /// Those whose turn it is to have a buffer are queued for this turn of the loop.
+    /// Those whose turn it is to have a buffer are queued for this turn of the loop: first whose network holds none, and
+    /// of these who has waited longest.
     fn call_starved(&mut self) {
-        let mut calls = self.desk.pool.available(Purpose::Payload);
+        if self.starved.is_empty() {
+            return;
+        }
+        let mut free = self.desk.pool.free();
+        let mut held = HashMap::new();
+        self.call_those(&mut free, &mut held, |held| held == 0);
+        self.call_those(&mut free, &mut held, |_| true);
+    }
+
+    fn call_those(&mut self, free: &mut usize, held: &mut HashMap<Network, usize>, may_hold: impl Fn(usize) -> bool) {
         let mut at = 0;
         while let Some(&key) = self.starved.get(at) {
             let Some(socket) = self.sockets.get_mut(key) else { return };
-            let Hunger::Waits(purpose) = socket.hunger else { return };
-            let is_api = purpose == Purpose::Api;
+            let Hunger::Waits(Want { purpose, network }) = socket.hunger else { return };
+            let pool = &self.desk.pool;
+            let mut count = || *held.entry(network).or_insert_with(|| pool.held_by(network));
             // Those behind it may be content with what is there.
-            if self.desk.pool.available(purpose) == 0 || (calls == 0 && !is_api) {
+            if !pool.would_admit(purpose, *free, &mut count) || !may_hold(count()) {
                 at += 1;
                 continue;
+            }
+            if purpose != Purpose::Api {
+                *free -= 1;
+                held.entry(network).and_modify(|count| *count += 1);
             }
             socket.hunger = Hunger::Called;
             self.starved.remove(at);
             self.again(key);
-            calls -= usize::from(!is_api);
         }
     }
 
@@ -258,6 +273,8 @@ mod tests {
     use crate::net::stream::Stream;
     use std::os::unix::net::UnixStream;
 
+    const PAYLOAD: Want = Want { purpose: Purpose::Payload, network: Network::V4(1) };
+
     fn add(reactor: &mut Reactor<()>) -> Key {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -268,10 +285,10 @@ mod tests {
 
     #[test]
     fn who_is_gone_or_was_fed_waits_for_no_buffer() {
-        let mut reactor = Reactor::new(2, 0).unwrap();
+        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
         let keys = [(); 3].map(|()| add(&mut reactor));
-        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
-        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(PAYLOAD)));
+        keys.into_iter().for_each(|key| reactor.note_hunger(key, Some(PAYLOAD)));
         assert_eq!(reactor.starving(), 3);
         reactor.remove(keys[0]);
         reactor.note_hunger(keys[1], None);
@@ -280,17 +297,29 @@ mod tests {
 
     #[test]
     fn who_was_called_in_vain_keeps_its_place() {
-        let mut reactor = Reactor::new(2, 0).unwrap();
+        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
         let [first, second] = [(); 2].map(|()| add(&mut reactor));
-        let lent = reactor.desk.pool.take(Purpose::Payload).unwrap();
-        [first, second].into_iter().for_each(|key| reactor.note_hunger(key, Some(Purpose::Payload)));
+        let lent = reactor.desk.pool.take(PAYLOAD).unwrap();
+        [first, second].into_iter().for_each(|key| reactor.note_hunger(key, Some(PAYLOAD)));
         for _ in 0..3 {
             reactor.call_starved();
             assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), None), "one buffer, one call");
-            reactor.note_hunger(first, Some(Purpose::Payload));
+            reactor.note_hunger(first, Some(PAYLOAD));
         }
         reactor.desk.pool.give(lent);
         reactor.call_starved();
         assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), Some(second)));
+    }
+
+    #[test]
+    fn a_buffer_goes_first_to_a_network_that_holds_none() {
+        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
+        let [one, two, other] = [(); 3].map(|()| add(&mut reactor));
+        let lent = reactor.desk.pool.take(PAYLOAD).unwrap();
+        [one, two].into_iter().for_each(|key| reactor.note_hunger(key, Some(PAYLOAD)));
+        reactor.note_hunger(other, Some(Want { network: Network::V4(2), ..PAYLOAD }));
+        reactor.call_starved();
+        assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(other), None));
+        reactor.desk.pool.give(lent);
     }
 }

@@ -1,4 +1,4 @@
-//! Who is ended when all relay buffers are in use and somebody waits for one.
+//! Who is ended when somebody waits for a relay buffer: all are in use, or all that its network may have.
 //!
 //! Only who holds a buffer without progress: takes less than a record of what is for it, or does not finish the
 //! record that it has begun. The network address that holds most buffers loses one, and of its connections the one that
@@ -16,6 +16,7 @@ use std::time::Instant;
 struct Holder {
     key: Key,
     peer: SocketAddr,
+    network: Network,
     stuck_since: Option<Instant>,
 }
 
@@ -27,6 +28,7 @@ pub fn to_end<S>(reactor: &Reactor<S>) -> Vec<(Key, SocketAddr)> {
     let holders = reactor.iter().filter(|(_, socket)| socket.link.holds_buffer()).map(|(key, socket)| Holder {
         key,
         peer: socket.link.peer,
+        network: socket.link.holds_for(),
         stuck_since: socket.link.stuck_since(),
     });
     choose(holders.collect(), reactor.starving(), reactor.now)
@@ -35,7 +37,7 @@ pub fn to_end<S>(reactor: &Reactor<S>) -> Vec<(Key, SocketAddr)> {
 fn choose(holders: Vec<Holder>, most: usize, now: Instant) -> Vec<(Key, SocketAddr)> {
     let mut sizes: HashMap<Network, usize> = HashMap::new();
     for holder in &holders {
-        *sizes.entry(Network::of(holder.peer.ip())).or_default() += 1;
+        *sizes.entry(holder.network).or_default() += 1;
     }
     let mut stuck: Vec<(Holder, Instant)> =
         holders.into_iter().filter_map(|h| Some((h.stuck_since?, h))).map(|(since, h)| (h, since)).collect();
@@ -43,13 +45,13 @@ fn choose(holders: Vec<Holder>, most: usize, now: Instant) -> Vec<(Key, SocketAd
     let mut chosen = Vec::new();
     while chosen.len() < most {
         let largest = sizes.values().copied().max().unwrap_or(0);
-        let size = |holder: &Holder| sizes.get(&Network::of(holder.peer.ip())).copied().unwrap_or(0);
+        let size = |holder: &Holder| sizes.get(&holder.network).copied().unwrap_or(0);
         let patience = |holder: &Holder| if size(holder) == largest { STALLED } else { DELIVERY };
         let is_due = |(holder, since): &&(Holder, Instant)| now >= *since + patience(holder);
         let first = stuck.iter().enumerate().filter(|(_, entry)| is_due(entry));
         let Some((at, _)) = first.max_by_key(|(at, (holder, _))| (size(holder), std::cmp::Reverse(*at))) else { break };
-        let (Holder { key, peer, .. }, _) = stuck.remove(at);
-        if let Some(size) = sizes.get_mut(&Network::of(peer.ip())) {
+        let (Holder { key, peer, network, .. }, _) = stuck.remove(at);
+        if let Some(size) = sizes.get_mut(&network) {
             *size -= 1;
         }
         chosen.push((key, peer));
@@ -68,6 +70,7 @@ mod tests {
         let holder = |&(key, address, stuck): &(Key, u8, u64)| Holder {
             key,
             peer: ([192, 0, 2, address], 1).into(),
+            network: Network::V4(address.into()),
             stuck_since: (stuck > 0).then(|| now - Duration::from_secs(stuck)),
         };
         let ended = choose(holders.iter().map(holder).collect(), most, now);

@@ -34,6 +34,15 @@ impl Stream {
         }
     }
 
+    /// The same, and more follows at once: TCP sends both in one segment, and this alone after 200 ms if nothing came
+    /// behind it (tcp(7), MSG_MORE).
+    pub fn write_ahead(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(&*stream).send_with_flags(buf, libc::MSG_MORE | libc::MSG_NOSIGNAL),
+            Self::Unix(stream) => stream.write(buf),
+        }
+    }
+
     /// Looks at what is there and leaves it there; 0 is the end.
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {

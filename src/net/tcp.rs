@@ -68,7 +68,7 @@ fn prepare(stream: &impl AsFd) -> io::Result<()> {
 
 /// Unanswered window probes after which a peer is no longer taken for alive.
 const PROBES: u8 = 2;
-/// The kernel asks a closed window at least so often whether it opens.
+/// The timeout runs so far ahead of the time for which a window may have been closed.
 const PROBE_EVERY: Duration = Duration::from_secs(8);
 
 /// How far a reader is that has not taken everything.
@@ -92,17 +92,19 @@ pub fn reader(stream: &impl AsFd) -> Option<Reader> {
     })
 }
 
-/// Has the kernel wait `longer` than the time for which a window has been too small for what is to be sent.
+/// Has the kernel wait longer than the time for which a window has been too small for what is to be sent; `small`: since
+/// that was seen.
 ///
 /// TCP_USER_TIMEOUT also ends connections whose peer answers every probe. The kernel counts from the first probe, and
-/// forgets it only when a whole segment fits the window: with a small window it goes on counting while data flows. So
-/// the timeout must run ahead of that time. While the window is closed not far ahead: the kernel doubles the pause
-/// between two probes up to 2 min, but sends the next one before the timeout (Linux 5.11 and later,
+/// forgets it only when a whole segment fits the window: with a small window it goes on counting while data flows, and
+/// even when all has been taken. So the timeout must run ahead of that time, and of [`DEAD_AFTER`] more: before that was
+/// seen it may have been counting, but not for longer. While the window is closed not far ahead: the kernel doubles the
+/// pause between two probes up to 2 min, but sends the next one before the timeout (Linux 5.11 and later,
 /// tcp_clamp_probe0_to_user_timeout).
-pub fn wait_longer(stream: &impl AsFd, small: Duration, reader: Reader) {
-    let longer = if reader == Reader::Closed { PROBE_EVERY } else { DEAD_AFTER };
+pub fn wait_longer(stream: &impl AsFd, small: Duration, is_closed: bool) {
+    let longer = if is_closed { PROBE_EVERY } else { DEAD_AFTER };
     // A socket that refuses its options is already broken; writing will tell.
-    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(small + longer));
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(DEAD_AFTER + small + longer));
 }
 
 /// Ends [`wait_longer`].

@@ -1,8 +1,8 @@
 //! Authorized agents that are joined to nobody: heartbeats, and being ready for the next user or peer.
 
-use super::Relay;
 use super::pipe::{Agents, Ends, PipeKey, Place};
 use super::state::{Agent, State};
+use super::{Relay, Topic};
 use crate::net::buffers::Desk;
 use crate::net::closing::Ending;
 use crate::net::link::{Fault, Got, Link};
@@ -67,11 +67,16 @@ impl Relay {
             // Its end may have come in this very turn, and not have had its own. At a private pipe what it has said may
             // be for the one that has just come; at a public one it is for nobody.
             let is_public = matches!(pipes.get(place.pipe)?.ends, Ends::Public { .. });
-            let link = &mut reactor.get_mut(key)?.0.link;
-            link.look_for_end();
-            if is_public && !link.has_hung_up() {
-                link.look_again();
+            if is_public {
+                reactor.get_mut(key)?.0.link.look_again();
                 self.attend(key);
+            }
+            let now = self.reactor.now;
+            if let Some((Socket { link, .. }, _)) = self.reactor.get_mut(key) {
+                // Where there was nothing to read there is no FIN. Else one may stand behind it.
+                if !is_public || link.may_read() || link.heard == now {
+                    link.look_for_end();
+                }
             }
             if self.reactor.get(key).is_some_and(is_fit) {
                 return Some(key);
@@ -127,7 +132,7 @@ impl Relay {
         let was_stuck = !socket.link.is_flushed();
         let heard = listen_to(&mut socket.link, agent, &mut discarded, desk, now);
         let (place, is_fit_again) = (agent.place, was_stuck && socket.link.is_flushed());
-        let wanted = matches!(heard, Ok(Got::Starved)).then(|| socket.link.record_purpose());
+        let wanted = matches!(heard, Ok(Got::Starved)).then(|| socket.link.record_want());
         self.count_discarded(place, discarded);
         if discarded > 0 {
             self.unsettle(key);
@@ -137,7 +142,7 @@ impl Relay {
             Ok(Got::Some) => self.reactor.again(key),
             Ok(Got::Dry | Got::Starved) => {}
             Ok(Got::End) => self.part_with_agent(key),
-            Err(_) => self.abort(key),
+            Err(fault) => self.abort(key, &fault),
         }
         if is_fit_again {
             // Nobody was given to it meanwhile.
@@ -157,13 +162,12 @@ impl Relay {
         let Some(socket) = self.reactor.get(key) else { return };
         let (State::Free { agent, .. } | State::Joined { agent, .. }) = &socket.state else { return };
         let (place, peer, now) = (agent.place, socket.link.peer, self.reactor.now);
-        if let Some(agents) = self.agents(place) {
-            if let Some(unsaid) = agents.absences.may_say(now) {
-                let port = agents.door.port;
+        if let Some(port) = self.agents(place).map(|agents| agents.door.port) {
+            if let Some(unsaid) = self.log.may_say(Topic::Absence(port), now) {
                 info!("Port {port}: agent {peer} has not been heard of, closed{}", and_more(unsaid));
             }
         }
-        self.abort(key);
+        self.abort(key, &"it has not been heard of for longer than its heartbeatabsencethreshold");
     }
 
     /// A free agent has left.
@@ -176,10 +180,11 @@ impl Relay {
     /// Takes a free agent out of the counts of its pipe.
     pub(super) fn leave_pool(&mut self, key: Key) -> Option<PipeKey> {
         let free = |state: &State| matches!(state, State::Free { .. });
+        let address = self.reactor.get(key)?.link.peer.ip();
         let Some(State::Free { agent, ticket }) = self.take_state_if(key, free) else { return None };
         let agents = self.agents(agent.place)?;
         agents.free.leave(ticket);
-        agents.authorized -= 1;
+        agents.count_out(address);
         Some(agent.place.pipe)
     }
 }
@@ -257,7 +262,7 @@ mod tests {
         while link.write_through(&[b'x'; 4096], Instant::now()).unwrap() > 0 {}
         assert!(
             !link.can_send(&Pool::new(0, 0).unwrap())
-                && link.can_send(&desk.pool) == (desk.pool.available(Purpose::Payload) > 0)
+                && link.can_send(&desk.pool) == desk.pool.has_any(Purpose::Payload)
         );
         (link, theirs)
     }
@@ -270,7 +275,7 @@ mod tests {
 
     #[test]
     fn without_a_buffer_an_answer_is_owed_and_ends_nothing() {
-        let mut desk = Desk::new(0, 0).unwrap();
+        let mut desk = Desk::new(Pool::new(0, 0).unwrap());
         let (mut link, _theirs) = full(&mut desk);
         let mut agent = owing();
         answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();
@@ -279,7 +284,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_was_held_goes_out_by_itself() {
-        let mut desk = Desk::new(1, 0).unwrap();
+        let mut desk = Desk::new(Pool::new(1, 0).unwrap());
         let (mut link, mut theirs) = full(&mut desk);
         let mut agent = owing();
         answer_beats(&mut link, &mut agent, &mut desk, Instant::now()).unwrap();

@@ -17,12 +17,12 @@ pub(crate) mod entries;
 pub(crate) mod request;
 pub(crate) mod words;
 
-use super::Relay;
 use super::fair_queue::FairQueue;
 use super::listeners::LeadsTo;
 use super::queue::Ticket;
 use super::rate_limit::{Permit, Source};
 use super::state::State;
+use super::{Relay, Topic};
 use crate::failure;
 use crate::limits::{
     BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_REQUEST_TIME, BROKER_STRANGERS, BROKER_WAIT, BROKER_WAITING,
@@ -72,6 +72,13 @@ pub(super) enum Peer {
     Waiting { ticket: Ticket, until: Instant, id: String },
     /// Has been told of the other one, and has the time to use it.
     Introduced { ticket: Ticket, until: Instant },
+}
+
+impl Broker {
+    /// Connections at its port.
+    pub(super) fn peers(&self) -> usize {
+        self.strangers.len() + self.waiting.len() + self.introduced.len()
+    }
 }
 
 impl Peer {
@@ -210,7 +217,7 @@ impl Relay {
         match self.rate_limit.guess(source, &request.claim(), until, now) {
             Permit::Now => self.answer_request(key, request, false),
             Permit::Never => {
-                let delay = self.rate_limit.reject(source, now).delay;
+                let delay = self.rate_limit.reject(source, now);
                 self.leave_broker(key);
                 self.reject_after(key, delay, source, None, &[]);
             }
@@ -288,12 +295,13 @@ impl Relay {
     fn refuse_stranger(&mut self, key: Key, request: &Request, waited: bool) {
         let address = request.caller.address;
         let source = self.broker_source(address);
-        let rejection = self.rate_limit.wrong(source, &request.claim(), waited, self.reactor.now);
-        if let Some(unsaid) = rejection.say {
+        let now = self.reactor.now;
+        let delay = self.rate_limit.wrong(source, &request.claim(), waited, now);
+        if let Some(unsaid) = self.log.may_say(Topic::Rejection(source), now) {
             warn!("Broker: {address} refused, unknown id or wrong passkey{}", and_more(unsaid));
         }
         self.leave_broker(key);
-        self.reject_after(key, rejection.delay, source, None, words::NOT_AUTHORIZED.as_bytes());
+        self.reject_after(key, delay, source, None, words::NOT_AUTHORIZED.as_bytes());
     }
 
     /// It has left, or its time was over. One that had not said what it wanted is counted.

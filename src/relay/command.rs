@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// What the control thread may ask of the loop.
 pub(crate) enum Command {
@@ -49,8 +49,10 @@ pub(crate) enum Command {
         controllers: Option<Vec<Cidr>>,
         reply: Sender<()>,
     },
-    /// Close listeners, deliver what is in flight, end.
-    Stop,
+    /// Close listeners, deliver what is in flight, end. The time for that counts from `since`.
+    Stop {
+        since: Instant,
+    },
 }
 
 /// A port that could not be bound.
@@ -173,6 +175,12 @@ pub struct Totals {
     /// At all ports. Rejections are counted since the start, removed mappings included.
     pub agents: AgentCounts,
     pub users: UserCounts,
+    /// Rejected connections that are still to be closed.
+    pub rejecting: usize,
+    /// Connections at the broker.
+    pub peers: usize,
+    /// Connections that only get what is left for them.
+    pub closing: usize,
     /// Of all mappings since the start, those that have been removed included.
     pub traffic: Traffic,
     /// The same, in bytes a second, on the average of the last seconds.
@@ -241,7 +249,7 @@ impl Handle {
 
     /// Asks the loop to end.
     pub fn stop(&self) -> Result<(), Gone> {
-        self.send(Command::Stop)
+        self.send(Command::Stop { since: Instant::now() })
     }
 
     /// Where the loop says that it is about to end, while it lets sessions deliver what is in flight.

@@ -79,7 +79,7 @@ impl Relay {
         if let Some(first) = victims.first().and_then(|&key| self.reactor.get(key)) {
             self.listeners.log_eviction(first.link.peer, self.setup.connections, self.reactor.now);
         }
-        victims.into_iter().for_each(|key| self.abort(key));
+        victims.into_iter().for_each(|key| self.abort(key, &"the limit of connections is reached"));
     }
 
     fn candidates(&self) -> Vec<(Network, Candidate<Instant, Key>)> {

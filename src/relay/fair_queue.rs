@@ -6,44 +6,45 @@
 //! How many places each network has is counted as they come and go; finding who leaves looks at no more than the
 //! queue's places, and allocates nothing.
 
+use super::census::Census;
 use super::queue::{Queue, Ticket};
 use crate::net::reactor::Key;
 use crate::network::Network;
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// A [`Queue`] that knows how many of its places each network has.
 #[derive(Default)]
 pub(super) struct FairQueue {
     queue: Queue<(Key, Network)>,
-    places: HashMap<Network, usize>,
+    places: Census,
 }
 
 impl FairQueue {
     pub(super) fn join(&mut self, key: Key, address: IpAddr) -> Ticket {
         let network = Network::of(address);
-        *self.places.entry(network).or_default() += 1;
+        self.places.add(network);
         self.queue.join((key, network))
     }
 
     pub(super) fn leave(&mut self, ticket: Ticket) {
         let Some((_, network)) = self.queue.leave(ticket) else { return };
-        if let Some(count) = self.places.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
-                self.places.remove(&network);
-            }
-        }
+        self.places.remove(network);
     }
 
     /// Who must leave before one more may join, if there are `most` places.
     pub(super) fn surplus(&self, most: usize) -> Option<Key> {
+        self.surplus_by(most, |_| 1)
+    }
+
+    /// The same where so many places of a network count as one.
+    pub(super) fn surplus_by(&self, most: usize, as_one: impl Fn(Network) -> usize) -> Option<Key> {
         if self.len() < most {
             return None;
         }
-        let largest = self.places.values().copied().max()?;
-        let has_most = |network: &Network| self.places.get(network) == Some(&largest);
-        self.queue.iter().find(|(_, network)| has_most(network)).map(|(key, _)| key)
+        let weight = |network, places: usize| places.div_ceil(as_one(network));
+        let largest = self.places.iter().map(|(network, places)| weight(network, places)).max()?;
+        let has_most = |network| weight(network, self.places.of(network)) == largest;
+        self.queue.iter().find(|&(_, network)| has_most(network)).map(|(key, _)| key)
     }
 
     /// Who has been here longest.
@@ -99,6 +100,15 @@ mod tests {
     #[test]
     fn addresses_of_one_ipv6_network_count_as_one() {
         assert_eq!(first(&[(1, "2001:db8::1"), (2, "2001:db8:1::1"), (3, "2001:db8:1::2")]), Some(2));
+    }
+
+    #[test]
+    fn some_networks_may_have_more() {
+        let members: Vec<_> = (0..6).map(|key| (key, if key < 4 { "192.0.2.1" } else { "192.0.2.2" })).collect();
+        let (queue, _tickets) = queue(&members);
+        let first = Network::of("192.0.2.1".parse().unwrap());
+        let surplus = |as_one| queue.surplus_by(6, |network| if network == first { as_one } else { 1 });
+        assert_eq!([1, 2, 3, 4].map(surplus), [Some(0), Some(0), Some(0), Some(4)]);
     }
 
     #[test]

@@ -5,12 +5,12 @@
 //! whole, of bounded size, and came in bounded time ([`super::request`]). The request carries the real caller's
 //! address under a seal that only this process can make; the control thread refuses what lacks it.
 
-use super::Relay;
 use super::queue::Ticket;
 use super::refusal::Refusal;
 use super::request::{Collector, Step};
 use super::seal::{Peer, Seal};
 use super::state::State;
+use super::{Relay, Topic};
 use crate::cidr::may_call;
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{ANSWER_RATE, API_CONNECTIONS, GREETING, KEEP_ALIVE, REQUEST_TIME};
@@ -246,10 +246,10 @@ impl Relay {
 
     /// A client without the right certificate has been told so by TLS; people are told here.
     fn log_refused_certificate(&mut self, key: Key, fault: &Fault) {
-        let Some(reason) = authority::refusal(fault) else { return };
+        let Some((reason, cause)) = authority::refusal(fault) else { return };
         let Some(ip) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
-        if let Some(unsaid) = self.listeners.refused.may_say(ip, self.reactor.now) {
-            warn!("API connection from {ip} refused: {reason}{}", and_more(unsaid));
+        if let Some(unsaid) = self.log.may_say(Topic::Refusal(Network::of(ip), reason), self.reactor.now) {
+            warn!("API connection from {ip} refused: {reason}{cause}{}", and_more(unsaid));
         }
     }
 
@@ -367,7 +367,7 @@ impl Relay {
         }
         match pumped.map(|pumped| pumped.then) {
             Ok(Then::Again) => self.reactor.again(key),
-            Ok(Then::Starved(purpose)) => self.reactor.note_hunger(key, Some(purpose)),
+            Ok(Then::Starved(want)) => self.reactor.note_hunger(key, Some(want)),
             Ok(Then::Dry | Then::Full) => {}
             Ok(Then::Ended) => self.answered(client),
             Err(_) => self.drop_controller(client),

@@ -10,14 +10,14 @@ use super::pipe::{Pipe, PipeKey, Place};
 use super::rate_limit::{Permit, Source};
 use super::state::State;
 use super::{FIRST_LISTENER, Relay};
-use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, SILENT_USERS, STRANGERS};
+use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, SILENT_USERS};
 use crate::net::closing::Closing;
 use crate::net::link::Link;
 use crate::net::reactor::{Key, Reactor};
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::net::tls::Tls;
-use crate::throttle::{AddressThrottle, Throttle, and_more};
+use crate::throttle::{Throttle, and_more};
 use log::{info, warn};
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
@@ -37,11 +37,10 @@ pub(super) struct Listeners {
     knocked: Vec<usize>,
     paused: bool,
     paused_times: u64,
-    /// What the log has said of pauses, and of Controllers that were pushed out, or not let in.
+    /// What the log has said of pauses, and of Controllers that were pushed out.
     pauses: Throttle,
     evictions: Throttle,
     pub(super) pushed_out: Throttle,
-    pub(super) refused: AddressThrottle,
 }
 
 struct Listener {
@@ -206,7 +205,7 @@ impl Relay {
     fn take_in_stranger(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let now = self.reactor.now;
         let Some(agents) = self.agents(place) else { return };
-        let (source, surplus) = (Source::new(peer.ip(), agents.door.port), agents.strangers.surplus(STRANGERS));
+        let (source, surplus) = (Source::new(peer.ip(), agents.door.port), agents.surplus());
         let permit = self.rate_limit.admit(source, now);
         if permit == Permit::Never {
             let link = Link::plain(Stream::Tcp(stream), peer, now);

@@ -17,6 +17,7 @@ pub mod command;
 
 mod agents;
 pub(crate) mod broker;
+mod census;
 mod closing;
 mod eviction;
 mod fair_queue;
@@ -40,12 +41,15 @@ mod state;
 mod strangers;
 mod users;
 
+use crate::bucket::Bucket;
 use crate::cidr::Cidr;
 use crate::limits::{API_BUFFERS, DELIVERY, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
+use crate::net::buffers::Pool;
 use crate::net::certificate::ServerTls;
 use crate::net::reactor::{Key, Reactor, Socket, TICK};
 use crate::net::shortage;
-use crate::throttle::{Throttle, and_more};
+use crate::network::Network;
+use crate::throttle::{self, Throttle, Throttles, and_more};
 use broker::Broker;
 use command::{Command, Handle, Traffic};
 use fair_queue::FairQueue;
@@ -55,7 +59,7 @@ use log::{info, warn};
 use meter::Meter;
 use pipe::{Pipe, PipeKey};
 use queue::Queue;
-use rate_limit::{Bucket, RateLimit};
+use rate_limit::{RateLimit, Source};
 use slab::Slab;
 use state::State;
 use std::collections::HashMap;
@@ -79,10 +83,24 @@ pub struct Setup {
     pub controllers: Option<Vec<Cidr>>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
-    /// Relay buffers to preallocate.
-    pub buffers: usize,
     /// The way to the HTTP parser.
     pub front: Front,
+}
+
+/// Why there is no event loop; the causes are the system's.
+#[derive(Debug)]
+pub enum NewError {
+    Loop(io::Error),
+    /// The API port could not be bound.
+    ApiPort(io::Error),
+}
+
+/// Sets relay buffers aside: one for each way through a session at least.
+///
+/// # Errors
+/// There is not so much room.
+pub fn reserve_buffers(relay: usize) -> io::Result<Pool> {
+    Pool::new(relay.max(2), API_BUFFERS)
 }
 
 /// A sign of life of the loop.
@@ -107,6 +125,8 @@ pub struct Relay {
     meter: Meter,
     /// What the log has said of sessions that were ended for want of buffers.
     shortages: Throttle,
+    /// The same of single ports and addresses.
+    log: Throttles<Topic>,
     /// Controllers' connections; first the one that has gone longest without a complete request.
     controllers: Queue,
     /// How many connections to the HTTP parser there are on their behalf.
@@ -133,6 +153,23 @@ struct Past {
     rejected: u64,
 }
 
+/// What the log tells no more often than it must: each port and address for itself (`throttle`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Topic {
+    /// An agent was authorized at this port.
+    Arrival(u16),
+    /// An agent at this port has not been heard of.
+    Absence(u16),
+    /// There was no place for an agent at this port.
+    NoPlace(u16),
+    /// There was no agent for a user at this port.
+    NoAgent(u16),
+    /// Somebody was rejected.
+    Rejection(Source),
+    /// Somebody may not call the API, for this reason.
+    Refusal(Network, &'static str),
+}
+
 /// The reactor's own tokens.
 const WAKE: usize = 0;
 const FIRST_LISTENER: usize = 1;
@@ -140,10 +177,10 @@ const FIRST_LISTENER: usize = 1;
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Relay {
-    /// Binds the API port, and the broker's if that can be had. Errors are the system's.
-    pub fn new(setup: Setup) -> io::Result<(Self, Handle)> {
-        let reactor = Reactor::new(setup.buffers, API_BUFFERS)?;
-        let waker = mio::Waker::new(reactor.registry(), Reactor::<State>::own_token(WAKE))?;
+    /// Binds the API port, and the broker's if that can be had.
+    pub fn new(setup: Setup, buffers: Pool) -> Result<(Self, Handle), NewError> {
+        let reactor = Reactor::new(buffers).map_err(NewError::Loop)?;
+        let waker = mio::Waker::new(reactor.registry(), Reactor::<State>::own_token(WAKE)).map_err(NewError::Loop)?;
         let (handle, commands) = Handle::new(Arc::new(waker));
         let mut relay = Self {
             setup,
@@ -156,6 +193,7 @@ impl Relay {
             past: Past::default(),
             meter: Meter::default(),
             shortages: Throttle::default(),
+            log: Throttles::default(),
             controllers: Queue::default(),
             backends: 0,
             outsiders: FairQueue::default(),
@@ -166,7 +204,7 @@ impl Relay {
             ending: None,
             stopping: handle.stopping(),
         };
-        relay.listen_for_controllers()?;
+        relay.listen_for_controllers().map_err(NewError::ApiPort)?;
         relay.listen_for_peers();
         Ok((relay, handle))
     }
@@ -250,14 +288,17 @@ impl Relay {
         for key in overdue {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
-                _ if self.delivery_deadline(socket).is_some_and(|deadline| deadline <= now) => self.abort(key),
+                _ if self.delivery_deadline(socket).is_some_and(|deadline| deadline <= now) => {
+                    self.abort(key, &"it has taken nothing of what was left for it");
+                }
                 State::Deferred { .. } => self.has_its_turn(key),
                 State::Greeting { .. } => self.greeting_is_late(key),
                 State::Rejected(_) => self.close_rejected(key),
                 State::Free { .. } | State::Joined { .. } if self.is_being_welcomed(key) => self.has_been_welcomed(key),
                 State::Free { .. } if self.is_unsettled(key) => self.settle(key),
                 State::Free { .. } | State::Joined { .. } => self.absent(key),
-                State::Silent { .. } | State::Waiting { .. } => self.dismiss_user(key),
+                State::Waiting { pipe, .. } => self.has_waited(key, pipe),
+                State::Silent { .. } => self.dismiss_user(key),
                 State::HalfClosed { agent, .. } => self.end_half_closed(key, agent),
                 State::Api(_) => self.controller_is_late(key),
                 State::Peer(_) => self.peer_is_due(key),
@@ -308,6 +349,8 @@ impl Relay {
         self.prompt_agents();
         self.reactor.links_mut().for_each(|link| link.review_patience(now));
         self.meter.sample(now, self.traffic());
+        self.rate_limit.forget(now);
+        throttle::tell_held_back(now);
     }
 
     /// All relay buffers are in use and somebody waits: those go that hold some without progress.
@@ -317,7 +360,7 @@ impl Relay {
                 let more = and_more(unsaid);
                 warn!("All relay buffers are in use; the connection of {peer}, which is stuck, is ended{more}");
             }
-            self.abort(key);
+            self.abort(key, &"all relay buffers are in use, and it is stuck");
         }
     }
 
@@ -340,9 +383,9 @@ impl Relay {
                 }
                 Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.status_of_all())),
                 Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
-                Ok(Command::Stop) => self.stop(),
+                Ok(Command::Stop { since }) => self.stop(since),
                 Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => return self.stop(),
+                Err(TryRecvError::Disconnected) => return self.stop(self.reactor.now),
             }
         }
     }
@@ -351,14 +394,14 @@ impl Relay {
     ///
     /// The API goes on: it says that the daemon is stopping. So do the free agents: once closed they dial again, and
     /// each time that the port is closed they pause longer.
-    fn stop(&mut self) {
+    fn stop(&mut self, since: Instant) {
         if self.ending.is_some() {
             return;
         }
         info!("Stopping");
         self.stopping.store(true, Ordering::Relaxed);
         let now = self.reactor.now;
-        self.ending = Some(now + LAST_WORDS);
+        self.ending = Some(since + LAST_WORDS);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
         self.listeners.close_all_but_the_api();
         let keys: Vec<Key> = self.reactor.iter().map(|(key, _)| key).collect();

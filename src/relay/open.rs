@@ -68,11 +68,14 @@ impl Relay {
             most_connections: self.setup.connections,
             controllers: self.controllers.len(),
             buffers: self.reactor.desk.pool.used(),
-            most_buffers: self.setup.buffers,
+            most_buffers: self.reactor.desk.pool.size(),
             pauses: self.listeners.paused_times(),
             inactive: 0,
             agents: AgentCounts { rejected, ..AgentCounts::default() },
             users: UserCounts::default(),
+            rejecting: self.rejected.len(),
+            peers: self.broker.peers(),
+            closing: self.reactor.iter().filter(|(_, s)| matches!(s.state, State::Closing { .. })).count(),
             traffic: self.traffic(),
             rates: self.meter.rates(),
             expiry: self.setup.tls.as_ref().and_then(|tls| tls.expiry),
@@ -156,7 +159,7 @@ impl Relay {
 
 impl State {
     /// The pipe that a connection belongs to, and goes with.
-    fn pipe(&self) -> Option<PipeKey> {
+    pub(super) fn pipe(&self) -> Option<PipeKey> {
         match self {
             Self::Deferred { place, .. } | Self::Greeting { place, .. } => Some(place.pipe),
             Self::Rejected(rejected) => rejected.pipe,

@@ -1,11 +1,14 @@
 //! An open mapping as the loop sees it: who is connected to which port, in what order. No I/O.
 
+use super::census::Census;
 use super::command::{AgentCounts, PipeStatus, Traffic, UserCounts};
 use super::fair_queue::FairQueue;
 use super::queue::Queue;
+use crate::limits::{STRANGERS, STRANGERS_OF_A_FLEET};
 use crate::mapping::{AgentPort, Kind, Mapping};
 use crate::net::reactor::Key;
-use crate::throttle::Throttle;
+use crate::network::Network;
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Names an open mapping until it is closed.
@@ -47,14 +50,12 @@ pub(super) struct Agents {
     /// Authorized and not joined to anybody.
     pub(super) free: Queue,
     /// Authorized, free or not.
-    pub(super) authorized: usize,
+    authorized: usize,
+    /// Where those come from.
+    networks: Census,
     pub(super) rejected: u64,
     /// Until then an agent that comes may still send the end of an answer that nobody waits for any more.
     pub(super) leftovers: Option<Instant>,
-    /// What the log has said of agents that came, that fell silent, and that found no place.
-    pub(super) arrivals: Throttle,
-    pub(super) absences: Throttle,
-    pub(super) full: Throttle,
 }
 
 /// The user port of a public pipe.
@@ -65,7 +66,6 @@ pub(super) struct Users {
     /// Have sent something, and wait for a free agent.
     pub(super) waiting: FairQueue,
     pub(super) joined: usize,
-    pub(super) full: Throttle,
 }
 
 impl Pipe {
@@ -141,11 +141,9 @@ impl Agents {
             strangers: FairQueue::default(),
             free: Queue::default(),
             authorized: 0,
+            networks: Census::default(),
             rejected: 0,
             leftovers: None,
-            arrivals: Throttle::default(),
-            absences: Throttle::default(),
-            full: Throttle::default(),
         }
     }
 
@@ -156,6 +154,24 @@ impl Agents {
             strangers: self.strangers.len(),
             rejected: self.rejected,
         }
+    }
+
+    /// One more is authorized.
+    pub(super) fn count_in(&mut self, address: IpAddr) {
+        self.authorized += 1;
+        self.networks.add(Network::of(address));
+    }
+
+    /// An authorized one is gone.
+    pub(super) fn count_out(&mut self, address: IpAddr) {
+        self.authorized -= 1;
+        self.networks.remove(Network::of(address));
+    }
+
+    /// Who must leave before one more unauthenticated connection may come.
+    pub(super) fn surplus(&self) -> Option<Key> {
+        let has_agents = |network| self.networks.of(network) > 0;
+        self.strangers.surplus_by(STRANGERS, |network| if has_agents(network) { STRANGERS_OF_A_FLEET } else { 1 })
     }
 
     /// Whether one more may be authorized.
@@ -171,7 +187,6 @@ impl Users {
             silent: FairQueue::default(),
             waiting: FairQueue::default(),
             joined: 0,
-            full: Throttle::default(),
         }
     }
 

@@ -47,8 +47,8 @@ impl Relay {
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Joined { agent, .. } = &mut socket.state else { return };
         let before = agent.told(&socket.link);
-        if socket.link.send(BEAT, desk, now).is_err() {
-            return self.abort(key);
+        if let Err(fault) = socket.link.send(BEAT, desk, now) {
+            return self.abort(key, &fault);
         }
         agent.prompted = Some((now, before));
         agent.beaten = now;

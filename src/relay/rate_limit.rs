@@ -11,15 +11,16 @@
 //! Who shows the right passcode is answered at once, whatever others of the same network do, as long as they stay
 //! below the last two limits. Those are set so that only an attack reaches them.
 //!
-//! What is remembered is bounded: two generations of records. When the newer one is full the older one is forgotten.
+//! What is remembered is bounded: [`records`].
 
+mod records;
+
+use crate::bucket::Bucket;
 use crate::limits::{
-    ABANDONED, ABANDONED_INTERVAL, ABANDONED_WAIT, GUESS_INTERVAL, GUESSES, RATE_LIMITED, REJECTION_LONGEST,
-    REJECTION_STEP,
+    ABANDONED, ABANDONED_INTERVAL, ABANDONED_WAIT, GUESS_INTERVAL, GUESSES, REJECTION_LONGEST, REJECTION_STEP,
 };
 use crate::network::Network;
-use crate::throttle::Throttle;
-use std::collections::HashMap;
+use records::Records;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -47,51 +48,12 @@ pub(super) enum Permit {
     Never,
 }
 
-/// What a rejected connection gets.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Rejection {
-    /// It is closed after so long.
-    pub(super) delay: Duration,
-    /// `Some(n)`: worth a line in the log; n others went unsaid.
-    pub(super) say: Option<u64>,
-}
-
 /// The failures of all sources.
 #[derive(Default)]
 pub(super) struct RateLimit {
-    recent: HashMap<Source, Record>,
-    older: HashMap<Source, Record>,
+    records: Records,
     /// Wrong passcodes are remembered as keyed hashes: they may be typing errors of right ones.
     fingerprints: RandomState,
-}
-
-#[derive(Default)]
-struct Record {
-    rejections: Bucket,
-    guesses: Bucket,
-    abandoned: Bucket,
-    /// Fingerprints of wrong passcodes that were shown, the latest last.
-    known: Vec<u64>,
-    log: Throttle,
-}
-
-/// A leaky bucket, measured by the time that it takes to run empty.
-#[derive(Default)]
-pub(super) struct Bucket {
-    empty_at: Option<Instant>,
-}
-
-impl Bucket {
-    pub(super) fn level(&self, now: Instant) -> Duration {
-        self.empty_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
-    }
-
-    /// Fills `more` in, as long as that stays below `most`. Returns the level.
-    pub(super) fn fill(&mut self, more: Duration, most: Duration, now: Instant) -> Duration {
-        let level = (self.level(now) + more).min(most);
-        self.empty_at = Some(now + level);
-        level
-    }
 }
 
 /// Different wrong passcodes that may be tried one right after the other.
@@ -102,7 +64,7 @@ const ABANDONED_AT_ONCE: Duration = ABANDONED_INTERVAL.saturating_mul(ABANDONED)
 impl RateLimit {
     /// A connection of `source` has come: when it may begin its handshake.
     pub(super) fn admit(&mut self, source: Source, now: Instant) -> Permit {
-        let Some(record) = self.find(source) else { return Permit::Now };
+        let Some(record) = self.records.find(source) else { return Permit::Now };
         let wait = record.abandoned.level(now).saturating_sub(ABANDONED_AT_ONCE);
         if wait.is_zero() {
             return Permit::Now;
@@ -116,7 +78,7 @@ impl RateLimit {
 
     /// A connection of `source` has failed and did not wait for the answer, or never asked.
     pub(super) fn abandoned(&mut self, source: Source, now: Instant) {
-        let record = self.record(source);
+        let record = self.records.of(source, now);
         record.abandoned.fill(ABANDONED_INTERVAL, ABANDONED_AT_ONCE + ABANDONED_WAIT, now);
         record.rejections.fill(REJECTION_STEP, REJECTION_LONGEST, now);
     }
@@ -124,9 +86,9 @@ impl RateLimit {
     /// `source` shows a passcode: when it may be looked at, if that must be before `until`.
     pub(super) fn guess(&mut self, source: Source, passcode: &[u8], until: Instant, now: Instant) -> Permit {
         let fingerprint = self.fingerprints.hash_one(passcode);
-        let Some(record) = self.find(source) else { return Permit::Now };
+        let Some(record) = self.records.find(source) else { return Permit::Now };
         let level = record.guesses.level(now) + GUESS_INTERVAL;
-        if record.known.contains(&fingerprint) || level <= GUESSES_AT_ONCE {
+        if record.knows(fingerprint) || level <= GUESSES_AT_ONCE {
             return Permit::Now;
         }
         let turn = now + (level - GUESSES_AT_ONCE);
@@ -138,14 +100,11 @@ impl RateLimit {
     }
 
     /// The passcode was wrong. `waited`: it has had a turn of its own ([`Permit::At`]).
-    pub(super) fn wrong(&mut self, source: Source, passcode: &[u8], waited: bool, now: Instant) -> Rejection {
+    pub(super) fn wrong(&mut self, source: Source, passcode: &[u8], waited: bool, now: Instant) -> Duration {
         let fingerprint = self.fingerprints.hash_one(passcode);
-        let record = self.record(source);
-        if !record.known.contains(&fingerprint) {
-            if record.known.len() == GUESSES {
-                record.known.remove(0);
-            }
-            record.known.push(fingerprint);
+        let record = self.records.of(source, now);
+        if !record.knows(fingerprint) {
+            record.learn(fingerprint);
             if !waited {
                 record.guesses.fill(GUESS_INTERVAL, GUESSES_AT_ONCE, now);
             }
@@ -153,37 +112,21 @@ impl RateLimit {
         self.reject(source, now)
     }
 
-    /// A connection of `source` is turned away.
-    pub(super) fn reject(&mut self, source: Source, now: Instant) -> Rejection {
-        let record = self.record(source);
-        let delay = record.rejections.fill(REJECTION_STEP, REJECTION_LONGEST, now);
-        Rejection { delay, say: record.log.may_say(now) }
+    /// A connection of `source` is turned away: it is closed after so long.
+    pub(super) fn reject(&mut self, source: Source, now: Instant) -> Duration {
+        self.records.of(source, now).rejections.fill(REJECTION_STEP, REJECTION_LONGEST, now)
     }
 
-    /// A failure of `source` is to be told. `Some(n)`: now; n others went unsaid.
-    pub(super) fn may_say(&mut self, source: Source, now: Instant) -> Option<u64> {
-        self.record(source).log.may_say(now)
-    }
-
-    fn find(&mut self, source: Source) -> Option<&mut Record> {
-        self.recent.get_mut(&source).or_else(|| self.older.get_mut(&source))
-    }
-
-    fn record(&mut self, source: Source) -> &mut Record {
-        if !self.recent.contains_key(&source) {
-            let record = self.older.remove(&source).unwrap_or_default();
-            if self.recent.len() >= RATE_LIMITED {
-                self.older = std::mem::take(&mut self.recent);
-            }
-            self.recent.insert(source, record);
-        }
-        self.recent.entry(source).or_default()
+    /// Forgets what is over. To be called every now and then.
+    pub(super) fn forget(&mut self, now: Instant) {
+        self.records.forget(now);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::RATE_LIMITED_PORTS;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -217,11 +160,11 @@ mod tests {
     #[test]
     fn rejections_come_the_later_the_more_there_were() {
         let (mut limit, now) = (RateLimit::default(), Instant::now());
-        let delays: Vec<u64> = (0..12).map(|_| limit.wrong(here(), b"x", false, now).delay.as_secs()).collect();
+        let delays: Vec<u64> = (0..12).map(|_| limit.wrong(here(), b"x", false, now).as_secs()).collect();
         assert_eq!(delays, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
-        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 5).delay, SECOND * 6);
-        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 60).delay, SECOND);
-        assert_eq!(limit.wrong(source("192.0.2.2"), b"x", false, now).delay, SECOND);
+        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 5), SECOND * 6);
+        assert_eq!(limit.wrong(here(), b"x", false, now + SECOND * 60), SECOND);
+        assert_eq!(limit.wrong(source("192.0.2.2"), b"x", false, now), SECOND);
     }
 
     #[test]
@@ -282,22 +225,37 @@ mod tests {
         for i in 0..20 {
             limit.wrong(source(&format!("2001:db8::{i}")), b"x", false, now);
         }
-        assert_eq!(limit.wrong(source("2001:db8::ffff"), b"x", false, now).delay, REJECTION_LONGEST);
-        assert_eq!(limit.wrong(source("2001:db8:0:1::1"), b"x", false, now).delay, SECOND);
+        assert_eq!(limit.wrong(source("2001:db8::ffff"), b"x", false, now), REJECTION_LONGEST);
+        assert_eq!(limit.wrong(source("2001:db8:0:1::1"), b"x", false, now), SECOND);
     }
 
+    /// However many other ports it touches, and however often it comes back.
     #[test]
-    fn what_is_remembered_is_bounded_and_the_latest_stays() {
-        let (mut limit, now) = (RateLimit::default(), Instant::now());
-        for i in 0..10 * RATE_LIMITED as u32 {
-            let source = Source::new(IpAddr::V4(i.into()), 1);
+    fn one_address_cannot_renew_its_guesses() {
+        let (mut limit, start) = (RateLimit::default(), Instant::now());
+        let mut guess = |port, number: u64, now| {
+            let (source, passcode) = (Source { port, ..here() }, number.to_string());
+            let permit = limit.guess(source, passcode.as_bytes(), now, now);
+            if permit == Permit::Now {
+                limit.wrong(source, passcode.as_bytes(), false, now);
+            }
             limit.abandoned(source, now);
-            assert!(limit.find(source).is_some());
+            limit.forget(now);
+            permit == Permit::Now
+        };
+        let (mut at_one_port, mut at_all) = (0, 0);
+        const ROUNDS: u64 = 10;
+        for round in 0..ROUNDS {
+            let now = start + SECOND * round as u32;
+            for number in 0..2 * GUESSES as u64 {
+                at_one_port += u64::from(guess(6000, round << 32 | number, now));
+            }
+            for port in 7000..9000 {
+                at_all += u64::from(guess(port, round << 32 | u64::from(port), now));
+            }
         }
-        assert!(limit.recent.len() + limit.older.len() <= 2 * RATE_LIMITED);
-        for i in 0..10 * GUESSES {
-            limit.wrong(here(), &i.to_le_bytes(), true, now);
-        }
-        assert_eq!(limit.find(here()).unwrap().known.len(), GUESSES);
+        assert!(at_one_port <= GUESSES as u64 + ROUNDS, "{at_one_port}");
+        let most = (RATE_LIMITED_PORTS as u64 + 1) * (GUESSES as u64 + ROUNDS);
+        assert!(at_all <= most, "{at_all}");
     }
 }

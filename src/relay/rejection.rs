@@ -60,7 +60,7 @@ impl Relay {
     pub(super) fn reject_at_once(&mut self, link: Link, source: Source, pipe: Option<PipeKey>) {
         let now = self.reactor.now;
         let Ok(key) = self.reactor.add(link, State::Closing { closing: Closing::overdue(now), pipe }) else { return };
-        let delay = self.rate_limit.reject(source, now).delay;
+        let delay = self.rate_limit.reject(source, now);
         self.reject_after(key, delay, source, pipe, &[]);
     }
 

@@ -7,12 +7,15 @@
 use super::Relay;
 use super::agents::answer_beats;
 use super::pipe::{PipeKey, Place};
+use super::settling::Answer;
 use super::state::State;
-use crate::net::buffers::Purpose;
 use crate::net::closing::{Cause, Ending};
 use crate::net::link::{Fault, Got};
 use crate::net::pump::{Fail, Failed, Pumped, Then, pump};
-use crate::net::reactor::Key;
+use crate::net::reactor::{Key, Socket};
+use log::{Level, debug, log_enabled};
+use std::fmt::Display;
+use std::io::ErrorKind;
 
 /// How one direction stands after its turn.
 enum Direction {
@@ -20,20 +23,20 @@ enum Direction {
     /// The source has ended, everything it sent is on its way.
     Ended,
     /// The source has broken off, everything that could be read of it is on its way. It may still listen.
-    Truncated,
+    Truncated(Fault),
     /// The same, and the connection is gone.
-    Broken,
+    Broken(Fault),
     /// The destination takes nothing any more. What it has sent may still be there to be read.
-    Deaf,
+    Deaf(Fault),
 }
 
 impl Direction {
     /// One of the two is of no more use.
-    fn of(fail: &Fail) -> Self {
+    fn of(fail: Fail) -> Self {
         match fail {
-            Fail::Source(Fault::Io(_)) => Self::Broken,
-            Fail::Source(_) => Self::Truncated,
-            Fail::Destination(_) => Self::Deaf,
+            Fail::Source(fault @ Fault::Io(_)) => Self::Broken(fault),
+            Fail::Source(fault) => Self::Truncated(fault),
+            Fail::Destination(fault) => Self::Deaf(fault),
         }
     }
 }
@@ -53,26 +56,28 @@ impl Relay {
     /// Moves what there is to move between an agent and its peer.
     pub(super) fn relay(&mut self, agent: Key, peer: Key) {
         if self.is_reset_user(peer) {
-            return self.part(agent, peer, Cause::Broken(peer));
+            return self.part(agent, peer, Cause::Broken(peer), Some(&"reset by the user"));
         }
         let from_agent = self.pass_on(agent, peer);
         let half_closed = matches!(self.state(peer), Some(State::HalfClosed { .. }));
         let from_peer = match half_closed {
             // Nothing will come, but answers to heartbeats may still be on their way.
-            true if self.answer_owed(agent).is_err() => Direction::Deaf,
-            true => Direction::Open,
+            true => match self.answer_owed(agent) {
+                Ok(()) => Direction::Open,
+                Err(fault) => Direction::Deaf(fault),
+            },
             false => self.pass_on(peer, agent),
         };
         match (from_agent, from_peer) {
-            (Direction::Broken, _) => self.part(agent, peer, Cause::Broken(agent)),
-            (Direction::Truncated, _) => self.part(agent, peer, Cause::Truncated(agent)),
-            (Direction::Ended, _) => self.part(agent, peer, Cause::Ended),
-            (_, Direction::Broken) => self.part(agent, peer, Cause::Broken(peer)),
-            (_, Direction::Truncated) => self.part(agent, peer, Cause::Truncated(peer)),
+            (Direction::Broken(fault), _) => self.part(agent, peer, Cause::Broken(agent), Some(&fault)),
+            (Direction::Truncated(fault), _) => self.part(agent, peer, Cause::Truncated(agent), Some(&fault)),
+            (Direction::Ended, _) => self.part(agent, peer, Cause::Ended, None),
+            (_, Direction::Broken(fault)) => self.part(agent, peer, Cause::Broken(peer), Some(&fault)),
+            (_, Direction::Truncated(fault)) => self.part(agent, peer, Cause::Truncated(peer), Some(&fault)),
             // It takes nothing any more, and all that it sent is on its way.
-            (Direction::Deaf, Direction::Ended) => self.part(agent, peer, Cause::Ended),
-            (Direction::Deaf, _) => self.part_when_read(peer, agent),
-            (_, Direction::Deaf) => self.part_when_read(agent, peer),
+            (Direction::Deaf(_), Direction::Ended) => self.part(agent, peer, Cause::Ended, None),
+            (Direction::Deaf(fault), _) => self.part_when_read(peer, agent, &fault),
+            (_, Direction::Deaf(fault)) => self.part_when_read(agent, peer, &fault),
             (_, Direction::Ended) => self.peer_ended(agent, peer),
             _ => self.end_if_idle_at_stop(agent, peer),
         }
@@ -80,10 +85,11 @@ impl Relay {
 
     /// `deaf` takes nothing any more. If it is an agent, what it has sent before is delivered first: an answer that
     /// comes before the whole question was read, say. A user's last words are for nobody.
-    fn part_when_read(&mut self, deaf: Key, other: Key) {
-        let unread = self.reactor.get(deaf).is_some_and(|s| s.state.agent().is_some() && s.link.may_read());
+    fn part_when_read(&mut self, deaf: Key, other: Key, fault: &Fault) {
+        let is_unread = |s: &Socket<State>| s.state.agent().is_some() && s.link.may_read() && !s.link.has_ended();
+        let unread = self.reactor.get(deaf).is_some_and(is_unread);
         if !unread {
-            self.part(deaf, other, Cause::Broken(deaf));
+            self.part(deaf, other, Cause::Broken(deaf), Some(fault));
         }
     }
 
@@ -101,16 +107,18 @@ impl Relay {
             return Direction::Open;
         }
         // Before more payload: with a busy pipe there is hardly ever another moment.
-        if self.answer_owed(to).is_err() {
-            return Direction::Deaf;
+        if let Err(fault) = self.answer_owed(to) {
+            return Direction::Deaf(fault);
         }
         match self.pass_marks(from, to) {
             Ok(Marks::Passed) => {}
             Ok(Marks::Awaited) => return Direction::Open,
             Ok(Marks::Ended) => return Direction::Ended,
-            Err(fail) => return Direction::of(&fail),
+            Err(fail) => return Direction::of(fail),
         }
-        let Some((source, destination, desk)) = self.reactor.pair_mut(from, to) else { return Direction::Broken };
+        let Some((source, destination, desk)) = self.reactor.pair_mut(from, to) else {
+            return Direction::Broken(Fault::Io(ErrorKind::NotConnected.into()));
+        };
         let ends = (source.state.end(), destination.state.end());
         let pumped = pump((&mut source.link, ends.0), (&mut destination.link, ends.1), desk, now);
         let payload = match &pumped {
@@ -124,7 +132,7 @@ impl Relay {
         }
         let Pumped { beats, then, .. } = match pumped {
             Ok(pumped) => pumped,
-            Err(Failed { fail, .. }) => return Direction::of(&fail),
+            Err(Failed { fail, .. }) => return Direction::of(fail),
         };
         if beats > 0 {
             // If it does not take the answers, the other direction will find out.
@@ -176,7 +184,8 @@ impl Relay {
             return Ok(Marks::Passed);
         }
         if destination.link.is_flushed() && !destination.link.can_send(&desk.pool) {
-            self.reactor.note_hunger(from, Some(Purpose::Payload));
+            let want = destination.link.payload_want();
+            self.reactor.note_hunger(from, Some(want));
             return Ok(Marks::Awaited);
         }
         marked.begin_payload(&mut destination.link, desk, now).map_err(Fail::Destination)?;
@@ -189,9 +198,15 @@ impl Relay {
         if let State::HalfClosed { since, .. } = &mut destination.state {
             *since = now;
         }
-        let place = match &source.state {
-            State::Joined { agent, .. } => agent.place,
-            State::Served { pipe, .. } => Place { pipe: *pipe, side: 1 },
+        let place = match (&mut source.state, &mut destination.state) {
+            (State::Joined { agent, .. }, _) => {
+                agent.answer.add(now);
+                agent.place
+            }
+            (State::Served { pipe, .. }, State::Joined { agent, .. }) => {
+                agent.answer = Answer::Awaited;
+                Place { pipe: *pipe, side: 1 }
+            }
             _ => return,
         };
         self.count_payload(place, payload);
@@ -223,7 +238,7 @@ impl Relay {
             },
             _ => None,
         };
-        let Some(pipe) = half else { return self.part(agent, peer, Cause::Ended) };
+        let Some(pipe) = half else { return self.part(agent, peer, Cause::Ended, None) };
         self.set_state(peer, State::HalfClosed { pipe, agent, since: now });
         self.reactor.wake_by(now + self.patience(pipe));
     }
@@ -234,7 +249,12 @@ impl Relay {
         let unsent = self.reactor.get(user).is_some_and(|socket| !socket.link.is_flushed());
         if !unread && !unsent {
             let cause = if self.ending.is_some() { Cause::Interrupted } else { Cause::Ended };
-            self.part(agent, user, cause);
+            self.part(
+                agent,
+                user,
+                cause,
+                Some(&"nothing came from the agent after the user had closed its sending side"),
+            );
         }
     }
 
@@ -244,14 +264,18 @@ impl Relay {
         let quiet = |key| self.reactor.get(key).is_some_and(|s| !s.link.may_read() && s.link.is_flushed());
         let awaits = matches!(self.state(peer), Some(State::HalfClosed { .. }));
         if self.ending.is_some() && !awaits && quiet(agent) && quiet(peer) {
-            self.part(agent, peer, Cause::Interrupted);
+            self.part(agent, peer, Cause::Interrupted, Some(&"the daemon is stopping"));
         }
     }
 
-    /// The end of a session: both are closed, after what they still hold for their readers.
-    pub(super) fn part(&mut self, one: Key, other: Key, cause: Cause) {
-        self.note_leftovers(one, other);
-        self.note_leftovers(other, one);
+    /// The end of a session: both are closed, after what they still hold for their readers. `why`: what there is to say
+    /// of an end that neither side has made properly.
+    pub(super) fn part(&mut self, one: Key, other: Key, cause: Cause, why: Option<&dyn Display>) {
+        if let Some(why) = why {
+            self.log_end(one, other, cause, why);
+        }
+        self.note_leftovers(one, other, cause);
+        self.note_leftovers(other, one, cause);
         let ending = |key, from| match (self.reactor.get(key), self.reactor.get(from)) {
             (Some(own), Some(source)) => cause.ending(&own.link, (from, &source.link)),
             _ => Ending::Truncated,
@@ -262,12 +286,32 @@ impl Relay {
         }
     }
 
-    /// Ends `key` at once, and with it the session that it belongs to.
-    pub(super) fn abort(&mut self, key: Key) {
+    fn log_end(&self, one: Key, other: Key, cause: Cause, why: &dyn Display) {
+        if !log_enabled!(Level::Debug) {
+            return;
+        }
+        let (Some(first), Some(second)) = (self.reactor.get(one), self.reactor.get(other)) else { return };
+        let pipe = first.state.pipe().and_then(|pipe| self.pipes.get(pipe));
+        let id = pipe.map_or("", |pipe| &pipe.id);
+        let describe = |socket: &Socket<State>| {
+            let is_agent = socket.state.agent().is_some();
+            format!("{} {}", if is_agent { "agent" } else { "user" }, socket.link.peer)
+        };
+        let (first, second) = (describe(first), describe(second));
+        let side = match cause {
+            Cause::Broken(key) | Cause::Truncated(key) if key == one => format!("{first}: "),
+            Cause::Broken(_) | Cause::Truncated(_) => format!("{second}: "),
+            Cause::Ended | Cause::Interrupted => String::new(),
+        };
+        debug!("Mapping {id}: the session of {first} and {second} has ended, {side}{why}");
+    }
+
+    /// Ends `key` at once, and with it the session that it belongs to, because of `why`.
+    pub(super) fn abort(&mut self, key: Key, why: &dyn Display) {
         match self.state(key) {
-            Some(State::Joined { peer, .. }) => self.part(key, *peer, Cause::Broken(key)),
+            Some(State::Joined { peer, .. }) => self.part(key, *peer, Cause::Broken(key), Some(why)),
             Some(State::Served { agent, .. } | State::HalfClosed { agent, .. }) => {
-                self.part(key, *agent, Cause::Broken(key));
+                self.part(key, *agent, Cause::Broken(key), Some(why));
             }
             Some(State::Free { .. }) => {
                 self.leave_pool(key);
@@ -285,9 +329,10 @@ impl Relay {
 
     /// Takes a connection out of the counts of its pipe.
     fn leave_session(&mut self, key: Key) -> Option<PipeKey> {
+        let address = self.reactor.get(key)?.link.peer.ip();
         match self.take_state(key)? {
             State::Joined { agent, .. } => {
-                self.agents(agent.place)?.authorized -= 1;
+                self.agents(agent.place)?.count_out(address);
                 Some(agent.place.pipe)
             }
             State::Served { pipe, .. } | State::HalfClosed { pipe, .. } => {

@@ -2,24 +2,62 @@
 //!
 //! An agent in the field whose user leaves in the middle of an answer sends the rest into its next connection, right
 //! behind `AUTHORIZED`. Whoever is joined to that one at once gets it. So an agent that sends payload while it is free
-//! is joined when it has been quiet for a while, and one that comes right after such a session is listened to first.
+//! is joined when it has been quiet for a while, and one that comes soon after such a session is listened to first.
 
 use super::Relay;
 use super::pipe::Ends;
 use super::state::State;
-use crate::limits::{LEFTOVERS, SETTLE, SETTLE_PRIVATE};
+use crate::limits::{BURST, LEFTOVERS, SETTLE, SETTLE_PRIVATE};
+use crate::net::closing::Cause;
 use crate::net::reactor::Key;
+use std::time::Instant;
+
+/// What is known of a joined agent's answer: when it came, for what it says is not looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer {
+    /// No user has asked for one: a private pipe, where what a new agent says first may be a message of its own.
+    NotAsked,
+    /// Nothing has come since the user last said something.
+    Awaited,
+    /// All that has come came in one burst, which began then.
+    Burst(Instant),
+    /// It has come over some time, the last of it then.
+    Stream(Instant),
+}
+
+impl Answer {
+    /// Some more of it has come.
+    pub(super) fn add(&mut self, now: Instant) {
+        *self = match *self {
+            Self::NotAsked => Self::NotAsked,
+            Self::Awaited => Self::Burst(now),
+            Self::Burst(began) if now < began + BURST => Self::Burst(began),
+            Self::Burst(_) | Self::Stream(_) => Self::Stream(now),
+        }
+    }
+
+    /// The user has gone, and nobody can tell whether this was all of it.
+    fn may_go_on(self, now: Instant, user_broke_off: bool) -> bool {
+        match self {
+            Self::NotAsked => false,
+            Self::Burst(_) => user_broke_off,
+            Self::Awaited => true,
+            Self::Stream(last) => user_broke_off || now < last + SETTLE,
+        }
+    }
+}
 
 impl Relay {
-    /// A session is about to end. If its agent's payload was still on its way, the rest may come with the next agent.
-    pub(super) fn note_leftovers(&mut self, agent: Key, peer: Key) {
+    /// A session is about to end. If its agent may not be done, the rest may come with the next agent.
+    pub(super) fn note_leftovers(&mut self, agent: Key, peer: Key, cause: Cause) {
         let now = self.reactor.now;
         let (Some(source), Some(destination)) = (self.reactor.get(agent), self.reactor.get(peer)) else { return };
         let State::Joined { agent, .. } = &source.state else { return };
         let place = agent.place;
         let has_more = source.link.may_read() || !destination.link.is_flushed();
+        let may_have_more = agent.answer.may_go_on(now, cause == Cause::Broken(peer));
         // One that has ended by itself has said all that it had to say.
-        if has_more && !source.link.has_hung_up() {
+        if (has_more || may_have_more) && !source.link.has_hung_up() {
             if let Some(agents) = self.agents(place) {
                 agents.leftovers = Some(now + LEFTOVERS);
             }
@@ -78,5 +116,28 @@ impl Relay {
             agent.unsettled = None;
             self.offer(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether an answer may go on that came at these milliseconds, when the user leaves at the last of them.
+    fn may_go_on(times: &[u64]) -> bool {
+        let start = Instant::now();
+        let at = |&time: &u64| start + std::time::Duration::from_millis(time);
+        let (left, came) = times.split_last().unwrap();
+        let mut answer = Answer::Awaited;
+        came.iter().for_each(|time| answer.add(at(time)));
+        answer.may_go_on(at(left), false)
+    }
+
+    #[test]
+    fn an_answer_may_go_on_unless_it_came_at_once_or_has_stopped() {
+        assert!(may_go_on(&[1000]), "nothing has come");
+        assert!(!may_go_on(&[0, 1]) && !may_go_on(&[0, 1, 9, 10]));
+        assert!(may_go_on(&[0, 100, 200, 400]));
+        assert!(!may_go_on(&[0, 100, 200, 500]));
     }
 }

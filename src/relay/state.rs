@@ -9,6 +9,7 @@ use super::offer::Offer;
 use super::pipe::{PipeKey, Place};
 use super::queue::Ticket;
 use super::rejection::Rejected;
+use super::settling::Answer;
 use crate::limits::OWED_BEATS;
 use crate::net::closing::Closing;
 use crate::net::link::Link;
@@ -65,6 +66,8 @@ pub(super) struct Agent {
     pub(super) unsettled: Option<Instant>,
     /// It has sent payload while it was free, and is counted.
     pub(super) has_unsettled: bool,
+    /// What it has said to whom it is joined to.
+    pub(super) answer: Answer,
     /// When it was authorized.
     pub(super) born: Instant,
     /// When it was last sent a heartbeat.
@@ -84,6 +87,7 @@ impl Agent {
             welcome: None,
             unsettled: None,
             has_unsettled: false,
+            answer: Answer::NotAsked,
             born: now,
             beaten: now,
             held_back: false,

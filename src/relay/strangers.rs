@@ -2,18 +2,21 @@
 //!
 //! A stranger costs little: no relay buffer, one try, a deadline, and a place in a queue that pushes out the oldest.
 
-use super::Relay;
 use super::offer::{Offer, Progress};
 use super::rate_limit::{Permit, Source};
 use super::state::{Agent, State};
+use super::{Relay, Topic};
 use crate::limits::{GREETING, NO_PLACE, WELCOME};
-use crate::net::link::{Fault, Got};
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
 use crate::net::pump::send_payload;
 use crate::net::reactor::Key;
 use crate::net::wire::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
+use crate::secret::Secret;
 use crate::throttle::and_more;
 use log::{info, warn};
+use std::time::Instant;
 
 /// Messages of one stranger that are looked at in one turn.
 const READS: usize = 8;
@@ -64,30 +67,15 @@ impl Relay {
         if !socket.link.handshake(desk, now)? {
             return Ok(Verdict::Undecided);
         }
-        let is_plain = socket.link.is_plain();
-        // Records may be empty: without a bound a stranger could keep the loop here for as long as it sends them.
-        for _ in 0..READS {
-            let missing = match offer.progress(passcode, is_plain) {
-                Progress::Missing(missing) => missing,
-                Progress::Preamble => {
-                    socket.link.send(PREAMBLE, desk, now)?;
-                    continue;
-                }
-                Progress::Complete => return Ok(Verdict::Complete),
-            };
-            let Offer { bytes, behind, .. } = &mut *offer;
-            let got = socket.link.receive(missing, desk, now, |message| {
-                let (head, rest) = message.split_at(missing.min(message.len()));
-                bytes.extend_from_slice(head);
-                behind.extend_from_slice(rest);
-            })?;
-            match got {
-                Got::Some => {}
-                Got::Dry | Got::Starved => return Ok(Verdict::Undecided),
-                Got::End => return Ok(Verdict::Left),
-            }
+        let had_preamble = offer.has_preamble;
+        let verdict = hear_passcode(&mut socket.link, offer, passcode, desk, now)?;
+        match verdict {
+            _ if had_preamble || !offer.has_preamble => {}
+            // What comes of it is said in this turn as well, nearly always.
+            Verdict::Complete => socket.link.send_ahead(PREAMBLE, desk, now)?,
+            _ => socket.link.send(PREAMBLE, desk, now)?,
         }
-        Ok(Verdict::Busy)
+        Ok(verdict)
     }
 
     /// A whole passcode has come. It is compared now, unless its network has tried too many different ones.
@@ -123,8 +111,8 @@ impl Relay {
         let Some(agents) = self.agents(place) else { return };
         agents.strangers.leave(ticket);
         if !agents.has_place() || !is_within_share {
-            let (port, most, unsaid) = (agents.door.port, agents.terms.max_connections, agents.full.may_say(now));
-            if let Some(unsaid) = unsaid {
+            let (port, most) = (agents.door.port, agents.terms.max_connections);
+            if let Some(unsaid) = self.log.may_say(Topic::NoPlace(port), now) {
                 let why = match is_within_share {
                     true => format!("{most} are connected"),
                     false => format!("{address} has most of all connections already"),
@@ -133,9 +121,9 @@ impl Relay {
             }
             return self.reject_after(key, NO_PLACE, Source::new(address, port), Some(place.pipe), &[]);
         }
-        agents.authorized += 1;
-        let (port, said) = (agents.door.port, agents.arrivals.may_say(now));
-        if let (Some(unsaid), Some(socket)) = (said, self.reactor.get(key)) {
+        agents.count_in(address);
+        let port = agents.door.port;
+        if let (Some(unsaid), Some(socket)) = (self.log.may_say(Topic::Arrival(port), now), self.reactor.get(key)) {
             info!("Port {port}: agent {} authorized{}", socket.link.peer, and_more(unsaid));
         }
         let marked = offer.has_preamble.then(Marked::new);
@@ -157,7 +145,7 @@ impl Relay {
                 self.offer(key);
                 self.hear_what_came_behind(key, behind);
             }
-            Err(_) => self.abort(key),
+            Err(fault) => self.abort(key, &fault),
         }
     }
 
@@ -174,12 +162,15 @@ impl Relay {
         let place = agent.place;
         match peer {
             _ if beats > 0 || message.is_empty() => {}
-            None => self.count_discarded(place, message.len() as u64),
+            None => {
+                self.count_discarded(place, message.len() as u64);
+                self.unsettle(key);
+            }
             Some(peer) => {
                 self.count_payload(place, message.len() as u64);
                 let Some((socket, desk)) = self.reactor.get_mut(peer) else { return };
-                if send_payload(&mut socket.link, message, desk, now).is_err() {
-                    self.abort(peer);
+                if let Err(fault) = send_payload(&mut socket.link, message, desk, now) {
+                    self.abort(peer, &fault);
                 }
             }
         }
@@ -193,7 +184,7 @@ impl Relay {
             return;
         };
         let Some(State::Greeting { place, ticket, offer, .. }) = self.take_state(key) else { return };
-        let rejection = match compared {
+        let delay = match compared {
             Some(waited) => self.rate_limit.wrong(source, &offer.bytes, waited, now),
             None => self.rate_limit.reject(source, now),
         };
@@ -201,12 +192,12 @@ impl Relay {
             agents.strangers.leave(ticket);
             agents.rejected += 1;
             let port = agents.door.port;
-            if let Some(unsaid) = rejection.say {
+            if let Some(unsaid) = self.log.may_say(Topic::Rejection(source), now) {
                 let why = if compared.is_some() { "wrong passcode" } else { "too many different passcodes" };
                 warn!("Port {port}: agent {peer} rejected, {why}{}", and_more(unsaid));
             }
         }
-        self.reject_after(key, rejection.delay, source, Some(place.pipe), &[]);
+        self.reject_after(key, delay, source, Some(place.pipe), &[]);
     }
 
     /// It has not shown its passcode in time. The time that it had was slow enough.
@@ -232,11 +223,10 @@ impl Relay {
         if length == 0 {
             return;
         }
-        let say = self.rate_limit.may_say(source, now);
         let Some(agents) = self.agents(place) else { return };
         agents.rejected += 1;
-        if let Some(unsaid) = say {
-            let (port, expected) = (agents.door.port, agents.terms.passcode.expose().len());
+        let (port, expected) = (agents.door.port, agents.terms.passcode.expose().len());
+        if let Some(unsaid) = self.log.may_say(Topic::Rejection(source), now) {
             let more = and_more(unsaid);
             warn!("Port {port}: agent {peer} rejected, its passcode has {length} of {expected} bytes{more}");
         }
@@ -261,4 +251,35 @@ impl Relay {
         }
         self.discard(key);
     }
+}
+
+/// Takes in what belongs to the passcode, and to the preamble before it.
+fn hear_passcode(
+    link: &mut Link,
+    offer: &mut Offer,
+    passcode: &Secret,
+    desk: &mut Desk,
+    now: Instant,
+) -> Result<Verdict, Fault> {
+    let is_plain = link.is_plain();
+    // Records may be empty: without a bound a stranger could keep the loop here for as long as it sends them.
+    for _ in 0..READS {
+        let missing = match offer.progress(passcode, is_plain) {
+            Progress::Missing(missing) => missing,
+            Progress::Preamble => continue,
+            Progress::Complete => return Ok(Verdict::Complete),
+        };
+        let Offer { bytes, behind, .. } = &mut *offer;
+        let got = link.receive(missing, desk, now, |message| {
+            let (head, rest) = message.split_at(missing.min(message.len()));
+            bytes.extend_from_slice(head);
+            behind.extend_from_slice(rest);
+        })?;
+        match got {
+            Got::Some => {}
+            Got::Dry | Got::Starved => return Ok(Verdict::Undecided),
+            Got::End => return Ok(Verdict::Left),
+        }
+    }
+    Ok(Verdict::Busy)
 }

@@ -3,10 +3,11 @@
 //! A user is joined to an agent when its first byte arrives, and not before: an idle or speculative connection
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer.
 
-use super::Relay;
 use super::pipe::{PipeKey, Place, Users};
 use super::session::Marks;
+use super::settling::Answer;
 use super::state::State;
+use super::{Relay, Topic};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
 use crate::net::closing::Cause;
 use crate::net::link::Got;
@@ -73,21 +74,23 @@ impl Relay {
             Ok(Marks::Passed) => {}
             Ok(_) => return,
             Err(Fail::Source(_)) => return self.dismiss_user(user),
-            Err(Fail::Destination(_)) => {
-                self.abort(agent);
+            Err(Fail::Destination(fault)) => {
+                self.abort(agent, &fault);
                 return self.reactor.again(user);
             }
         }
         let Some((from, to, desk)) = self.reactor.pair_mut(user, agent) else { return };
         let to_end = to.state.end();
+        // Its agents may all be behind one address: it is the users that are many, and must not stop each other.
+        to.link.hold_for(from.link.holds_for());
         let pumped = pump((&mut from.link, End::Open), (&mut to.link, to_end), desk, now);
         match pumped {
             Ok(Pumped { payload: 0, then, .. }) => match then {
                 Then::Ended => self.dismiss_user(user),
                 // It has asked, so its place in the line is from now on, whatever kept it from this agent.
-                Then::Starved(purpose) => {
+                Then::Starved(want) => {
                     self.wait_for_agent(user);
-                    self.reactor.note_hunger(user, Some(purpose));
+                    self.reactor.note_hunger(user, Some(want));
                 }
                 Then::Again | Then::Full => {
                     self.wait_for_agent(user);
@@ -100,16 +103,19 @@ impl Relay {
                 self.relay(agent, user);
             }
             Err(Failed { fail: Fail::Source(_), payload: 0 }) => self.dismiss_user(user),
-            Err(Failed { fail: Fail::Destination(_), payload: 0 }) => {
-                self.abort(agent);
+            Err(Failed { fail: Fail::Destination(fault), payload: 0 }) => {
+                self.abort(agent, &fault);
                 self.wait_for_agent(user);
                 self.reactor.again(user);
             }
             // What was taken is gone: no other user may follow it to this agent, and no other agent can have it.
             Err(Failed { fail, payload }) => {
                 self.marry(user, agent, pipe, payload);
-                let broken = if let Fail::Source(_) = fail { user } else { agent };
-                self.part(agent, user, Cause::Broken(broken));
+                let (broken, fault) = match fail {
+                    Fail::Source(fault) => (user, fault),
+                    Fail::Destination(fault) => (agent, fault),
+                };
+                self.part(agent, user, Cause::Broken(broken), Some(&fault));
             }
         }
     }
@@ -123,6 +129,9 @@ impl Relay {
             socket.link.set_abortive(true);
         }
         self.join(agent, user);
+        if let Some(agent) = self.reactor.get_mut(agent).and_then(|(socket, _)| socket.state.agent_mut()) {
+            agent.answer = Answer::Awaited;
+        }
         if let Some(pipe) = self.pipes.get_mut(pipe) {
             pipe.count(1, payload);
             if let Some(users) = pipe.users() {
@@ -155,8 +164,8 @@ impl Relay {
         let Some(users) = self.users(pipe) else { return };
         users.silent.leave(ticket);
         if let Some(other) = users.waiting.surplus(WAITING_USERS) {
-            let (port, unsaid) = (users.door.port, users.full.may_say(now));
-            if let Some(unsaid) = unsaid {
+            let port = users.door.port;
+            if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
                 let more = and_more(unsaid);
                 warn!("Port {port}: {WAITING_USERS} users wait for an agent, an old one is closed for a new one{more}");
             }
@@ -173,14 +182,27 @@ impl Relay {
         self.reactor.wake_by(now + SOON);
     }
 
+    /// It has waited long enough for an agent. One that is free is no good without a buffer: they are all in use, and it
+    /// is those who hold them that have to go.
+    pub(super) fn has_waited(&mut self, key: Key, pipe: PipeKey) {
+        if self.agent_for(pipe).is_none() {
+            return self.dismiss_user(key);
+        }
+        let next = self.reactor.now + WAIT_FOR_AGENT;
+        if let Some(State::Waiting { until, .. }) = self.reactor.get_mut(key).map(|(socket, _)| &mut socket.state) {
+            *until = next;
+            self.reactor.wake_by(next);
+            self.reactor.again(key);
+        }
+    }
+
     /// Closes a user that has no agent.
     pub(super) fn dismiss_user(&mut self, key: Key) {
         let now = self.reactor.now;
         if let Some(State::Waiting { pipe, .. }) = self.reactor.get(key).map(|socket| &socket.state) {
             let pipe = *pipe;
-            if let Some(users) = self.users(pipe) {
-                if let Some(unsaid) = users.full.may_say(now) {
-                    let port = users.door.port;
+            if let Some(port) = self.users(pipe).map(|users| users.door.port) {
+                if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
                     warn!("Port {port}: no agent was free for a user{}", and_more(unsaid));
                 }
             }

@@ -80,3 +80,111 @@ fn an_address_of_another_machine_is_named() {
     let daemon = Setup::new(Mode::Plain).set("listen", "192.0.2.1").prepare();
     faulty(&daemon, &["`listen` is no address of this machine"]);
 }
+
+/// `start` refuses with this status, naming these words; `check` names them too.
+#[track_caller]
+fn refused_by_both(daemon: &Daemon, status: i32, words: &[&str]) {
+    faulty(daemon, words);
+    let said = daemon.command(&["start"]);
+    assert_eq!(said.status, status, "{said:?}");
+    for word in words {
+        assert!(said.err.contains(word), "{said:?} does not name {word}");
+    }
+}
+
+const EX_CANTCREAT: i32 = 73;
+
+#[test]
+fn more_buffers_than_there_is_room_for_are_a_fault_of_their_key() {
+    for buffers in [1_000_000_000_u64, 4_294_967_295] {
+        let daemon = Setup::new(Mode::Plain).set("buffers", buffers).prepare();
+        refused_by_both(&daemon, EX_CONFIG, &["connector.conf", "\"buffers\""]);
+    }
+}
+
+#[test]
+fn a_pid_file_that_start_would_refuse_is_named_and_left_alone() {
+    let daemon = Setup::new(Mode::Plain).prepare();
+    let pid_file = daemon.path("connector.conf.pid");
+    fs::write(daemon.path("precious"), "precious").expect("a file");
+    fs::hard_link(daemon.path("precious"), &pid_file).expect("a link");
+    refused_by_both(&daemon, EX_CANTCREAT, &["connector.conf.pid", "hard links"]);
+    fs::remove_file(&pid_file).expect("it is there");
+    std::os::unix::fs::symlink(daemon.path("precious"), &pid_file).expect("a link");
+    refused_by_both(&daemon, EX_CANTCREAT, &["connector.conf.pid"]);
+    fs::remove_file(&pid_file).expect("it is there");
+    nix::unistd::mkfifo(&pid_file, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    refused_by_both(&daemon, EX_CANTCREAT, &["connector.conf.pid", "a regular file was expected"]);
+    fs::remove_file(&pid_file).expect("it is there");
+    fs::create_dir(&pid_file).expect("a folder");
+    refused_by_both(&daemon, EX_CANTCREAT, &["connector.conf.pid"]);
+    fs::remove_dir(&pid_file).expect("it is there");
+    let missing = daemon.path("missing/pid");
+    let said = daemon.command(&["check", "--pid-file", missing.to_str().expect("UTF-8")]);
+    assert!(said.status == EX_CONFIG && said.err.contains("missing/pid"), "{said:?}");
+    assert_eq!(fs::read_to_string(daemon.path("precious")).expect("a file"), "precious");
+    assert_eq!(daemon.command(&["check"]).status, 0);
+}
+
+#[test]
+fn a_log_file_that_start_would_refuse_is_named() {
+    let daemon = Setup::new(Mode::Plain).set("logfile", "log").prepare();
+    let log = daemon.path("log");
+    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    refused_by_both(&daemon, EX_CANTCREAT, &["/log"]);
+    fs::remove_file(&log).expect("it is there");
+    fs::create_dir(&log).expect("a folder");
+    refused_by_both(&daemon, EX_CANTCREAT, &["/log"]);
+    fs::remove_dir(&log).expect("it is there");
+    std::os::unix::fs::symlink("missing/log", &log).expect("a link");
+    refused_by_both(&daemon, EX_CANTCREAT, &["/log"]);
+}
+
+#[test]
+fn a_state_folder_that_is_not_there_is_refused() {
+    let daemon = Setup::new(Mode::Plain).prepare();
+    let state = daemon.path("missing");
+    for command in ["check", "start"] {
+        let said = daemon.command(&[command, "--state", state.to_str().expect("UTF-8")]);
+        assert_eq!(said.status, EX_CONFIG, "{said:?}");
+        assert!(said.err.contains("missing: no state folder"), "{said:?}");
+    }
+    assert!(!state.exists());
+}
+
+/// Such a mapping keeps the daemon from nothing, but nobody will ever reach it.
+#[test]
+fn a_stored_mapping_on_the_daemons_own_port_is_named() {
+    let mut daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    daemon.terminate();
+    let settings = fs::read_to_string(daemon.path("connector.conf")).expect("settings");
+    let mut settings: serde_json::Value = serde_json::from_str(&settings).expect("JSON");
+    settings["broker"] = mapping.ports[1].into();
+    fs::write(daemon.path("connector.conf"), settings.to_string()).expect("a file");
+    faulty(&daemon, &[&format!("port {} of the mapping {}", mapping.ports[1], mapping.id), "\"broker\""]);
+    settings["broker"] = serde_json::Value::Null;
+    settings.as_object_mut().expect("an object").remove("broker");
+    settings["apiport"] = mapping.ports[0].into();
+    fs::write(daemon.path("connector.conf"), settings.to_string()).expect("a file");
+    faulty(&daemon, &[&format!("port {} of the mapping {}", mapping.ports[0], mapping.id), "\"apiport\""]);
+}
+
+#[test]
+fn files_of_another_users_are_named() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can give files away");
+        return;
+    }
+    let daemon = Setup::new(Mode::Plain).set("logfile", "log").prepare();
+    let (pid_file, log) = (daemon.path("connector.conf.pid"), daemon.path("log"));
+    for file in [&pid_file, &log] {
+        fs::write(file, "").expect("a file");
+        fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
+    }
+    let settings = daemon.path("connector.conf");
+    for path in [settings.parent().expect("a folder"), &settings] {
+        std::os::unix::fs::chown(path, Some(65534), None).expect("root may");
+    }
+    faulty(&daemon, &["connector.conf.pid: the pid file cannot be written", "log (key \"logfile\")"]);
+}

@@ -1,6 +1,6 @@
 //! status: 0 running, 3 stopped, 1 not able to tell; for people and for programs.
 
-use crate::harness::{Certificate, Mode, Setup, in_both_modes};
+use crate::harness::{Certificate, Daemon, Mode, Setup, in_both_modes};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::Value;
 use std::fs;
@@ -116,4 +116,19 @@ fn a_daemon_that_refuses_to_say_more_runs_all_the_same() {
     assert_eq!(said.status, 0, "{said:?}");
     assert!(said.out.starts_with("iofog-connector is up and running.\n"), "{said:?}");
     assert!(said.err.contains("bearer token is wrong"), "{said:?}");
+}
+
+#[test]
+fn a_look_at_the_lock_says_why_it_cannot_tell() {
+    let mut daemon = Setup::new(Mode::Plain).start();
+    let look = |daemon: &Daemon| daemon.command(&["status", "--lock"]);
+    let said = look(&daemon);
+    assert_eq!((said.status, said.out.as_str(), said.err.as_str()), (0, "", ""));
+    daemon.terminate();
+    let said = look(&daemon);
+    assert_eq!((said.status, said.out.as_str(), said.err.as_str()), (3, "", ""));
+    fs::create_dir(daemon.path("connector.conf.pid")).expect("a folder");
+    let said = look(&daemon);
+    assert_eq!((said.status, said.out.as_str()), (1, ""), "{said:?}");
+    assert!(said.err.contains("not able to tell") && said.err.contains("connector.conf.pid"), "{said:?}");
 }

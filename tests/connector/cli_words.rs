@@ -1,8 +1,11 @@
 //! What the program says of itself, and of words that it does not know.
 
-use crate::harness::command;
+use crate::harness::{BINARY, Mode, Setup, command};
+use std::fs::OpenOptions;
+use std::process::{Command, Stdio};
 
 const EX_USAGE: i32 = 64;
+const EX_IOERR: i32 = 74;
 
 #[test]
 fn the_version_comes_first_and_the_licence_behind_it() {
@@ -57,4 +60,54 @@ fn an_option_and_its_value_are_two_words_or_one() {
         assert_eq!(said.status, 78, "{words:?} gave {}", said.err);
         assert!(said.err.contains("/nowhere/a=b.conf"), "{words:?} gave {}", said.err);
     }
+}
+
+/// The status and the complaints of a command whose standard output is this.
+fn with_output(output: impl Into<Stdio>, words: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(BINARY);
+    let done = command.args(words).stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).output();
+    let done = done.expect("the binary");
+    (done.status.code(), String::from_utf8(done.stderr).expect("UTF-8"))
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_unless_its_reader_has_left() {
+    let mut daemon = Setup::new(Mode::Plain).start();
+    let id = daemon.add_public(1).id;
+    let settings = daemon.path("connector.conf");
+    let settings = settings.to_str().expect("UTF-8");
+    let of_daemon: [&[&str]; 9] = [
+        &["status"],
+        &["status", "--json"],
+        &["check"],
+        &["start"],
+        &["mapping", "list"],
+        &["mapping", "show", &id],
+        &["mapping", "add"],
+        &["mapping", "list", "--json"],
+        &["mapping", "remove", &id],
+    ];
+    let of_nobody: [&[&str]; 3] = [&["version"], &["help"], &["mapping", "add", "--help"]];
+    let of_daemon = of_daemon.iter().map(|words| [words, &["--config", settings][..]].concat());
+    let commands: Vec<Vec<&str>> = of_daemon.chain(of_nobody.map(<[_]>::to_vec)).collect();
+    // What is done first cannot be done twice.
+    for words in commands.iter().filter(|words| !words.contains(&"remove")) {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (status, complaints) = with_output(writer, words);
+        assert_eq!(status, Some(0), "{words:?}: {complaints}");
+        assert!(!complaints.contains("standard output"), "{words:?}: {complaints}");
+    }
+    for words in &commands {
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+        let (status, complaints) = with_output(full, words);
+        assert_eq!(status, Some(EX_IOERR), "{words:?}: {complaints}");
+        assert!(complaints.contains("standard output cannot be written"), "{words:?}: {complaints}");
+    }
+    assert_eq!(daemon.command(&["mapping", "show", &id]).status, 65, "it was removed all the same");
+    // Who stops the daemon has stopped it, and what is worse than lost words is told rather.
+    let full = || OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+    assert_eq!(with_output(full(), &["stop", "--config", settings]).0, Some(EX_IOERR));
+    assert_eq!(with_output(full(), &["status", "--config", settings]).0, Some(3));
+    assert_eq!(daemon.wait().code(), Some(0));
 }

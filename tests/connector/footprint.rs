@@ -72,13 +72,11 @@ fn measure(mode: Mode, row: &str, states: &[(&str, Open)]) {
         let before = daemon.resident_kib() * 1024;
         let peaks = [(); 3].map(|()| crowd(&daemon, &mappings, *open).saturating_sub(before) / CROWD as u64);
         println!("{row}, {name}: {peaks:?} bytes");
-        let [first, _, last] = peaks;
-        assert!(first <= most, "a connection {name} costs {first} bytes, limits.md says {most}");
-        // Tables that are filled once, and pages that allocators keep.
-        assert!(
-            last <= first + (most / 4).max(512),
-            "{name}: {last} bytes a connection when they come again, {first} before"
-        );
+        let [_, second, last] = peaks;
+        let largest = *peaks.iter().max().expect("three");
+        assert!(largest <= most, "a connection {name} costs {largest} bytes, limits.md says {most}");
+        // The first crowd has filled the tables of failures; from then on only pages that the allocator keeps are more.
+        assert!(last <= second + most / 16, "{name}: {last} bytes a connection when they come again, {second} before");
     }
 }
 

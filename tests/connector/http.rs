@@ -41,9 +41,10 @@ fn a_connection_is_kept_or_closed_as_the_caller_says() {
     in_both_modes(|daemon| {
         for (version, header, kept) in [
             ("1.1", "Host: x", true),
-            ("1.1", "Connection: close", false),
-            ("1.1", "connection: Close", false),
+            ("1.1", "Host: x\r\nConnection: close", false),
+            ("1.1", "host: x\r\nconnection: Close", false),
             ("1.0", "Host: x", false),
+            ("1.0", "User-Agent: x", false),
         ] {
             let mut connection = daemon.controller().connect().expect("a connection");
             let answer = connection.exchange(&ask(version, &[header, "Content-Length: 13"], "mappingid=all"));

@@ -218,6 +218,17 @@ fn a_folder_of_roots_that_others_may_write_to_is_named() {
         assert_eq!(said.status, EX_NOPERM, "{words:?}: {said:?}");
         assert!(said.err.contains(text(daemon.folder())) && said.err.contains("chmod go-w"), "{words:?}: {said:?}");
     }
+    let state = daemon.path("state");
+    fs::create_dir(&state).expect("a folder");
+    fs::set_permissions(&state, Permissions::from_mode(0o775)).expect("a folder of ours");
+    for words in [&["cert", "--name", "x"][..], &["cert", "--name", "x", "--state", text(&state)]] {
+        let said = daemon.command(words);
+        assert_eq!(said.status, EX_NOPERM, "{words:?}: {said:?}");
+        assert!(said.err.contains("chmod go-w"), "{words:?}: {said:?}");
+        assert!(!daemon.path("server-key.pem").exists() && !state.join("server-key.pem").exists(), "{words:?}");
+        // The other one alone.
+        fs::set_permissions(daemon.folder(), Permissions::from_mode(0o755)).expect("a folder of ours");
+    }
 }
 
 /// A pid file of root's is written, and given to the daemon's user: neither may happen to a file with that name only.

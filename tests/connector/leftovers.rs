@@ -52,6 +52,69 @@ fn the_rest_of_an_abandoned_answer_reaches_no_other_user() {
     });
 }
 
+/// An agent whose service says a little now and then, and whose user leaves while nothing is on its way. It ends when it
+/// hears of that.
+fn abandon_paced(daemon: &Daemon, mapping: &Mapping, leave: impl Fn(Peer)) {
+    let (agent, user) = daemon.pair(mapping);
+    for _ in 0..4 {
+        agent.send(b"a piece");
+        user.expect(b"a piece");
+        thread::sleep(Duration::from_millis(50));
+    }
+    agent.send(b"a piece");
+    user.expect(b"a piece");
+    leave(user);
+    while matches!(agent.hear(Duration::from_millis(50)), Heard::Silence | Heard::Message(_)) {
+        let _ = agent.try_send(b"a piece", PATIENCE);
+    }
+}
+
+#[test]
+fn the_rest_of_a_paced_answer_reaches_no_other_user() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        let leavings: [fn(Peer); 2] = [Peer::reset, |user| {
+            user.finish();
+            drop(user);
+        }];
+        for leave in leavings {
+            abandon_paced(daemon, &mapping, leave);
+            let user = daemon.user(&mapping);
+            user.send(b"question");
+            let agent = daemon.agent(&mapping);
+            assert_eq!(agent.hear(Duration::from_millis(100)), Heard::Silence, "it was joined at once");
+            for piece in REST {
+                agent.send(piece);
+                assert_eq!(agent.hear(Duration::from_millis(50)), Heard::Silence, "it was joined too soon");
+            }
+            agent.expect(b"question");
+            agent.send(b"answer");
+            user.expect(b"answer");
+            agent.finish();
+            user.expect_clean_end();
+        }
+    });
+}
+
+#[test]
+fn the_answer_to_a_user_that_gave_up_reaches_no_other_user() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        let (agent, user) = daemon.pair(&mapping);
+        user.finish();
+        let next = daemon.user(&mapping);
+        next.send(b"question");
+        agent.expect_end();
+        drop(agent);
+        let agent = daemon.agent(&mapping);
+        assert_eq!(agent.hear(Duration::from_millis(100)), Heard::Silence, "it was joined at once");
+        agent.send(b"the late answer");
+        agent.expect(b"question");
+        agent.send(b"answer");
+        next.expect(b"answer");
+    });
+}
+
 #[test]
 fn a_session_that_was_over_delays_nobody() {
     in_both_modes(|daemon| {

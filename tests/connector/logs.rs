@@ -1,11 +1,12 @@
 //! The log: where it goes, and rotation.
 
-use crate::harness::{Mode, PATIENCE, Setup, form, wait_until};
+use crate::harness::{Mode, PATIENCE, Setup, form, public_mapping, wait_until};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode as Permissions;
 use nix::unistd::mkfifo;
 use std::fs::{self, File};
 use std::thread;
+use std::time::Instant;
 
 const EX_CANTCREAT: i32 = 73;
 const EX_CONFIG: i32 = 78;
@@ -88,4 +89,50 @@ fn a_pipe_in_the_place_of_the_log_is_refused_at_once() {
     mkfifo(&daemon.path("pipe"), Permissions::S_IRWXU).expect("a pipe");
     daemon.spawn();
     assert_eq!(daemon.wait().code(), Some(73), "{}", daemon.log());
+}
+
+#[test]
+fn a_session_that_is_broken_off_is_told_of_at_debug_level() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let (silent, broken) = (daemon.add(&public_mapping(1, 1000)), daemon.add_public(2));
+    let _silent = daemon.pair(&silent);
+    let (agent, _user) = daemon.pair(&broken);
+    agent.reset();
+    let (proper, user) = daemon.pair(&broken);
+    proper.finish();
+    user.expect_clean_end();
+    for (mapping, why) in [(&silent, "it has not been heard of for longer than"), (&broken, "Connection reset by peer")]
+    {
+        let told = |line: &str| {
+            let session = format!("Mapping {}: the session of agent 127.0.0.1:", mapping.id);
+            line.contains(&session) && line.contains("and user 127.0.0.1:") && line.contains(why)
+        };
+        wait_until(why, PATIENCE, || daemon.log().lines().any(told));
+    }
+    assert_eq!(daemon.log().matches("the session of").count(), 2, "{}", daemon.log());
+}
+
+/// Addresses and ports are for others to choose: however many there are, the log stays small.
+#[test]
+fn a_crowd_of_addresses_at_many_ports_does_not_fill_the_log() {
+    const AT_ONCE: usize = 256;
+    let daemon = Setup::new(Mode::Plain).start();
+    let ports: Vec<u16> = (0..2).flat_map(|_| daemon.add_private(1).ports).collect();
+    let start = Instant::now();
+    let mut failed = 0;
+    for address in 0..=200 {
+        for port in &ports {
+            let stranger = daemon.dial(*port).from([127, 0, 1, address]).connect().expect("a connection");
+            stranger.send(b"abc");
+            stranger.finish();
+            failed += 1;
+        }
+    }
+    let rejected = || daemon.controller().status("all")["rejected"].as_u64();
+    wait_until("all are rejected", PATIENCE, || rejected() == Some(failed));
+    let summary = "more log lines about single addresses and ports were held back";
+    wait_until("it says how many it did not tell of", PATIENCE, || daemon.log().contains(summary));
+    let lines = daemon.log().lines().filter(|line| line.contains("rejected, its passcode has 3 of 36 bytes")).count();
+    let most = AT_ONCE + start.elapsed().as_secs() as usize + 1;
+    assert!((AT_ONCE / 2..=most).contains(&lines), "{lines} lines, at most {most}");
 }

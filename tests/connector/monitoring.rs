@@ -74,6 +74,30 @@ fn the_status_of_a_private_mapping_tells_its_sides_apart() {
     });
 }
 
+#[test]
+fn every_connection_is_told_as_what_it_is() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(3);
+        let (_agent, _user) = daemon.pair(&mapping);
+        let (stuck, _reader) = daemon.narrow_pair(&mapping);
+        Payload::new(1).send_until_stalled(&stuck);
+        stuck.finish();
+        drop(stuck);
+        let (_stranger, _silent) = (daemon.stranger(&mapping, 0), daemon.user(&mapping));
+        let wrong = daemon.stranger(&mapping, 0);
+        wrong.send("wrong".repeat(8).as_bytes());
+        let _peer = daemon.dial(daemon.ports.broker()).without_tls().connect().expect("a connection");
+        let kinds = ["agents", "users", "unauthorized", "rejecting", "peers", "closing"];
+        wait_until("each is counted once", PATIENCE, || {
+            let status = daemon.controller().status("all");
+            let number = |key: &str| status[key].as_u64().expect("a number");
+            let sum: u64 = kinds.iter().map(|kind| number(kind)).sum();
+            assert_eq!(sum, number("connections"), "{status}");
+            ["unauthorized", "rejecting", "peers"].iter().all(|kind| number(kind) == 1)
+        });
+    });
+}
+
 /// The words of a 32-bit processor end at 4 GiB, an afternoon of video.
 #[test]
 #[ignore = "carries more than 4 GiB; packaging/test/under-qemu ARM-TARGET --ignored"]

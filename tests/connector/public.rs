@@ -420,6 +420,9 @@ fn an_agent_that_takes_no_more_is_heard_to_the_end() {
                 }
             }
         });
+        // It is with the daemon and its kernel by far, and has still to be delivered.
+        let unread = sent.position() - heard.position();
+        assert!(unread > 2 * LOST_WITH_AGENT, "only {unread} bytes are left to be heard");
         thread::sleep(SECOND);
         agent.finish();
         drop(agent);

@@ -3,7 +3,12 @@
 //!
 //! Another seed each time, which is printed; `ROUND_TRIP_SEED` repeats one, `ROUND_TRIPS` says how many sessions.
 
-use crate::harness::{AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Peer, Random, Service, in_both_modes, seed};
+use crate::harness::{
+    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Peer, Random, Service, Setup, in_both_modes, seed,
+};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
@@ -211,4 +216,50 @@ fn between_two_agents() {
             });
         }
     });
+}
+
+/// Segments with data that `stream` has received: tcpi_data_segs_in of <linux/tcp.h>, Linux 4.6.
+fn segments(stream: &TcpStream) -> u32 {
+    let (mut info, mut length) = ([0_u32; 40], 160);
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes into `info`, which is that long.
+    let result = unsafe {
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut length)
+    };
+    assert_eq!((result, length), (0, 160));
+    info[38]
+}
+
+/// Who says both at once is woken once: it matters where connections come and go by the thousand.
+#[test]
+fn in_dev_mode_what_belongs_together_comes_in_one_segment() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(4);
+    let mut agent = TcpStream::connect(("127.0.0.1", mapping.ports[0])).expect("a connection to the agents' port");
+    agent.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    agent.write_all(format!("iofog/1 dev mode{}", mapping.passcodes[0]).as_bytes()).expect("a connection");
+    let mut hear = |expected: &[u8]| {
+        let mut got = vec![0; expected.len()];
+        agent.read_exact(&mut got).expect("what the daemon says");
+        assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(expected));
+        segments(&agent)
+    };
+    assert_eq!(hear(b"iofog/1 dev modeAUTHORIZED"), 1);
+    let user = daemon.user(&mapping);
+    user.send(b"question");
+    assert_eq!(hear(b"DATAquestion"), 2);
+}
+
+#[test]
+fn in_dev_mode_the_preamble_is_answered_whatever_comes_of_the_passcode() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(4);
+    let late = daemon.stranger(&mapping, 0);
+    for (said, answer) in [("iofog/1 dev mode", "iofog/1 dev mode"), (&mapping.passcodes[0], "AUTHORIZED")] {
+        late.send(said.as_bytes());
+        late.expect(answer.as_bytes());
+    }
+    let wrong = daemon.stranger(&mapping, 0);
+    wrong.send(b"iofog/1 dev mode36 bytes that are no passcode at all");
+    wrong.expect(b"iofog/1 dev mode");
+    wrong.expect_end();
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A session whose user takes nothing, so that the daemon has its 2 s.
+/// A session whose user takes nothing, so that the daemon takes all the time that it may.
 fn stuck(daemon: &Daemon) -> (Peer, Peer) {
     let pair = daemon.narrow_pair(&daemon.add_public(1));
     Payload::new(1).send_until_stalled(&pair.0);
@@ -91,6 +91,24 @@ fn who_has_got_everything_is_not_waited_for() {
             user.expect(b"the answer");
             assert_ne!(user.expect_end(), End::Clean);
         }
+    });
+}
+
+#[test]
+fn who_takes_nothing_delays_the_end_by_two_seconds_at_most() {
+    in_both_modes(|daemon| {
+        let mut stop = || {
+            let _pair = stuck(daemon);
+            let start = Instant::now();
+            assert_eq!(daemon.terminate().code(), Some(0));
+            let took = start.elapsed();
+            daemon.start();
+            took
+        };
+        let times = [(); 3].map(|()| stop());
+        // A busy machine makes each of them longer by the odd moment.
+        let fastest = times.iter().min().expect("three");
+        assert!((SECOND..2 * SECOND).contains(fastest), "took {times:?}");
     });
 }
 

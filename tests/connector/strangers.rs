@@ -88,6 +88,27 @@ fn a_crowd_pushes_out_its_own_and_not_who_comes_from_elsewhere() {
 }
 
 #[test]
+fn a_fleet_behind_one_address_comes_back_under_a_crowd_of_silent_addresses() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(40);
+        let dial = |from| daemon.dial(mapping.ports[0]).from([127, 0, 1, from]).without_tls();
+        let silent = |from| dial(from).connect().expect("a connection");
+        let fleet = daemon.dial(mapping.ports[0]).from([127, 0, 0, 2]);
+        let first = fleet.connect().expect("a connection");
+        first.authorize(&mapping, 0);
+        let _crowd: Vec<Peer> = (0..60).map(|i| silent(1 + i % 30)).collect();
+        let agents: Vec<Peer> = (0..30).map(|_| fleet.connect().expect("a connection")).collect();
+        // The crowd comes again, and takes its own places.
+        let _again: Vec<Peer> = (0..20).map(|_| silent(1)).collect();
+        agents.iter().for_each(|agent| agent.authorize(&mapping, 0));
+        // And a fleet keeps nobody else out.
+        let single = daemon.dial(mapping.ports[0]).from([127, 0, 0, 3]).connect().expect("a connection");
+        let _fleet: Vec<Peer> = (0..80).map(|_| fleet.clone().without_tls().connect().expect("a connection")).collect();
+        single.authorize(&mapping, 0);
+    });
+}
+
+#[test]
 fn strangers_take_no_agents_place() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(1);
@@ -205,16 +226,21 @@ fn connections_that_are_given_up_are_limited() {
     let daemon = Setup::new(Mode::Plain).start();
     let mapping = daemon.add_public(2);
     let restless = daemon.dial(mapping.ports[0]).from([127, 0, 0, 2]);
-    let start = Instant::now();
-    for _ in 0..600 {
-        restless.connect().expect("a connection").finish();
-    }
-    let is_in_time = start.elapsed() < 4 * SECOND;
-    let (again, asked) = (restless.connect().expect("a connection"), Instant::now());
-    let _ = again.try_send(mapping.passcodes[0].as_bytes(), PATIENCE);
-    // 256 were taken at once, and 50 a second: it is not looked at, or has to wait for its turn.
-    let is_let_in = matches!(again.hear(PATIENCE), Heard::Message(_));
-    assert!(!is_let_in || !is_in_time || asked.elapsed() > Duration::from_millis(100), "{:?}", asked.elapsed());
+    // 256 are taken at once, and 50 a second: the next one is not looked at, or waits for its turn, half a second long.
+    let is_limited = || {
+        let start = Instant::now();
+        for _ in 0..600 {
+            restless.connect().expect("a connection").finish();
+        }
+        let (again, asked) = (restless.connect().expect("a connection"), Instant::now());
+        let is_in_time = start.elapsed() < 4 * SECOND;
+        let _ = again.try_send(mapping.passcodes[0].as_bytes(), PATIENCE);
+        let is_let_in = matches!(again.hear(PATIENCE), Heard::Message(_));
+        let waited = asked.elapsed();
+        assert!(!is_in_time || !is_let_in || waited > SECOND / 5, "let in after {waited:?}");
+        is_in_time
+    };
+    assert!((0..5).any(|_| is_limited()), "600 connections took 4 s and more, five times: nothing was tested");
     daemon.agent(&mapping);
     let let_in = || {
         let agent = restless.connect().expect("a connection");

@@ -1,8 +1,8 @@
 //! Who gets less than the other side had to send is told so: FIN without close_notify, or a reset.
 
 use crate::harness::{
-    AgentProgram, Daemon, End, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Service, for_both_modes, in_both_modes,
-    public_mapping, wait_until,
+    AgentProgram, Daemon, Dial, End, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Service, for_both_modes,
+    in_both_modes, public_mapping, wait_until,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -280,5 +280,26 @@ fn a_service_that_refuses_is_no_proper_end() {
         let user = daemon.user(&mapping);
         user.send(b"anybody there?");
         expect_truncated(&user);
+    });
+}
+
+#[test]
+fn the_service_is_told_when_a_client_that_has_finished_its_question_breaks_off() {
+    in_both_modes(|daemon| {
+        let (told, ends): (Sender<()>, Receiver<()>) = channel();
+        let service = Service::start(move |mut stream| {
+            while stream.write_all(&[0; 10_000]).is_ok() {}
+            let _ = told.send(());
+        });
+        let mapping = daemon.add_private(2);
+        let port = crate::agent::listening_port(daemon);
+        let _exposing = AgentProgram::new(daemon, &mapping, 1).exposing(service.port, 2).start();
+        let _listening = AgentProgram::new(daemon, &mapping, 0).listening(port, 2).start();
+        let client = Dial::new(port, None).small_buffers().connect().expect("the listening end listens");
+        client.send(b"question");
+        client.finish();
+        client.expect_some();
+        client.reset();
+        ends.recv_timeout(PATIENCE).expect("the service is told");
     });
 }

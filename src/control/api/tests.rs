@@ -225,6 +225,21 @@ fn commands_are_answered_and_stop_only_from_here() {
 }
 
 #[test]
+fn either_remove_takes_whatever_has_the_id_as_the_originals_did() {
+    let mut bench = Bench::new();
+    for (add, body, remove, field) in [
+        ("/api/v2/mapping/add", PUBLIC, "/api/v2/direct/remove", "id"),
+        ("/api/v2/direct/add", "", "/api/v2/mapping/remove", "mappingid"),
+    ] {
+        let (_, added) = bench.post(add, body);
+        let id = added["id"].as_str().unwrap().to_owned();
+        let (status, removed) = bench.post(remove, &format!("{field}={id}"));
+        assert_eq!((status, &removed["status"], &removed["id"]), (200, &"ok".into(), &added["id"]), "{remove}");
+        assert!(!bench.stored().contains(&id), "{remove}");
+    }
+}
+
+#[test]
 fn two_callers_of_a_direct_entry_meet() {
     let mut bench = Bench::new();
     let (_, entry) = bench.post("/api/v2/direct/add", "x=1");

@@ -134,7 +134,7 @@ impl Link {
         if !self.may_read() {
             return Ok(Got::Dry);
         }
-        let lease = self.inbox.open(self.trusted.then(|| self.record_purpose()), desk);
+        let lease = self.inbox.open(self.trusted.then(|| self.record_want()), desk);
         let taking = matches!(lease, Lease::Buffer { .. });
         let gathered = self.gather(&lease, desk, now);
         let seen = lease.kept() + gathered.as_ref().map_or(0, |(_, count)| *count);

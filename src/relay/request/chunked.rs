@@ -1,6 +1,6 @@
 //! Takes the chunks off a body.
 
-use super::head::find_line_end;
+use super::head::{expect_header, find_line_end};
 use super::{body_too_large, malformed};
 use crate::limits::{REQUEST_BODY, REQUEST_HEAD};
 use crate::relay::refusal::{Refusal, Status};
@@ -109,7 +109,10 @@ impl Decoder {
         self.stage = match end {
             None => Stage::Trailers { before, seen: input.len() },
             Some(0) => Stage::Done,
-            Some(_) => Stage::Trailers { before: before + line, seen: 0 },
+            Some(at) => {
+                expect_header(&input[..at])?;
+                Stage::Trailers { before: before + line, seen: 0 }
+            }
         };
         Ok(end.map(|_| line))
     }

@@ -67,6 +67,16 @@ pub(super) fn find_line_end(bytes: &[u8], from: usize) -> Result<Option<usize>, 
     Ok(None)
 }
 
+/// A line behind the last chunk: a name, a colon and a value, as in a head.
+pub(super) fn expect_header(line: &[u8]) -> Result<(), Refusal> {
+    let mut headers = [httparse::EMPTY_HEADER; 1];
+    match httparse::parse_headers(&[line, b"\r\n\r\n"].concat(), &mut headers) {
+        Ok(httparse::Status::Complete(_)) => Ok(()),
+        Ok(httparse::Status::Partial) => Err(malformed("a trailer ends too early")),
+        Err(error) => Err(malformed(&format!("a trailer is malformed: {error}"))),
+    }
+}
+
 /// Understands a head, up to and including its empty line.
 pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
@@ -106,6 +116,7 @@ struct Fields {
     content_type: Option<String>,
     authorization: Option<String>,
     expect: Option<String>,
+    host: Option<String>,
     close: bool,
     from_a_page: bool,
 }
@@ -120,6 +131,7 @@ impl Fields {
                 "content-type" => &mut fields.content_type,
                 "authorization" => &mut fields.authorization,
                 "expect" => &mut fields.expect,
+                "host" => &mut fields.host,
                 "connection" => {
                     let close = |word: &[u8]| word.trim_ascii().eq_ignore_ascii_case(b"close");
                     fields.close |= header.value.split(|byte| *byte == b',').any(close);
@@ -146,6 +158,15 @@ impl Fields {
         Ok(fields)
     }
 
+    /// HTTP/1.1 wants it (RFC 9112, section 3.2), though nothing here goes by it; HTTP/1.0 knows none.
+    fn expect_host(&self, is_http_1_0: bool) -> Result<(), Refusal> {
+        match &self.host {
+            Some(host) if !may_be_host(host) => Err(malformed("Host is no name or address")),
+            None if !is_http_1_0 => Err(malformed("Host is missing, HTTP/1.1 wants it")),
+            _ => Ok(()),
+        }
+    }
+
     fn into_head(self, method: &str, target: &str, is_http_1_0: bool) -> Result<Head, Refusal> {
         let framing = match (&self.transfer_encoding, &self.content_length) {
             (Some(_), Some(_)) => return Err(malformed("both Transfer-Encoding and Content-Length are given")),
@@ -166,6 +187,7 @@ impl Fields {
             }
             None => false,
         };
+        self.expect_host(is_http_1_0)?;
         Ok(Head {
             method: method.to_owned(),
             target: target.to_owned(),
@@ -177,6 +199,11 @@ impl Fields {
             last: self.close || is_http_1_0,
         })
     }
+}
+
+/// Whether a name or an address may stand in Host, with a port or without.
+fn may_be_host(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte))
 }
 
 fn content_length(digits: &str) -> Result<usize, Refusal> {

@@ -61,7 +61,7 @@ fn a_request_is_written_anew_with_what_the_api_looks_at() {
 #[test]
 fn requests_may_come_in_pieces_or_several_at_once() {
     let mut bytes = post("Content-Length: 3\r\n", "abc");
-    bytes.extend(b"\r\n\r\nGET /x?y HTTP/1.1\r\n\r\n");
+    bytes.extend(b"\r\n\r\nGET /x?y HTTP/1.1\r\nHost: c:443\r\n\r\n");
     bytes.extend(post("Transfer-Encoding: Chunked\r\n", "1;ext=1\r\nd\r\n002\r\nef\r\n0\r\nX: y\r\n\r\n"));
     let whole = steps(&bytes, usize::MAX);
     assert_eq!(whole.len(), 3, "{whole:?}");
@@ -172,6 +172,17 @@ fn what_is_not_plain_is_refused() {
         (chunked("0\r\nX: a\n\nGET / HTTP/1.1\r\n\r\n"), 400, "LF alone"),
         (chunked("0\r\nX: a\rb\r\n\r\n"), 400, "CR stands alone"),
         (chunked("0\r\nX: \0\r\n\r\n"), 400, "no HTTP request"),
+        (chunked("0\r\nno colon\r\n\r\n"), 400, "a trailer is malformed"),
+        (chunked("0\r\nX: a\r\nGET / HTTP/1.1\r\n\r\n"), 400, "a trailer is malformed"),
+        (chunked("0\r\n: a\r\n\r\n"), 400, "a trailer is malformed"),
+        (chunked("0\r\nX : a\r\n\r\n"), 400, "a trailer is malformed"),
+        (chunked("0\r\n X: a\r\n\r\n"), 400, "a trailer is malformed"),
+        (chunked("0\r\nX: a\r\n b\r\n\r\n"), 400, "a trailer is malformed"),
+        (b"POST / HTTP/1.1\r\n\r\n".to_vec(), 400, "Host is missing"),
+        (post("Host: c\r\n", ""), 400, "Host is given twice"),
+        (b"POST / HTTP/1.0\r\nHost: c\r\nhost: d\r\n\r\n".to_vec(), 400, "host is given twice"),
+        (b"POST / HTTP/1.1\r\nHost: a b\r\n\r\n".to_vec(), 400, "Host is no name"),
+        (b"POST / HTTP/1.0\r\nHost: a/b\r\n\r\n".to_vec(), 400, "Host is no name"),
         (b"POST / HTTP/1.1\r\n Content-Length: 3\r\n\r\nabc".to_vec(), 400, "malformed"),
         (b"POST / HTTP/1.1\r\n: 3\r\n\r\nabc".to_vec(), 400, "malformed"),
         (chunked("ffffffffffffffff\r\n"), 413, "longer than 65536"),

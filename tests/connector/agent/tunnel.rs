@@ -137,6 +137,31 @@ fn a_client_that_closes_its_sending_side_gets_the_whole_answer() {
     });
 }
 
+/// Whether it waits for an answer or is gone, TCP does not tell: it has its line for 10 s, not for ever.
+#[test]
+fn a_client_that_closes_its_sending_side_and_gets_no_answer_comes_to_an_end() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let (reached, service_is_reached) = channel();
+    let service = Service::start(move |mut stream| {
+        let _ = stream.read_exact(&mut [0; 5]);
+        let _ = reached.send(());
+        thread::sleep(3 * PATIENCE);
+    });
+    let mapping = daemon.add_private(2);
+    let _ends = [
+        AgentProgram::new(&daemon, &mapping, 1).exposing(service.port, 1).start(),
+        AgentProgram::new(&daemon, &mapping, 0).listening(listening_port(&daemon), 1).start(),
+    ];
+    let first = client(&daemon);
+    first.send(b"hello");
+    first.finish();
+    assert!(service_is_reached.recv_timeout(PATIENCE).is_ok());
+    assert!(matches!(first.hear(PATIENCE), Heard::Ended(_)), "it was left waiting for ever");
+    let next = client(&daemon);
+    next.send(b"hello");
+    assert!(service_is_reached.recv_timeout(PATIENCE).is_ok(), "the line was not given back");
+}
+
 #[test]
 fn a_client_of_a_service_that_refuses_sees_an_end() {
     in_both_modes(|daemon| {

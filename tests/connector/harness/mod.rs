@@ -22,7 +22,7 @@ pub use agent_program::AgentProgram;
 pub use certificates::{Authority, Certificate, chain_of_two, test_certificate};
 pub use command_line::{command, command_within};
 pub use controller::{Answer, Controller, form, post, request};
-pub use daemon::{Daemon, Mode, Setup, for_both_modes, in_both_modes};
+pub use daemon::{BINARY, Daemon, Mode, Setup, for_both_modes, in_both_modes};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use payload::Payload;
 pub use peer::{Dial, End, Heard, Peer};

@@ -1,0 +1,60 @@
+//! What the settings ask of the machine, and of each other: `start` and `check` go by the same answers.
+
+use super::StartError;
+use crate::config::Config;
+use crate::descriptors;
+use crate::limits::{API_CONNECTIONS, BUFFERS};
+use crate::mapping::Mapping;
+use crate::net::buffers::Pool;
+use crate::relay;
+use log::warn;
+
+/// Descriptors that are not connections: files, epoll, and three for each connection of the API.
+const RESERVED: usize = 64 + 3 * API_CONNECTIONS;
+
+/// What there is room for.
+pub struct Capacity {
+    pub connections: usize,
+    pub buffers: Pool,
+}
+
+impl Capacity {
+    /// What the settings ask for. Raises the descriptor limit as far as allowed.
+    ///
+    /// # Errors
+    /// There is no room for the buffers.
+    pub fn of(config: &Config) -> Result<Self, StartError> {
+        let connections = most_connections(config);
+        let buffers = relay::reserve_buffers(config.buffers.unwrap_or(connections.min(BUFFERS)));
+        let buffers = buffers.map_err(|cause| StartError::Buffers { settings: config.file.clone(), cause })?;
+        Ok(Self { connections, buffers })
+    }
+}
+
+/// Ports of stored mappings that can never be bound, because the daemon needs them itself.
+pub fn conflicts<'a>(config: &'a Config, mappings: &'a [Mapping]) -> impl Iterator<Item = String> + 'a {
+    mappings.iter().flat_map(move |mapping| {
+        mapping.ports().into_iter().flatten().filter_map(move |port| {
+            let key = if port == config.api_port { "apiport" } else { "broker" };
+            let is_own = port == config.api_port || Some(port) == config.broker;
+            is_own.then(|| {
+                format!(
+                    "port {port} of the mapping {} is the daemon's own (key \"{key}\"): another one is needed there",
+                    mapping.id
+                )
+            })
+        })
+    })
+}
+
+/// How many connections there may be.
+fn most_connections(config: &Config) -> usize {
+    let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
+    // An eighth is left for listeners: two a mapping.
+    let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(16);
+    let connections = config.connections.unwrap_or(most);
+    if connections > most {
+        warn!("`connections` is {connections}, but {descriptors} descriptors allow no more than {most}; those it is");
+    }
+    connections.min(most)
+}
