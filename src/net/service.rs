@@ -82,6 +82,8 @@ pub(crate) trait Service {
 pub(crate) fn run<S: Service>(service: &mut S) -> io::Result<()> {
     let mut own = Vec::new();
     let mut tick = Instant::now();
+    // The first turn is due at once.
+    service.reactor_mut().wake_by(tick);
     loop {
         service.pending(&mut own);
         service.reactor_mut().wait(&mut own)?;
