@@ -39,6 +39,17 @@ pub struct AgentPort {
     pub absence: Option<Duration>,
 }
 
+impl Kind {
+    /// The sort's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Public { .. } => "public",
+            Self::Private { .. } => "private",
+            Self::Direct { .. } => "direct",
+        }
+    }
+}
+
 impl Mapping {
     /// A new mapping on these two ports, with a new id and new passcodes.
     pub fn new(request: &Request, [port1, port2]: [u16; 2]) -> Self {

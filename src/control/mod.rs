@@ -10,8 +10,8 @@ mod answer;
 mod api;
 pub mod commandline;
 mod direct;
+mod figures;
 pub(crate) mod form;
-mod list;
 mod metrics;
 mod registry;
 mod status;
@@ -23,7 +23,7 @@ use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS, REQUEST_BODY};
 use crate::mapping::Mapping;
 use crate::relay::api::caller::{self, ApiCaller};
 use crate::relay::api::request::FROM_A_PAGE;
-use crate::relay::command::{Gone, Handle};
+use crate::relay::command::{EventLoop, Gone};
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::throttle::is_within_budget;
@@ -54,7 +54,7 @@ pub struct Setup {
     /// What was in the store.
     pub mappings: Vec<Mapping>,
     /// The event loop; it must be running before [`Control::restore`].
-    pub relay: Handle,
+    pub relay: Box<dyn EventLoop>,
     /// The private socket, which the loop connects to for every request.
     pub listener: UnixListener,
     pub reloads: Receiver<Reload>,
@@ -145,7 +145,7 @@ impl Control {
                 _ => respond(request, answer, &self.writers),
             }
         }
-        if stops { self.api.registry.stop_relay() } else { Ok(()) }
+        if stops { self.api.registry.relay.stop() } else { Ok(()) }
     }
 
     fn answer(&mut self, request: &mut Request) -> Result<Answer, Gone> {
@@ -183,7 +183,7 @@ impl Control {
     fn follow_settings(&mut self) {
         while let Ok(Reload { config, token }) = self.reloads.try_recv() {
             self.api.access = Access::new(config.controllers, token);
-            self.api.registry.set_usable(config.ports);
+            self.api.registry.ports.set_usable(config.ports);
         }
     }
 }
@@ -227,7 +227,7 @@ fn write(request: Request, answer: Answer) {
     let length = answer.body.len();
     let response = Response::new(answer.status.into(), headers, answer.body.as_bytes(), Some(length), None);
     if let Err(error) = request.respond(response.with_chunked_threshold(usize::MAX)) {
-        debug!("an API answer was not taken: {error}");
+        debug!("an API answer could not be delivered: {error}");
     }
 }
 
