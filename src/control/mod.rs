@@ -19,7 +19,7 @@ mod status;
 pub use access::{TokenError, read_token};
 
 use crate::config::Config;
-use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS, REQUEST_BODY};
+use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS};
 use crate::mapping::Mapping;
 use crate::relay::api::caller::{self, ApiCaller};
 use crate::relay::api::request::FROM_A_PAGE;
@@ -31,9 +31,9 @@ use access::Access;
 use answer::Answer;
 use api::{Api, Call};
 use direct::Callers;
-use log::{debug, error, warn};
+use log::{debug, error};
 use registry::Registry;
-use std::io::{self, Read};
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -152,22 +152,16 @@ impl Control {
         // Settings that came while this thread waited for a request are to be followed by that request already.
         self.follow_settings();
         let Some(peer) = header(request, caller::HEADER).and_then(ApiCaller::read) else {
-            if is_within_budget(Instant::now()) {
-                warn!("a request that did not come through the event loop was refused");
-            }
             return Ok(Answer::failed(403, "Forbidden", "requests are taken on the API's port only"));
         };
+        // As long as its Content-Length, which the loop has bounded.
         let mut body = Vec::new();
-        let limit = REQUEST_BODY as u64 + 1;
-        if let Err(error) = request.as_reader().take(limit).read_to_end(&mut body) {
+        if let Err(error) = request.as_reader().read_to_end(&mut body) {
             return Ok(Answer::failed(400, "Bad Request", &format!("the body could not be read: {error}")));
         }
         // tiny_http takes the end of the connection for the end of the body.
         if request.body_length().is_some_and(|length| length != body.len()) {
             return Ok(Answer::failed(400, "Bad Request", "the body ends too early"));
-        }
-        if body.len() > REQUEST_BODY {
-            return Ok(Answer::failed(413, "Content Too Large", &format!("expected at most {REQUEST_BODY} bytes")));
         }
         self.api.answer(&Call {
             method: request.method().as_str(),

@@ -14,7 +14,6 @@ use crate::store::{SaveError, Store};
 use crate::throttle::is_within_budget;
 use log::{error, info, warn};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -125,13 +124,10 @@ impl Registry {
 
     /// Takes a mapping or direct entry off the list; `false` if there is none of this id.
     pub fn remove(&mut self, id: &str, by: IpAddr) -> bool {
-        match self.mappings.remove(id) {
-            Some(mapping) => {
-                self.pending.push(Change::Removed { mapping, by });
-                true
-            }
-            None => false,
-        }
+        let removed = self.mappings.remove(id).map(|mapping| Change::Removed { mapping, by });
+        let was_there = removed.is_some();
+        self.pending.extend(removed);
+        was_there
     }
 
     /// Makes all changes since the last commit durable, or undoes them all.
@@ -166,7 +162,7 @@ impl Registry {
         match change {
             Change::Added { id, by } => {
                 if let Some(mapping) = self.mappings.get(&id) {
-                    info!("mapping {id} added by {by}: {}", Summary(&mapping.kind));
+                    info!("mapping {id} added by {by}: {}", summary(&mapping.kind));
                 }
             }
             Change::Removed { mapping, by } => {
@@ -223,18 +219,10 @@ impl From<Gone> for AddError {
 }
 
 /// What the log says of a new mapping.
-struct Summary<'a>(&'a Kind);
-
-impl fmt::Display for Summary<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Kind::Public { agents, users } => {
-                write!(f, "public, agents on port {}, users on port {users}", agents.port)
-            }
-            Kind::Private { sides: [first, second] } => {
-                write!(f, "private, agents on ports {} and {}", first.port, second.port)
-            }
-            Kind::Direct { .. } => f.write_str("direct"),
-        }
+fn summary(kind: &Kind) -> String {
+    match kind {
+        Kind::Public { agents, users } => format!("public, agents on port {}, users on port {users}", agents.port),
+        Kind::Private { sides: [one, two] } => format!("private, agents on ports {} and {}", one.port, two.port),
+        Kind::Direct { .. } => "direct".to_owned(),
     }
 }

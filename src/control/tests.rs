@@ -2,7 +2,7 @@ use super::fake::FakeLoop;
 use super::*;
 use crate::relay::api::request::{Collector, Step};
 use crate::testing::Folder;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
