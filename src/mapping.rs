@@ -71,6 +71,15 @@ impl Mapping {
         Self { id: new_id(), kind: Kind::Direct { passkey: Secret::random() } }
     }
 
+    /// The passcodes of port1 and port2, or the passkey; empty where there is none.
+    pub fn passcodes(&self) -> [&str; 2] {
+        match &self.kind {
+            Kind::Public { agents, .. } => [agents.passcode.expose(), ""],
+            Kind::Private { sides: [first, second] } => [first.passcode.expose(), second.passcode.expose()],
+            Kind::Direct { passkey } => [passkey.expose(), ""],
+        }
+    }
+
     /// port1 and port2; none for a direct entry.
     pub fn ports(&self) -> Option<[u16; 2]> {
         match &self.kind {

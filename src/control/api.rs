@@ -40,26 +40,24 @@ pub(super) struct Api {
 
 type Endpoint = fn(&mut Api, &Call) -> Result<Answer, Stopped>;
 
-/// Path, endpoint, and whether it changes the mappings.
-const ENDPOINTS: [(&str, Endpoint, bool); 8] = [
-    ("/api/v2/mapping/add", Api::mapping_add, true),
-    ("/api/v2/mapping/remove", Api::mapping_remove, true),
-    ("/api/v2/mapping/list", Api::mapping_list, false),
-    ("/api/v2/status", Api::status, false),
-    ("/api/v2/commandline", Api::commandline, false),
-    ("/api/v2/direct/add", Api::direct_add, true),
-    ("/api/v2/direct", Api::direct, false),
-    ("/api/v2/direct/remove", Api::direct_remove, true),
+/// Path, method, endpoint, and whether it changes the mappings. For monitoring GET is expected.
+const ENDPOINTS: [(&str, &str, Endpoint, bool); 9] = [
+    ("/api/v2/mapping/add", "POST", Api::mapping_add, true),
+    ("/api/v2/mapping/remove", "POST", Api::mapping_remove, true),
+    ("/api/v2/mapping/list", "POST", Api::mapping_list, false),
+    ("/api/v2/status", "POST", Api::status, false),
+    ("/api/v2/commandline", "POST", Api::commandline, false),
+    ("/api/v2/direct/add", "POST", Api::direct_add, true),
+    ("/api/v2/direct", "POST", Api::direct, false),
+    ("/api/v2/direct/remove", "POST", Api::direct_remove, true),
+    ("/metrics", "GET", Api::metrics, false),
 ];
-
-/// For monitoring, where it is expected; everything else is a POST.
-const METRICS: &str = "/metrics";
 
 /// Why a request is refused that a browser sends on behalf of a web page: it comes from wherever the person at the
 /// browser sits, and may do what that person may.
 const FROM_A_PAGE: &str = "requests of web pages (an Origin header, or a Sec-Fetch-Site other than none) are not taken";
 
-/// The content type of every call.
+/// The content type of every POST.
 const FORM: &str = "application/x-www-form-urlencoded";
 
 impl Api {
@@ -77,17 +75,14 @@ impl Api {
             return Ok(self.access.refuse(&call.peer, FROM_A_PAGE, now));
         }
         self.access.check(&call.peer, call.authorization, now)?;
-        if call.target == METRICS {
-            return self.metrics(call);
-        }
-        let Some((_, endpoint, changes)) = ENDPOINTS.iter().find(|(path, ..)| *path == call.target) else {
+        let Some((_, method, endpoint, changes)) = ENDPOINTS.iter().find(|(path, ..)| *path == call.target) else {
             return Ok(Answer::failed(404, "Not Found", "there is no such path"));
         };
-        if call.method != "POST" {
-            let refusal = Answer::failed(405, "Method Not Allowed", "expected POST");
-            return Ok(refusal.with_header("Allow", "POST"));
+        if call.method != *method {
+            let refusal = Answer::failed(405, "Method Not Allowed", &format!("expected {method}"));
+            return Ok(refusal.with_header("Allow", method));
         }
-        if !call.content_type.is_some_and(is_form) {
+        if *method == "POST" && !call.content_type.is_some_and(is_form) {
             return Ok(Answer::failed(400, "Incorrect content type!", &format!("expected Content-Type: {FORM}")));
         }
         if *changes && self.registry.relay.is_stopping() {
@@ -100,13 +95,8 @@ impl Api {
     fn mapping_add(&mut self, call: &Call) -> Result<Answer, Stopped> {
         let request = Request::from_json(&Form(call.body).mapping()?)?;
         let mapping = self.registry.add(&request, call.peer.ip)?;
-        let (port1, port2, passcode1, passcode2) = match &mapping.kind {
-            Kind::Public { agents, users } => (agents.port, *users, agents.passcode.expose(), ""),
-            Kind::Private { sides: [first, second] } => {
-                (first.port, second.port, first.passcode.expose(), second.passcode.expose())
-            }
-            Kind::Direct { passkey } => (0, 0, passkey.expose(), ""),
-        };
+        let [port1, port2] = mapping.ports().unwrap_or_default();
+        let [passcode1, passcode2] = mapping.passcodes();
         Ok(Answer::ok([
             ("status", "ok".into()),
             ("id", mapping.id.as_str().into()),
@@ -153,11 +143,7 @@ impl Api {
         Ok(Answer::of(&status::of_one(&self.registry, mapping)?))
     }
 
-    /// For monitoring: the one thing that is asked for with GET.
-    fn metrics(&self, call: &Call) -> Result<Answer, Stopped> {
-        if call.method != "GET" {
-            return Ok(Answer::failed(405, "Method Not Allowed", "expected GET").with_header("Allow", "GET"));
-        }
+    fn metrics(&mut self, _call: &Call) -> Result<Answer, Stopped> {
         let registry = &self.registry;
         let snapshot = metrics::Snapshot {
             mappings: registry.mappings().len(),
@@ -193,10 +179,7 @@ impl Api {
             return Ok(Answer::failed(409, "No broker", reason));
         };
         let mapping = self.registry.add_direct(call.peer.ip)?;
-        let passkey = match &mapping.kind {
-            Kind::Direct { passkey } => passkey.expose(),
-            Kind::Public { .. } | Kind::Private { .. } => "",
-        };
+        let [passkey, _] = mapping.passcodes();
         let id = mapping.id.as_str().into();
         Ok(Answer::ok([("status", "ok".into()), ("id", id), ("passkey", passkey.into()), ("port", port.into())]))
     }

@@ -24,26 +24,25 @@ impl<'a> Record<'a> {
     /// What is to be written for `mapping`.
     pub fn of(mapping: &'a Mapping) -> Self {
         let [port1, port2] = mapping.ports().unwrap_or_default();
-        let blank = Record { id: Cow::from(&mapping.id), port1, port2, ..Record::default() };
+        let [passcodeport1, passcodeport2] = mapping.passcodes().map(Cow::from);
+        let id = Cow::from(&mapping.id);
+        let bare = Record { id, port1, port2, passcodeport1, passcodeport2, ..Record::default() };
         match &mapping.kind {
             Kind::Public { agents, .. } => Record {
                 maxconnectionsport1: agents.max_connections.into(),
                 // The original wrote the one number into both fields.
                 maxconnectionsport2: agents.max_connections.into(),
-                passcodeport1: agents.passcode.expose().into(),
                 heartbeatabsencethresholdport1: millis(agents),
-                ..blank
+                ..bare
             },
             Kind::Private { sides: [first, second] } => Record {
                 maxconnectionsport1: first.max_connections.into(),
                 maxconnectionsport2: second.max_connections.into(),
-                passcodeport1: first.passcode.expose().into(),
-                passcodeport2: second.passcode.expose().into(),
                 heartbeatabsencethresholdport1: millis(first),
                 heartbeatabsencethresholdport2: millis(second),
-                ..blank
+                ..bare
             },
-            Kind::Direct { passkey } => Record { passcodeport1: passkey.expose().into(), ..blank },
+            Kind::Direct { .. } => bare,
         }
     }
 }
