@@ -1,8 +1,9 @@
 //! What a Controller asks for when it adds a mapping, as JSON (docs/protocol.md, "Control API").
 
 use serde_json::{Map, Value};
-use std::fmt;
+use std::fmt::Display;
 use std::time::Duration;
+use thiserror::Error;
 
 /// Longest absence threshold, ms.
 pub const ABSENCE_MAX: u64 = i32::MAX as u64;
@@ -45,7 +46,7 @@ impl Request {
     }
 }
 
-fn terms(fields: &Map<String, Value>, connections: &'static str, absence: &'static str) -> Result<Terms, FieldError> {
+fn terms(fields: &Map<String, Value>, connections: &str, absence: &str) -> Result<Terms, FieldError> {
     let max_connections = whole(fields, connections, 1, u64::from(u16::MAX))?;
     let absence = whole(fields, absence, 0, ABSENCE_MAX)?;
     Ok(Terms { max_connections: max_connections as u16, absence: absence_of_millis(absence) })
@@ -56,7 +57,7 @@ pub fn absence_of_millis(millis: u64) -> Option<Duration> {
     (millis > 0).then(|| Duration::from_millis(millis))
 }
 
-fn whole(fields: &Map<String, Value>, name: &'static str, least: u64, most: u64) -> Result<u64, FieldError> {
+fn whole(fields: &Map<String, Value>, name: &str, least: u64, most: u64) -> Result<u64, FieldError> {
     let expected = format!("a whole number from {least} to {most}");
     let value = fields.get(name).ok_or_else(|| FieldError::missing(name, &expected))?;
     match value.as_u64() {
@@ -65,22 +66,19 @@ fn whole(fields: &Map<String, Value>, name: &'static str, least: u64, most: u64)
     }
 }
 
-/// A field that is missing or wrong; its `Display` names it and what was expected.
-#[derive(Debug, PartialEq, Eq)]
-pub struct FieldError {
-    field: &'static str,
-    found: Option<String>,
-    expected: String,
-}
+/// A field that is missing or wrong, by name, and what was expected.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct FieldError(String);
 
 impl FieldError {
     /// The field is not there.
-    pub fn missing(field: &'static str, expected: &str) -> Self {
-        Self { field, found: None, expected: expected.to_owned() }
+    pub fn missing(field: &str, expected: &str) -> Self {
+        Self(format!("{field} is missing, expected {expected}"))
     }
 
     /// The field says `found`.
-    pub fn new(field: &'static str, found: impl fmt::Display, expected: &str) -> Self {
+    pub fn new(field: &str, found: impl Display, expected: &str) -> Self {
         /// As much of a wrong value as helps to recognize it.
         const SHOWN: usize = 60;
         let text = found.to_string();
@@ -92,16 +90,7 @@ impl FieldError {
         if text.chars().nth(SHOWN).is_some() {
             found.push('…');
         }
-        Self { field, found: Some(found), expected: expected.to_owned() }
-    }
-}
-
-impl fmt::Display for FieldError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.found {
-            None => write!(f, "{} is missing, expected {}", self.field, self.expected),
-            Some(found) => write!(f, "{} is {found}, expected {}", self.field, self.expected),
-        }
+        Self(format!("{field} is {found}, expected {expected}"))
     }
 }
 
