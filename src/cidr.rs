@@ -1,25 +1,19 @@
 //! An address or a range of addresses, as the key `controllers` lists them: `10.0.0.0/8`, `::1`.
 
+use ipnet::IpNet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
-/// All addresses that share the first `prefix` bits of `network`.
+/// All addresses that share the first bits of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    network: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 impl Cidr {
     /// Whether `address` is in the range. An IPv4 address that came over an IPv6 socket
     /// (`::ffff:10.0.0.1`) counts as the IPv4 address it is.
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.network, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => masked_v4(address, self.prefix) == network,
-            (IpAddr::V6(network), IpAddr::V6(address)) => masked_v6(address, self.prefix) == network,
-            _ => false,
-        }
+        self.0.contains(&address.to_canonical())
     }
 }
 
@@ -34,53 +28,29 @@ impl FromStr for Cidr {
     /// Takes an address or `address/prefix`; bits beyond the prefix must be zero, because
     /// `10.1.2.3/8` is more likely a slip than a wish to let in sixteen million hosts.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let network: IpAddr = address.parse().map_err(|_| format!("{text:?} is no IP address or range"))?;
-        if network.to_canonical() != network {
-            return Err(format!("{text:?} is an IPv4 address in IPv6 clothes; write {}", network.to_canonical()));
+        let address = text.split_once('/').map_or(text, |(address, _)| address);
+        let address: IpAddr = address.parse().map_err(|_| format!("{text:?} is no IP address or range"))?;
+        if address.to_canonical() != address {
+            return Err(format!("{text:?} is an IPv4 address in IPv6 clothes; write {}", address.to_canonical()));
         }
-        let longest = if network.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => longest,
-            Some(digits) => prefix_length(digits, longest)
-                .ok_or_else(|| format!("{text:?} has no valid prefix length, 0 to {longest}"))?,
-        };
-        let masked = match network {
-            IpAddr::V4(address) => IpAddr::V4(masked_v4(address, prefix)),
-            IpAddr::V6(address) => IpAddr::V6(masked_v6(address, prefix)),
-        };
-        if masked != network {
-            return Err(format!("{text:?} has bits set beyond its prefix; write {masked}/{prefix}"));
+        let host = IpNet::from(address);
+        if !text.contains('/') {
+            return Ok(Self(host));
         }
-        Ok(Self { network, prefix })
+        let longest = host.max_prefix_len();
+        let no_prefix = |_| format!("{text:?} has no valid prefix length, 0 to {longest}");
+        let range: IpNet = text.parse().map_err(no_prefix)?;
+        if range.trunc() != range {
+            return Err(format!("{text:?} has bits set beyond its prefix; write {}", range.trunc()));
+        }
+        Ok(Self(range))
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
+        self.0.fmt(f)
     }
-}
-
-fn prefix_length(digits: &str, longest: u8) -> Option<u8> {
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse().ok().filter(|prefix| *prefix <= longest)
-}
-
-fn masked_v4(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
-    // A shift by the full width is what checked_shl refuses: prefix 0 keeps no bit at all.
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    Ipv4Addr::from_bits(address.to_bits() & mask)
-}
-
-fn masked_v6(address: Ipv6Addr, prefix: u8) -> Ipv6Addr {
-    let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-    Ipv6Addr::from_bits(address.to_bits() & mask)
 }
 
 #[cfg(test)]

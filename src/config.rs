@@ -11,10 +11,10 @@ use crate::files;
 use crate::layout::{Layout, folder_of};
 use crate::limits::CONFIG_FILE;
 use crate::ports::PortSet;
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use thiserror::Error;
 
 /// The settings of a daemon, complete and consistent (docs/protocol.md, "Files").
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,43 +111,27 @@ impl Config {
 }
 
 /// Why the settings cannot be used. Its `Display` is one line that names the file.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file could not be read at all.
+    #[error("{file}: cannot be read: {cause}")]
     Unreadable { file: PathBuf, cause: io::Error },
     /// The file was read and something in it is wrong.
+    #[error("{file}, {fault}")]
     Invalid { file: PathBuf, fault: Fault },
 }
 
 /// What is wrong in a settings file, and where.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("line {line}, column {column}: {problem}")]
 pub struct Fault {
     /// Counted from 1.
     pub line: usize,
     /// In bytes, counted from 1; that of the last byte that was read when the fault showed.
     pub column: usize,
-    /// The key concerned; `None` if the fault is in the JSON itself.
-    pub key: Option<String>,
-    /// What was found, and what was expected.
+    /// The key concerned, unless the fault is in the JSON itself, what was found, and what was expected.
     pub problem: String,
 }
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable { file, cause } => write!(f, "{}: cannot be read: {cause}", file.display()),
-            Self::Invalid { file, fault } => {
-                write!(f, "{}, line {}, column {}: ", file.display(), fault.line, fault.column)?;
-                if let Some(key) = &fault.key {
-                    write!(f, "key {key:?}: ")?;
-                }
-                f.write_str(&fault.problem)
-            }
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 #[cfg(test)]
 mod tests;

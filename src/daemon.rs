@@ -27,7 +27,7 @@ use crate::control::{self, Control};
 use crate::layout::Layout;
 use crate::logging::{self, Logging};
 use crate::ports::ephemeral;
-use crate::relay::command::{Gone, Handle};
+use crate::relay::command::{EventLoop, Gone, Handle};
 use crate::relay::{self, NewError, ParserSocket, Relay, Sign};
 use crate::store::{self, FILE_NAME, Store};
 use log::{LevelFilter, error, info, warn};
@@ -122,7 +122,7 @@ impl Daemon {
         let reloader =
             Reloader { layout: self.layout, started, relay: relay_handle.clone(), control, supervisor: watch.clone() };
         signals::spawn(self.signals, reloader, self.logging).map_err(system("no thread for signals"))?;
-        let setup = control::Setup { config, token, store, mappings, relay: relay_handle, listener, reloads };
+        let setup = control::Setup { config, token, store, mappings, relay: Box::new(relay_handle), listener, reloads };
         let control = Control::new(setup).map_err(system("the API's private socket cannot be served"))?;
         let work = move || {
             if let Err(Gone) = control.restore() {

@@ -42,6 +42,17 @@ pub struct AgentPort {
     pub absence: Option<Duration>,
 }
 
+impl Kind {
+    /// The sort's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Public { .. } => "public",
+            Self::Private { .. } => "private",
+            Self::Direct { .. } => "direct",
+        }
+    }
+}
+
 impl Mapping {
     /// A new mapping on these two ports, with a new id and new passcodes.
     pub fn new(request: &Request, [port1, port2]: [u16; 2]) -> Self {
@@ -61,6 +72,15 @@ impl Mapping {
     /// A new direct entry, with a new id and a new passkey.
     pub fn new_direct() -> Self {
         Self { id: new_id(), kind: Kind::Direct { passkey: Secret::random() }, options: Options::default() }
+    }
+
+    /// The passcodes of port1 and port2, or the passkey; empty where there is none.
+    pub fn passcodes(&self) -> [&str; 2] {
+        match &self.kind {
+            Kind::Public { agents, .. } => [agents.passcode.expose(), ""],
+            Kind::Private { sides: [first, second] } => [first.passcode.expose(), second.passcode.expose()],
+            Kind::Direct { passkey } => [passkey.expose(), ""],
+        }
     }
 
     /// port1 and port2; none for a direct entry.

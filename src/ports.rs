@@ -42,20 +42,10 @@ impl FromStr for PortRange {
 pub struct PortSet(Box<[u64; 1024]>);
 
 impl PortSet {
-    /// No port at all.
-    pub fn new() -> Self {
-        Self(Box::new([0; 1024]))
-    }
-
     /// What is in `ports` and not in `exclude`.
     pub fn usable(ports: &[PortRange], exclude: &[PortRange]) -> Self {
-        let mut set = Self::new();
-        for port in ports.iter().flat_map(|range| range.0.clone()) {
-            set.insert(port);
-        }
-        for port in exclude.iter().flat_map(|range| range.0.clone()) {
-            set.remove(port);
-        }
+        let mut set: Self = ports.iter().flat_map(|range| range.0.clone()).collect();
+        exclude.iter().flat_map(|range| range.0.clone()).for_each(|port| set.remove(port));
         set
     }
 
@@ -65,20 +55,16 @@ impl PortSet {
         self.0[word] & bit != 0
     }
 
-    /// Adds `port`; `false` if it was there already.
-    pub fn insert(&mut self, port: u16) -> bool {
+    /// Adds `port`.
+    pub fn insert(&mut self, port: u16) {
         let (word, bit) = Self::place(port);
-        let is_new = self.0[word] & bit == 0;
         self.0[word] |= bit;
-        is_new
     }
 
-    /// Takes `port` out; `false` if it was not there.
-    pub fn remove(&mut self, port: u16) -> bool {
+    /// Takes `port` out.
+    pub fn remove(&mut self, port: u16) {
         let (word, bit) = Self::place(port);
-        let was_there = self.0[word] & bit != 0;
         self.0[word] &= !bit;
-        was_there
     }
 
     /// How many ports there are.
@@ -101,9 +87,11 @@ impl PortSet {
     }
 }
 
-impl Default for PortSet {
-    fn default() -> Self {
-        Self::new()
+impl FromIterator<u16> for PortSet {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
+        let mut set = Self(Box::new([0; 1024]));
+        ports.into_iter().for_each(|port| set.insert(port));
+        set
     }
 }
 
@@ -129,28 +117,26 @@ pub struct Ports {
 impl Ports {
     /// `taken` are the ports of stored mappings; they may lie outside `usable`.
     pub fn new(usable: PortSet, taken: impl IntoIterator<Item = u16>) -> Self {
-        let mut set = PortSet::new();
-        for port in taken {
-            set.insert(port);
-        }
-        let free = usable.iter().filter(|port| !set.contains(*port)).collect();
-        Self { usable, taken: set, free }
+        let taken: PortSet = taken.into_iter().collect();
+        let free = usable.iter().filter(|port| !taken.contains(*port)).collect();
+        Self { usable, taken, free }
     }
 
     /// Hands out the port that has been free longest.
     pub fn take(&mut self) -> Option<u16> {
         let port = self.free.pop_front()?;
-        let is_new = self.taken.insert(port);
-        debug_assert!(is_new, "port {port} stood in the queue of free ports though it was taken");
+        debug_assert!(!self.taken.contains(port), "port {port} is in the queue of free ports though it is taken");
+        self.taken.insert(port);
         Some(port)
     }
 
     /// Takes `port` back. Its next turn comes after that of every other free port; a port that the
     /// settings do not list (any more) is forgotten.
     pub fn give_back(&mut self, port: u16) {
-        if self.taken.remove(port) && self.usable.contains(port) {
+        if self.taken.contains(port) && self.usable.contains(port) {
             self.free.push_back(port);
         }
+        self.taken.remove(port);
     }
 
     /// How many ports could be handed out now.

@@ -15,11 +15,11 @@ use nix::unistd::{AccessFlags, access};
 use record::{Loaded, Record};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::HashSet;
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use thiserror::Error;
 
 /// The file's name, in the state folder.
 pub const FILE_NAME: &str = "configs.json";
@@ -176,33 +176,22 @@ impl<'a, I: Iterator<Item = &'a Mapping> + Clone> Serialize for Each<I> {
 }
 
 /// Why there is no store. The daemon does not start; `Display` is one line that names the file.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum LoadError {
     /// The folder is not there, or cannot be entered.
+    #[error("{folder}: no state folder: {cause}")]
     NoFolder { folder: PathBuf, cause: io::Error },
     /// The file is there and cannot be read.
+    #[error("{file}: cannot be read: {cause}")]
     Unreadable { file: PathBuf, cause: io::Error },
     /// The file is not what it should be; the cause says at which line and column.
+    #[error("{file}: {cause}; the file was not changed: correct it, or move it away to start without mappings")]
     Invalid { file: PathBuf, cause: serde_json::Error },
 }
 
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoFolder { folder, cause } => write!(f, "{}: no state folder: {cause}", folder.display()),
-            Self::Unreadable { file, cause } => write!(f, "{}: cannot be read: {cause}", file.display()),
-            Self::Invalid { file, cause } => {
-                let file = file.display();
-                write!(f, "{file}: {cause}; it was left as it is: mend it, or move it away to start without mappings")
-            }
-        }
-    }
-}
-
-impl std::error::Error for LoadError {}
-
 /// Why a change could not be made durable.
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("could not save {file}: could not {step}: {cause}")]
 pub struct SaveError {
     file: PathBuf,
     /// What was being done, as in "could not …".
@@ -217,14 +206,6 @@ impl SaveError {
         self.is_in_place
     }
 }
-
-impl fmt::Display for SaveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "could not save {}: could not {}: {}", self.file.display(), self.step, self.cause)
-    }
-}
-
-impl std::error::Error for SaveError {}
 
 #[cfg(test)]
 mod tests;

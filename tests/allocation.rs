@@ -1,6 +1,7 @@
 //! The relay's promise that plain bytes cost no allocation: a counting allocator watches the loop's thread.
 
 use iofog_connector::mapping::{AgentPort, Kind, Mapping, Options};
+use iofog_connector::relay::command::EventLoop;
 use iofog_connector::relay::{ParserSocket, Relay, Setup, reserve_buffers};
 use iofog_connector::secret::Secret;
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -31,7 +31,7 @@ pub(super) struct Start {
     /// pid file (default: /run/iofog-connector.pid for the default settings file, beside any other)
     #[argh(option, arg_name = "file")]
     pid_file: Option<PathBuf>,
-    /// started as root: become this user
+    /// started as root: change to this user
     #[argh(option, arg_name = "name")]
     user: Option<String>,
     /// append the log to this file instead of standard error

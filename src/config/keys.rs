@@ -6,7 +6,7 @@
 use super::Fault;
 use crate::cidr::Cidr;
 use crate::ports::{PortRange, PortSet};
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
@@ -83,7 +83,7 @@ enum Place {
 pub(super) fn parse(text: &[u8]) -> Result<Keys, Fault> {
     let place = Cell::new(Place::Object);
     let mut json = serde_json::Deserializer::from_slice(text);
-    let keys = Reader { place: &place }.deserialize(&mut json).and_then(|keys| json.end().map(|()| keys));
+    let keys = json.deserialize_map(Reader { place: &place }).and_then(|keys| json.end().map(|()| keys));
     keys.map_err(|error| fault(text, &error, place.into_inner()))
 }
 
@@ -94,19 +94,20 @@ fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> Fault {
     if let Some(at) = problem.rfind(" at line ") {
         problem.truncate(at);
     }
-    if !error.is_data() {
-        let hint = if is_comment(text, line, column) { "; comments are not allowed in this file" } else { "" };
-        return Fault { line, column, key: None, problem: format!("not valid JSON: {problem}{hint}") };
-    }
-    match place {
-        Place::Object => Fault { line, column, key: None, problem },
-        Place::Key(key) => Fault { line, column, key: Some(key), problem },
+    let problem = match place {
+        _ if !error.is_data() => {
+            let hint = if is_comment(text, line, column) { "; comments are not allowed in this file" } else { "" };
+            format!("not valid JSON: {problem}{hint}")
+        }
+        Place::Object => problem,
+        Place::Key(key) => format!("key {key:?}: {problem}"),
         Place::Value(key) => {
             let found = problem.split_once(", expected").map_or(problem.as_str(), |(found, _)| found);
             let expected = KEYS.iter().find(|(name, _)| *name == key).map_or("", |(_, expected)| expected);
-            Fault { line, column, problem: format!("{found}; expected {expected}"), key: Some(key) }
+            format!("key {key:?}: {found}; expected {expected}")
         }
-    }
+    };
+    Fault { line, column, problem }
 }
 
 /// Whether the bytes at this place, or just before it, open a comment.
@@ -119,14 +120,6 @@ fn is_comment(text: &[u8], line: usize, column: usize) -> bool {
 /// Walks the object and says in `place` where it is.
 struct Reader<'a> {
     place: &'a Cell<Place>,
-}
-
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
-    type Value = Keys;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Keys, D::Error> {
-        deserializer.deserialize_map(self)
-    }
 }
 
 impl<'de> Visitor<'de> for Reader<'_> {

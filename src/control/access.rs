@@ -11,11 +11,11 @@ use crate::relay::api::caller::ApiCaller;
 use crate::secret::Secret;
 use crate::throttle::{Throttles, and_more};
 use log::warn;
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use thiserror::Error;
 
 /// The rules, and who has been refused lately.
 pub(super) struct Access {
@@ -82,19 +82,12 @@ pub fn read_token(file: &Path) -> Result<Secret, TokenError> {
 }
 
 /// Why there is no token to compare with.
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("{file} (key \"apitoken\"): cannot be used: {cause}")]
 pub struct TokenError {
     file: PathBuf,
     cause: io::Error,
 }
-
-impl fmt::Display for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (key \"apitoken\"): cannot be used: {}", self.file.display(), self.cause)
-    }
-}
-
-impl std::error::Error for TokenError {}
 
 #[cfg(test)]
 mod tests {

@@ -3,11 +3,13 @@
 use super::form::MappingError;
 use super::metrics;
 use super::registry::AddError;
-use crate::failure;
+use crate::failure::{self, timestamp};
 use crate::limits::DIRECT_ENTRIES;
 use crate::mapping::FieldError;
 use crate::relay::command::Gone;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use std::borrow::Cow;
 
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +24,16 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// 200, with these fields and the time.
+    pub fn ok<const COUNT: usize>(fields: [(&'static str, Value); COUNT]) -> Self {
+        let mut fields = Fields::from(fields);
+        fields.add("timestamp", timestamp());
+        Self::of(&fields)
+    }
+
     /// 200, with `body` as JSON.
-    pub fn ok(body: &impl Serialize) -> Self {
-        let body = serde_json::to_string(body).expect("answers hold only strings and numbers");
-        Self::json(200, body)
+    pub fn of(body: &impl Serialize) -> Self {
+        Self::json(200, serde_json::to_string(body).expect("answers hold only strings and numbers"))
     }
 
     /// 200, with the text of [`metrics`].
@@ -45,6 +53,27 @@ impl Answer {
     /// With a header that goes with the status.
     pub fn with_header(self, name: &'static str, value: &'static str) -> Self {
         Self { header: Some((name, value)), ..self }
+    }
+}
+
+/// The fields of a JSON object, in their order.
+pub(super) struct Fields(Vec<(Cow<'static, str>, Value)>);
+
+impl Fields {
+    pub fn add(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
+        self.0.push((key.into(), value.into()));
+    }
+}
+
+impl<const COUNT: usize> From<[(&'static str, Value); COUNT]> for Fields {
+    fn from(fields: [(&'static str, Value); COUNT]) -> Self {
+        Self(fields.into_iter().map(|(key, value)| (key.into(), value)).collect())
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
 }
 

@@ -5,7 +5,6 @@ use super::answer::{Answer, Stopped};
 use super::commandline;
 use super::direct::{Caller, Callers};
 use super::form::Form;
-use super::list;
 use super::metrics;
 use super::registry::Registry;
 use super::status;
@@ -14,7 +13,6 @@ use crate::limits::DIRECT_CALLER;
 use crate::mapping::{FieldError, Kind, Request};
 use crate::relay::api::caller::ApiCaller;
 use crate::relay::command::Gone;
-use serde::Serialize;
 use std::time::Instant;
 
 /// One request, as far as an endpoint looks at it.
@@ -42,29 +40,24 @@ pub(super) struct Api {
 
 type Endpoint = fn(&mut Api, &Call) -> Result<Answer, Stopped>;
 
-const ENDPOINTS: [(&str, Endpoint); 8] = [
-    ("/api/v2/mapping/add", Api::mapping_add),
-    ("/api/v2/mapping/remove", Api::mapping_remove),
-    ("/api/v2/mapping/list", Api::mapping_list),
-    ("/api/v2/status", Api::status),
-    ("/api/v2/commandline", Api::commandline),
-    ("/api/v2/direct/add", Api::direct_add),
-    ("/api/v2/direct", Api::direct),
-    ("/api/v2/direct/remove", Api::direct_remove),
+/// Path, method, endpoint, and whether it changes the mappings. For monitoring GET is expected.
+const ENDPOINTS: [(&str, &str, Endpoint, bool); 9] = [
+    ("/api/v2/mapping/add", "POST", Api::mapping_add, true),
+    ("/api/v2/mapping/remove", "POST", Api::mapping_remove, true),
+    ("/api/v2/mapping/list", "POST", Api::mapping_list, false),
+    ("/api/v2/status", "POST", Api::status, false),
+    ("/api/v2/commandline", "POST", Api::commandline, false),
+    ("/api/v2/direct/add", "POST", Api::direct_add, true),
+    ("/api/v2/direct", "POST", Api::direct, false),
+    ("/api/v2/direct/remove", "POST", Api::direct_remove, true),
+    ("/metrics", "GET", Api::metrics, false),
 ];
-
-/// What changes the mappings.
-const CHANGES: [&str; 4] =
-    ["/api/v2/mapping/add", "/api/v2/mapping/remove", "/api/v2/direct/add", "/api/v2/direct/remove"];
-
-/// For monitoring, where it is expected; everything else is a POST.
-const METRICS: &str = "/metrics";
 
 /// Why a request is refused that a browser sends on behalf of a web page: it comes from wherever the person at the
 /// browser sits, and may do what that person may.
 const FROM_A_PAGE: &str = "requests of web pages (an Origin header, or a Sec-Fetch-Site other than none) are not taken";
 
-/// The content type of every call.
+/// The content type of every POST.
 const FORM: &str = "application/x-www-form-urlencoded";
 
 impl Api {
@@ -82,20 +75,17 @@ impl Api {
             return Ok(self.access.refuse(&call.peer, FROM_A_PAGE, now));
         }
         self.access.check(&call.peer, call.authorization, now)?;
-        if call.target == METRICS {
-            return self.metrics(call);
-        }
-        let Some((_, endpoint)) = ENDPOINTS.iter().find(|(path, _)| *path == call.target) else {
+        let Some((_, method, endpoint, changes)) = ENDPOINTS.iter().find(|(path, ..)| *path == call.target) else {
             return Ok(Answer::failed(404, "Not Found", "there is no such path"));
         };
-        if call.method != "POST" {
-            let refusal = Answer::failed(405, "Method Not Allowed", "expected POST");
-            return Ok(refusal.with_header("Allow", "POST"));
+        if call.method != *method {
+            let refusal = Answer::failed(405, "Method Not Allowed", &format!("expected {method}"));
+            return Ok(refusal.with_header("Allow", method));
         }
-        if !call.content_type.is_some_and(is_form) {
+        if *method == "POST" && !call.content_type.is_some_and(is_form) {
             return Ok(Answer::failed(400, "Incorrect content type!", &format!("expected Content-Type: {FORM}")));
         }
-        if CHANGES.contains(&call.target) && self.registry.is_stopping() {
+        if *changes && self.registry.relay.is_stopping() {
             let refusal = Answer::failed(503, "Service Unavailable", "the daemon is stopping; try again soon");
             return Ok(refusal.with_header("Retry-After", "1"));
         }
@@ -103,28 +93,18 @@ impl Api {
     }
 
     fn mapping_add(&mut self, call: &Call) -> Result<Answer, Stopped> {
-        #[derive(Serialize)]
-        struct Added<'a> {
-            status: &'static str,
-            id: &'a str,
-            port1: u16,
-            port2: u16,
-            passcode1: &'a str,
-            passcode2: &'a str,
-            timestamp: u64,
-        }
         let request = Request::from_json(&Form(call.body).mapping()?)?;
         let mapping = self.registry.add(&request, call.peer.ip)?;
-        let (port1, port2, passcode1, passcode2) = match &mapping.kind {
-            Kind::Public { agents, users } => (agents.port, *users, agents.passcode.expose(), ""),
-            Kind::Private { sides: [first, second] } => {
-                (first.port, second.port, first.passcode.expose(), second.passcode.expose())
-            }
-            Kind::Direct { passkey } => (0, 0, passkey.expose(), ""),
-        };
-        let timestamp = timestamp();
-        let id = &mapping.id;
-        Ok(Answer::ok(&Added { status: "ok", id, port1, port2, passcode1, passcode2, timestamp }))
+        let [port1, port2] = mapping.ports().unwrap_or_default();
+        let [passcode1, passcode2] = mapping.passcodes();
+        Ok(Answer::ok([
+            ("status", "ok".into()),
+            ("id", mapping.id.as_str().into()),
+            ("port1", port1.into()),
+            ("port2", port2.into()),
+            ("passcode1", passcode1.into()),
+            ("passcode2", passcode2.into()),
+        ]))
     }
 
     fn mapping_remove(&mut self, call: &Call) -> Result<Answer, Stopped> {
@@ -133,7 +113,7 @@ impl Api {
     }
 
     fn mapping_list(&mut self, _call: &Call) -> Result<Answer, Stopped> {
-        Ok(list::list(&self.registry)?)
+        Ok(status::list(&self.registry)?)
     }
 
     /// Agents' documents call the field `id`, the Controller's `mappingid`.
@@ -144,55 +124,33 @@ impl Api {
     }
 
     fn remove(&mut self, id: &str, peer: &ApiCaller) -> Answer {
-        #[derive(Serialize)]
-        struct Removed<'a> {
-            status: &'static str,
-            id: &'a str,
-            timestamp: u64,
-        }
         if !self.registry.remove(id, peer.ip) {
             return Answer::failed(404, "Not Found", "invalid id");
         }
         self.callers.forget(id);
-        Answer::ok(&Removed { status: "ok", id, timestamp: timestamp() })
+        Answer::ok([("status", "ok".into()), ("id", id.into())])
     }
 
     fn status(&mut self, call: &Call) -> Result<Answer, Stopped> {
         let id = Form(call.body).require("mappingid", "\"all\" or a mapping's id")?;
-        Ok(if id == "all" { self.status_of_all()? } else { self.status_of(&id)? })
-    }
-
-    fn status_of_all(&self) -> Result<Answer, Gone> {
-        let (registry, uptime) = (&self.registry, self.started.elapsed());
-        let totals = registry.totals()?;
-        let state = if registry.is_stopping() { "stopping" } else { "running" };
-        Ok(Answer::ok(&status::OfAll::new(state, registry.len(), registry.available_ports(), uptime, &totals)))
-    }
-
-    fn status_of(&self, id: &str) -> Result<Answer, Gone> {
-        let Some(mapping) = self.registry.get(id) else {
+        if id == "all" {
+            return Ok(Answer::of(&status::of_all(&self.registry, self.started.elapsed())?));
+        }
+        let Some(mapping) = self.registry.mappings().get(&*id) else {
             let reason = format!("there is no mapping of the id {id:?}");
             return Ok(Answer::failed(404, "Not Found", &reason));
         };
-        Ok(Answer::ok(&match mapping.kind {
-            Kind::Public { .. } => status::OfOne::public(id, &self.registry.pipe_status(id)?),
-            Kind::Private { .. } => status::OfOne::private(id, &self.registry.pipe_status(id)?),
-            Kind::Direct { .. } => status::OfOne::direct(id),
-        }))
+        Ok(Answer::of(&status::of_one(&self.registry, mapping)?))
     }
 
-    /// For monitoring: the one thing that is asked for with GET.
-    fn metrics(&self, call: &Call) -> Result<Answer, Stopped> {
-        if call.method != "GET" {
-            return Ok(Answer::failed(405, "Method Not Allowed", "expected GET").with_header("Allow", "GET"));
-        }
+    fn metrics(&mut self, _call: &Call) -> Result<Answer, Stopped> {
         let registry = &self.registry;
         let snapshot = metrics::Snapshot {
-            mappings: registry.len(),
-            available_ports: registry.available_ports(),
+            mappings: registry.mappings().len(),
+            available_ports: registry.ports.available(),
             started: timestamp().saturating_sub(self.started.elapsed().as_millis() as u64),
-            totals: registry.totals()?,
-            pipes: registry.pipe_statuses()?,
+            totals: registry.relay.totals()?,
+            pipes: registry.relay.status_of_all()?,
         };
         Ok(Answer::metrics(metrics::text(&snapshot)))
     }
@@ -204,7 +162,7 @@ impl Api {
             return Err(FieldError::new("params", format!("naming {name:?} twice"), "each name once").into());
         }
         Ok(match &*command {
-            "status" if self.registry.is_stopping() => say("Connector is stopping."),
+            "status" if self.registry.relay.is_stopping() => say("Connector is stopping."),
             "status" => say("Connector is up and running."),
             "version" | "-v" | "--version" => say(commandline::VERSION),
             "stop" if !call.peer.is_here => {
@@ -216,65 +174,36 @@ impl Api {
     }
 
     fn direct_add(&mut self, call: &Call) -> Result<Answer, Stopped> {
-        #[derive(Serialize)]
-        struct Added<'a> {
-            status: &'static str,
-            id: &'a str,
-            passkey: &'a str,
-            port: u16,
-            timestamp: u64,
-        }
         let Some(port) = self.broker else {
             let reason = "the settings name no broker port (key \"broker\")";
             return Ok(Answer::failed(409, "No broker", reason));
         };
         let mapping = self.registry.add_direct(call.peer.ip)?;
-        let passkey = match &mapping.kind {
-            Kind::Direct { passkey } => passkey.expose(),
-            Kind::Public { .. } | Kind::Private { .. } => "",
-        };
-        let timestamp = timestamp();
-        Ok(Answer::ok(&Added { status: "ok", id: &mapping.id, passkey, port, timestamp }))
+        let [passkey, _] = mapping.passcodes();
+        let id = mapping.id.as_str().into();
+        Ok(Answer::ok([("status", "ok".into()), ("id", id), ("passkey", passkey.into()), ("port", port.into())]))
     }
 
     /// Lets a peer of a direct entry wait, or tells it of the one who waits.
     fn direct(&mut self, call: &Call) -> Result<Answer, Stopped> {
-        #[derive(Serialize)]
-        struct Wait<'a> {
-            status: &'static str,
-            id: &'a str,
-            timestamp: u64,
-        }
-        #[derive(Serialize)]
-        struct Met<'a> {
-            status: &'static str,
-            id: &'a str,
-            ip: &'a str,
-            remoteip: String,
-            port: u16,
-            certificate: &'a str,
-            timestamp: u64,
-        }
         let form = Form(call.body);
         let id = form.require("id", "the id of a direct entry")?;
         let passkey = form.require("passkey", "the passkey of the direct entry")?;
         let caller = caller(&form, &call.peer)?;
         let is_valid = |kind: &Kind| matches!(kind, Kind::Direct { passkey: key } if key.matches(passkey.as_bytes()));
-        if !self.registry.get(&id).is_some_and(|mapping| is_valid(&mapping.kind)) {
+        if !self.registry.mappings().get(&*id).is_some_and(|mapping| is_valid(&mapping.kind)) {
             return Ok(Answer::failed(404, "Connection ID is not valid!", "no direct entry has this id and passkey"));
         }
-        let timestamp = timestamp();
         Ok(match self.callers.meet(&id, caller, Instant::now()) {
-            None => Answer::ok(&Wait { status: "wait", id: &id, timestamp }),
-            Some(first) => Answer::ok(&Met {
-                status: "ok",
-                id: &id,
-                ip: &first.ip,
-                remoteip: first.remote_ip.to_string(),
-                port: first.port,
-                certificate: &first.certificate,
-                timestamp,
-            }),
+            None => Answer::ok([("status", "wait".into()), ("id", (*id).into())]),
+            Some(first) => Answer::ok([
+                ("status", "ok".into()),
+                ("id", (*id).into()),
+                ("ip", first.ip.into()),
+                ("remoteip", first.remote_ip.to_string().into()),
+                ("port", first.port.into()),
+                ("certificate", first.certificate.into()),
+            ]),
         })
     }
 }
@@ -297,12 +226,7 @@ fn caller(form: &Form, peer: &ApiCaller) -> Result<Caller, FieldError> {
 }
 
 fn say(response: &str) -> Answer {
-    #[derive(Serialize)]
-    struct Said<'a> {
-        response: &'a str,
-        timestamp: u64,
-    }
-    Answer::ok(&Said { response, timestamp: timestamp() })
+    Answer::ok([("response", response.into())])
 }
 
 /// Whether this is the content type that is expected, whatever its parameters.

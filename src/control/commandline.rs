@@ -13,10 +13,10 @@ pub const HELP: &str = "\
 Usage: iofog-connector COMMAND [OPTIONS]
 
 start            run the daemon in the foreground
-stop             end the daemon, wait until it is gone
-reload           have the daemon read settings, certificate, key and token again
-status           tell whether the daemon runs, and what it does
-check            look at settings, certificate, mappings and ports without starting
+stop             end the daemon, wait until it has stopped
+reload           make the daemon read settings, certificate, key and token again
+status           show whether the daemon runs, and its state
+check            validate settings, certificate, mappings and ports without starting
 mapping          list, add, remove or show mappings of the running daemon
 cert             make a self-signed certificate and its key
 agent            make a local service reachable through a Connector

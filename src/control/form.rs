@@ -4,7 +4,7 @@ use crate::mapping::FieldError;
 use form_urlencoded::parse;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::fmt;
+use thiserror::Error;
 
 /// A body of `application/x-www-form-urlencoded`. Of a field that is there twice, the first counts.
 pub(crate) struct Form<'a>(pub &'a [u8]);
@@ -16,7 +16,7 @@ impl<'a> Form<'a> {
     }
 
     /// The field `name`, which must be there.
-    pub fn require(&self, name: &'static str, expected: &str) -> Result<Cow<'a, str>, FieldError> {
+    pub fn require(&self, name: &str, expected: &str) -> Result<Cow<'a, str>, FieldError> {
         self.get(name).ok_or_else(|| FieldError::missing(name, expected))
     }
 
@@ -60,21 +60,14 @@ fn first_value(text: &[u8]) -> Result<Value, serde_json::Error> {
 }
 
 /// Why there is no mapping in a body.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(crate) enum MappingError {
     /// No field of this name.
+    #[error("mapping is missing, expected a JSON object")]
     Missing,
     /// It is there, and no JSON.
+    #[error("mapping is no JSON object: {0}")]
     Json(serde_json::Error),
-}
-
-impl fmt::Display for MappingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str("mapping is missing, expected a JSON object"),
-            Self::Json(error) => write!(f, "mapping is no JSON object: {error}"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ mod answer;
 mod api;
 pub mod commandline;
 mod direct;
+mod figures;
 pub(crate) mod form;
-mod list;
 mod metrics;
 mod registry;
 mod status;
@@ -19,11 +19,11 @@ mod status;
 pub use access::{TokenError, read_token};
 
 use crate::config::Config;
-use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS, REQUEST_BODY};
+use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS};
 use crate::mapping::Mapping;
 use crate::relay::api::caller::{self, ApiCaller};
 use crate::relay::api::request::FROM_A_PAGE;
-use crate::relay::command::{Gone, Handle};
+use crate::relay::command::{EventLoop, Gone};
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::throttle::is_within_budget;
@@ -31,9 +31,9 @@ use access::Access;
 use answer::Answer;
 use api::{Api, Call};
 use direct::Callers;
-use log::{debug, error, warn};
+use log::{debug, error};
 use registry::Registry;
-use std::io::{self, Read};
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub struct Setup {
     /// What was in the store.
     pub mappings: Vec<Mapping>,
     /// The event loop; it must be running before [`Control::restore`].
-    pub relay: Handle,
+    pub relay: Box<dyn EventLoop>,
     /// The private socket, which the loop connects to for every request.
     pub listener: UnixListener,
     pub reloads: Receiver<Reload>,
@@ -145,29 +145,23 @@ impl Control {
                 _ => respond(request, answer, &self.writers),
             }
         }
-        if stops { self.api.registry.stop_relay() } else { Ok(()) }
+        if stops { self.api.registry.relay.stop() } else { Ok(()) }
     }
 
     fn answer(&mut self, request: &mut Request) -> Result<Answer, Gone> {
         // Settings that came while this thread waited for a request are to be followed by that request already.
         self.follow_settings();
         let Some(peer) = header(request, caller::HEADER).and_then(ApiCaller::read) else {
-            if is_within_budget(Instant::now()) {
-                warn!("a request that did not come through the event loop was refused");
-            }
             return Ok(Answer::failed(403, "Forbidden", "requests are taken on the API's port only"));
         };
+        // As long as its Content-Length, which the loop has bounded.
         let mut body = Vec::new();
-        let limit = REQUEST_BODY as u64 + 1;
-        if let Err(error) = request.as_reader().take(limit).read_to_end(&mut body) {
+        if let Err(error) = request.as_reader().read_to_end(&mut body) {
             return Ok(Answer::failed(400, "Bad Request", &format!("the body could not be read: {error}")));
         }
         // tiny_http takes the end of the connection for the end of the body.
         if request.body_length().is_some_and(|length| length != body.len()) {
             return Ok(Answer::failed(400, "Bad Request", "the body ends too early"));
-        }
-        if body.len() > REQUEST_BODY {
-            return Ok(Answer::failed(413, "Content Too Large", &format!("expected at most {REQUEST_BODY} bytes")));
         }
         self.api.answer(&Call {
             method: request.method().as_str(),
@@ -183,7 +177,7 @@ impl Control {
     fn follow_settings(&mut self) {
         while let Ok(Reload { config, token }) = self.reloads.try_recv() {
             self.api.access = Access::new(config.controllers, token);
-            self.api.registry.set_usable(config.ports);
+            self.api.registry.ports.set_usable(config.ports);
         }
     }
 }
@@ -227,7 +221,7 @@ fn write(request: Request, answer: Answer) {
     let length = answer.body.len();
     let response = Response::new(answer.status.into(), headers, answer.body.as_bytes(), Some(length), None);
     if let Err(error) = request.respond(response.with_chunked_threshold(usize::MAX)) {
-        debug!("an API answer was not taken: {error}");
+        debug!("an API answer could not be delivered: {error}");
     }
 }
 

@@ -4,17 +4,16 @@
 //! A change is made in two steps. First it is made in the list (and, for a new mapping, in the loop,
 //! since only the loop can tell whether ports bind). [`Registry::commit`] then writes all changes since the last
 //! one with a single save; only then they may be acknowledged, and only then a removed mapping is
-//! closed. If the save fails they are all taken back.
+//! closed. If the save fails they are all undone.
 
 use crate::limits::{BIND_TRIES, DIRECT_ENTRIES};
 use crate::mapping::{Kind, Mapping, Request};
 use crate::ports::{PortSet, Ports};
-use crate::relay::command::{Gone, Handle, OpenError, PipeStatus, Totals};
+use crate::relay::command::{EventLoop, Gone, OpenError};
 use crate::store::{SaveError, Store};
 use crate::throttle::is_within_budget;
 use log::{error, info, warn};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -22,14 +21,14 @@ use std::time::Instant;
 /// The list, and what it takes to change it.
 pub(super) struct Registry {
     mappings: BTreeMap<String, Mapping>,
-    ports: Ports,
-    relay: Handle,
+    pub ports: Ports,
+    pub relay: Box<dyn EventLoop>,
     store: Store,
     /// Made, but not durable.
     pending: Vec<Change>,
 }
 
-/// A change that can be taken back.
+/// A change that can be undone.
 enum Change {
     Added { id: String, by: IpAddr },
     Removed { mapping: Mapping, by: IpAddr },
@@ -37,7 +36,7 @@ enum Change {
 
 impl Registry {
     /// `mappings` are those of the `store`; they keep their ports even outside `usable`.
-    pub fn new(store: Store, mappings: Vec<Mapping>, usable: PortSet, relay: Handle) -> Self {
+    pub fn new(store: Store, mappings: Vec<Mapping>, usable: PortSet, relay: Box<dyn EventLoop>) -> Self {
         let taken: Vec<u16> = mappings.iter().filter_map(Mapping::ports).flatten().collect();
         let mappings = mappings.into_iter().map(|mapping| (mapping.id.clone(), mapping)).collect();
         Self { mappings, ports: Ports::new(usable, taken), relay, store, pending: Vec::new() }
@@ -53,7 +52,7 @@ impl Registry {
                 failed += 1;
                 if failed <= LINES {
                     let id = &mapping.id;
-                    warn!("mapping {id}: port {port} could not be bound ({cause}), it stays inactive until it can");
+                    warn!("mapping {id}: port {port} could not be bound ({cause}), inactive; retried every second");
                 }
             }
         }
@@ -63,58 +62,14 @@ impl Registry {
         Ok(())
     }
 
-    pub fn get(&self, id: &str) -> Option<&Mapping> {
-        self.mappings.get(id)
-    }
-
-    /// All mappings, by id.
-    pub fn mappings(&self) -> impl Iterator<Item = &Mapping> {
-        self.mappings.values()
-    }
-
-    /// What the loop knows of a mapping; nothing is bound of one that it does not know.
-    pub fn pipe_status(&self, id: &str) -> Result<PipeStatus, Gone> {
-        Ok(self.relay.status(id)?.unwrap_or_default())
-    }
-
-    /// The same of all that are open, by id.
-    pub fn pipe_statuses(&self) -> Result<Vec<(String, PipeStatus)>, Gone> {
-        self.relay.status_of_all()
-    }
-
-    /// What the loop knows of itself.
-    pub fn totals(&self) -> Result<Totals, Gone> {
-        self.relay.totals()
-    }
-
-    /// How many there are, direct entries included.
-    pub fn len(&self) -> usize {
-        self.mappings.len()
-    }
-
-    /// Ports that new mappings could have.
-    pub fn available_ports(&self) -> usize {
-        self.ports.available()
-    }
-
-    /// New mappings get their ports from `usable` from now on.
-    pub fn set_usable(&mut self, usable: PortSet) {
-        self.ports.set_usable(usable);
+    /// All mappings and direct entries, by id.
+    pub fn mappings(&self) -> &BTreeMap<String, Mapping> {
+        &self.mappings
     }
 
     /// How many changes wait to be committed.
     pub fn changes(&self) -> usize {
         self.pending.len()
-    }
-
-    /// The daemon is about to end: nothing can be changed any more.
-    pub fn is_stopping(&self) -> bool {
-        self.relay.is_stopping()
-    }
-
-    /// Ends the event loop, and with it the daemon.
-    pub fn stop_relay(&self) -> Result<(), Gone> {
-        self.relay.stop()
     }
 
     /// Makes a mapping and opens it on two ports that bind.
@@ -130,7 +85,7 @@ impl Registry {
     pub fn add_direct(&mut self, by: IpAddr) -> Result<&Mapping, AddError> {
         let is_direct = |mapping: &&Mapping| matches!(mapping.kind, Kind::Direct { .. });
         // Stored ones are never taken away: there may be more of them.
-        if self.mappings().filter(is_direct).count() >= DIRECT_ENTRIES {
+        if self.mappings.values().filter(is_direct).count() >= DIRECT_ENTRIES {
             return Err(AddError::NoEntries);
         }
         let mapping = Mapping::new_direct();
@@ -169,16 +124,13 @@ impl Registry {
 
     /// Takes a mapping or direct entry off the list; `false` if there is none of this id.
     pub fn remove(&mut self, id: &str, by: IpAddr) -> bool {
-        match self.mappings.remove(id) {
-            Some(mapping) => {
-                self.pending.push(Change::Removed { mapping, by });
-                true
-            }
-            None => false,
-        }
+        let removed = self.mappings.remove(id).map(|mapping| Change::Removed { mapping, by });
+        let was_there = removed.is_some();
+        self.pending.extend(removed);
+        was_there
     }
 
-    /// Makes all changes since the last commit durable, or takes them all back.
+    /// Makes all changes since the last commit durable, or undoes them all.
     pub fn commit(&mut self) -> Result<Result<(), SaveError>, Gone> {
         if self.pending.is_empty() {
             return Ok(Ok(()));
@@ -189,14 +141,14 @@ impl Registry {
             Ok(()) => pending.into_iter().try_for_each(|change| self.settle(change))?,
             Err(error) => {
                 if is_within_budget(Instant::now()) {
-                    error!("{error}; {} change(s) taken back", pending.len());
+                    error!("{error}; {} change(s) undone", pending.len());
                 }
-                pending.into_iter().rev().try_for_each(|change| self.take_back(change))?;
+                pending.into_iter().rev().try_for_each(|change| self.undo(change))?;
                 if error.is_in_place() {
                     // What was refused must not come back with a restart.
                     if let Err(error) = self.store.save(self.mappings.values()) {
                         if is_within_budget(Instant::now()) {
-                            error!("{error}; a refused change may still stand in the file");
+                            error!("{error}; the file may still contain a refused change");
                         }
                     }
                 }
@@ -210,7 +162,7 @@ impl Registry {
         match change {
             Change::Added { id, by } => {
                 if let Some(mapping) = self.mappings.get(&id) {
-                    info!("mapping {id} added by {by}: {}", Summary(&mapping.kind));
+                    info!("mapping {id} added by {by}: {}", summary(&mapping.kind));
                 }
             }
             Change::Removed { mapping, by } => {
@@ -223,7 +175,7 @@ impl Registry {
     }
 
     /// The change could not be made durable.
-    fn take_back(&mut self, change: Change) -> Result<(), Gone> {
+    fn undo(&mut self, change: Change) -> Result<(), Gone> {
         match change {
             Change::Added { id, .. } => {
                 self.relay.close(&id)?;
@@ -267,18 +219,10 @@ impl From<Gone> for AddError {
 }
 
 /// What the log says of a new mapping.
-struct Summary<'a>(&'a Kind);
-
-impl fmt::Display for Summary<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Kind::Public { agents, users } => {
-                write!(f, "public, agents on port {}, users on port {users}", agents.port)
-            }
-            Kind::Private { sides: [first, second] } => {
-                write!(f, "private, agents on ports {} and {}", first.port, second.port)
-            }
-            Kind::Direct { .. } => f.write_str("direct"),
-        }
+fn summary(kind: &Kind) -> String {
+    match kind {
+        Kind::Public { agents, users } => format!("public, agents on port {}, users on port {users}", agents.port),
+        Kind::Private { sides: [one, two] } => format!("private, agents on ports {} and {}", one.port, two.port),
+        Kind::Direct { .. } => "direct".to_owned(),
     }
 }

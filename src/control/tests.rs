@@ -2,7 +2,7 @@ use super::fake::FakeLoop;
 use super::*;
 use crate::relay::api::request::{Collector, Step};
 use crate::testing::Folder;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -36,14 +36,14 @@ impl Daemon {
     }
 
     fn start_with(folder: Folder, more: &str, token: Option<&str>) -> Self {
-        let (fake, relay) = FakeLoop::start();
+        let fake = FakeLoop::default();
         let socket = folder.0.join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let (reloads, inbox) = channel();
         let config = config(&folder, more);
         let (store, mappings) = Store::open(&config.state_file("configs.json")).unwrap();
         let token = token.map(Secret::new);
-        let setup = Setup { config, token, store, mappings, relay, listener, reloads: inbox };
+        let setup = Setup { config, token, store, mappings, relay: Box::new(fake.clone()), listener, reloads: inbox };
         let control = Control::new(setup).unwrap();
         control.restore().unwrap();
         thread::spawn(move || control.run().unwrap());
@@ -207,13 +207,13 @@ fn long_answers_to_slow_readers_hold_up_nobody_and_are_few() {
     let slow: Vec<UnixStream> = (0..LONG_ANSWERS)
         .map(|_| {
             let (stream, request) = ask();
-            respond(request, Answer::ok(&text), &writers);
+            respond(request, Answer::of(&text), &writers);
             stream
         })
         .collect();
     // respond has returned though nothing has been read.
     let (one_more, request) = ask();
-    respond(request, Answer::ok(&text), &writers);
+    respond(request, Answer::of(&text), &writers);
     let (status, refusal) = answer(one_more);
     assert_eq!((status, &refusal["status"]), (503, &"failed".into()));
     for stream in slow {

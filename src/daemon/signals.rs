@@ -11,7 +11,7 @@
 
 use super::reload::Reloader;
 use crate::logging::Logging;
-use crate::relay::command::Handle;
+use crate::relay::command::{EventLoop, Handle};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;

@@ -2,8 +2,9 @@
 
 use super::options::Options;
 use serde_json::{Map, Value};
-use std::fmt;
+use std::fmt::Display;
 use std::time::Duration;
+use thiserror::Error;
 
 /// Longest absence threshold, ms.
 pub const ABSENCE_MAX: u64 = i32::MAX as u64;
@@ -70,12 +71,12 @@ impl From<Wanted> for Request {
     }
 }
 
-fn port(fields: &Map<String, Value>, name: &'static str) -> Result<Option<u16>, FieldError> {
+fn port(fields: &Map<String, Value>, name: &str) -> Result<Option<u16>, FieldError> {
     let number = fields.get(name).map(|_| whole(fields, name, 1, u64::from(u16::MAX))).transpose()?;
     Ok(number.and_then(|number| u16::try_from(number).ok()))
 }
 
-fn terms(fields: &Map<String, Value>, connections: &'static str, absence: &'static str) -> Result<Terms, FieldError> {
+fn terms(fields: &Map<String, Value>, connections: &str, absence: &str) -> Result<Terms, FieldError> {
     let max_connections = whole(fields, connections, 1, u64::from(u16::MAX))?;
     let absence = whole(fields, absence, 0, ABSENCE_MAX)?;
     Ok(Terms { max_connections: max_connections as u16, absence: absence_of_millis(absence) })
@@ -86,7 +87,7 @@ pub fn absence_of_millis(millis: u64) -> Option<Duration> {
     (millis > 0).then(|| Duration::from_millis(millis))
 }
 
-pub(super) fn whole(fields: &Map<String, Value>, name: &'static str, least: u64, most: u64) -> Result<u64, FieldError> {
+pub(super) fn whole(fields: &Map<String, Value>, name: &str, least: u64, most: u64) -> Result<u64, FieldError> {
     let expected = format!("a whole number from {least} to {most}");
     let value = fields.get(name).ok_or_else(|| FieldError::missing(name, &expected))?;
     match value.as_u64() {
@@ -95,22 +96,19 @@ pub(super) fn whole(fields: &Map<String, Value>, name: &'static str, least: u64,
     }
 }
 
-/// A field that is missing or wrong; its `Display` names it and what was expected.
-#[derive(Debug, PartialEq, Eq)]
-pub struct FieldError {
-    field: &'static str,
-    found: Option<String>,
-    expected: String,
-}
+/// A field that is missing or wrong, by name, and what was expected.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct FieldError(String);
 
 impl FieldError {
     /// The field is not there.
-    pub fn missing(field: &'static str, expected: &str) -> Self {
-        Self { field, found: None, expected: expected.to_owned() }
+    pub fn missing(field: &str, expected: &str) -> Self {
+        Self(format!("{field} is missing, expected {expected}"))
     }
 
     /// The field says `found`.
-    pub fn new(field: &'static str, found: impl fmt::Display, expected: &str) -> Self {
+    pub fn new(field: &str, found: impl Display, expected: &str) -> Self {
         /// As much of a wrong value as helps to recognize it.
         const SHOWN: usize = 60;
         let text = found.to_string();
@@ -122,16 +120,7 @@ impl FieldError {
         if text.chars().nth(SHOWN).is_some() {
             found.push('…');
         }
-        Self { field, found: Some(found), expected: expected.to_owned() }
-    }
-}
-
-impl fmt::Display for FieldError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.found {
-            None => write!(f, "{} is missing, expected {}", self.field, self.expected),
-            Some(found) => write!(f, "{} is {found}, expected {}", self.field, self.expected),
-        }
+        Self(format!("{field} is {found}, expected {expected}"))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The loop answers within one turn; it never waits for the control thread.
 
+use super::Relay;
 use crate::cidr::Cidr;
 use crate::mapping::Mapping;
 use crate::net::expiry::Expiry;
@@ -12,48 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Instant, SystemTime};
 
-/// What the control thread may ask of the loop.
-pub(crate) enum Command {
-    /// Bind the mapping's ports and start serving. All or nothing.
-    Open {
-        mapping: Mapping,
-        reply: Sender<Result<(), OpenError>>,
-    },
-    /// The same for a mapping that must exist even if its ports are not to be had now: retried every second.
-    Restore {
-        mapping: Mapping,
-        reply: Sender<Vec<OpenError>>,
-    },
-    /// Close the ports and every connection of this mapping.
-    Close {
-        id: String,
-        reply: Sender<()>,
-    },
-    Status {
-        id: String,
-        reply: Sender<Option<PipeStatus>>,
-    },
-    /// The status of every open mapping, by id.
-    StatusOfAll {
-        reply: Sender<Vec<(String, PipeStatus)>>,
-    },
-    Totals {
-        reply: Sender<Totals>,
-    },
-    /// New connections get this certificate; `None` in dev mode.
-    Reload {
-        tls: Option<ServerTls>,
-    },
-    /// Only these may call the API from now on; `None`: everybody.
-    Admit {
-        controllers: Option<Vec<Cidr>>,
-        reply: Sender<()>,
-    },
-    /// Close listeners, deliver what is in flight, end. The time for that counts from `since`.
-    Stop {
-        since: Instant,
-    },
-}
+/// What the loop does for another thread, between two turns.
+pub(super) type Command = Box<dyn FnOnce(&mut Relay) + Send>;
 
 /// A port that could not be bound.
 #[derive(Debug)]
@@ -79,12 +40,12 @@ pub struct PipeStatus {
 /// Agents at one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AgentCounts {
-    /// Authorized, joined to somebody or not.
+    /// Authorized, with a partner or without.
     pub authorized: usize,
-    /// Authorized and joined to nobody.
+    /// Authorized and without a partner.
     pub free: usize,
     /// Connected, without a passcode yet.
-    pub strangers: usize,
+    pub unauthenticated: usize,
     /// Wrong passcodes since the mapping was opened.
     pub rejected: u64,
 }
@@ -100,7 +61,7 @@ impl AgentCounts {
         Self {
             authorized: self.authorized + other.authorized,
             free: self.free + other.free,
-            strangers: self.strangers + other.strangers,
+            unauthenticated: self.unauthenticated + other.unauthenticated,
             rejected: self.rejected + other.rejected,
         }
     }
@@ -138,7 +99,7 @@ pub struct Traffic {
     pub forth: u64,
     /// Came in at port2, for port1.
     pub back: u64,
-    /// From agents that were joined to nobody.
+    /// From agents without a partner.
     pub discarded: u64,
     /// How many agents that was. No bytes.
     pub unsettled: u64,
@@ -158,7 +119,7 @@ impl Traffic {
 /// What the loop knows of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Connections of agents, users and strangers.
+    /// Connections of agents, users and those who have not authenticated.
     pub connections: usize,
     /// How many of these there may be.
     pub most_connections: usize,
@@ -183,8 +144,8 @@ pub struct Totals {
     pub closing: usize,
     /// Of all mappings since the start, those that have been removed included.
     pub traffic: Traffic,
-    /// The same, in bytes a second, on the average of the last seconds.
-    pub rates: Traffic,
+    /// Bytes a second that come in at port1 and at port2, on the average of the last seconds.
+    pub rates: [u64; 2],
     /// Until when the certificate is valid; `None` in dev mode.
     pub expiry: Option<Expiry>,
 }
@@ -193,7 +154,34 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Gone;
 
-/// The control thread's end. Every call waits for the loop's answer, which comes within one turn of it.
+/// What the control thread asks of the loop. Every call waits for the answer, which comes within one turn of it.
+pub trait EventLoop: Send {
+    /// Opens `mapping`, or says which port could not be bound.
+    fn open(&self, mapping: &Mapping) -> Result<Result<(), OpenError>, Gone>;
+
+    /// Opens `mapping` now or later; answers with the ports that could not be bound yet.
+    fn restore(&self, mapping: &Mapping) -> Result<Vec<OpenError>, Gone>;
+
+    /// Closes the mapping; its connections are gone when this returns.
+    fn close(&self, id: &str) -> Result<(), Gone>;
+
+    /// `None` if no such mapping is open.
+    fn status(&self, id: &str) -> Result<Option<PipeStatus>, Gone>;
+
+    /// The status of every open mapping, by id.
+    fn status_of_all(&self) -> Result<Vec<(String, PipeStatus)>, Gone>;
+
+    /// What the loop knows of itself.
+    fn totals(&self) -> Result<Totals, Gone>;
+
+    /// Closes listeners, delivers what is in flight, ends. The time for that counts from this call.
+    fn stop(&self) -> Result<(), Gone>;
+
+    /// The loop is about to end.
+    fn is_stopping(&self) -> bool;
+}
+
+/// Other threads' end.
 #[derive(Clone)]
 pub struct Handle {
     commands: Sender<Command>,
@@ -202,74 +190,71 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(waker: Arc<mio::Waker>) -> (Self, Receiver<Command>) {
+    pub(super) fn new(waker: Arc<mio::Waker>) -> (Self, Receiver<Command>) {
         let (commands, inbox) = channel();
         (Self { commands, waker, stopping: Arc::default() }, inbox)
     }
 
-    /// Opens `mapping`, or says which port could not be bound.
-    pub fn open(&self, mapping: &Mapping) -> Result<Result<(), OpenError>, Gone> {
-        self.ask(|reply| Command::Open { mapping: mapping.clone(), reply })
-    }
-
-    /// Opens `mapping` now or later; answers with the ports that could not be bound yet.
-    pub fn restore(&self, mapping: &Mapping) -> Result<Vec<OpenError>, Gone> {
-        self.ask(|reply| Command::Restore { mapping: mapping.clone(), reply })
-    }
-
-    /// Closes the mapping; its connections are gone when this returns.
-    pub fn close(&self, id: &str) -> Result<(), Gone> {
-        self.ask(|reply| Command::Close { id: id.to_owned(), reply })
-    }
-
-    /// `None` if no such mapping is open.
-    pub fn status(&self, id: &str) -> Result<Option<PipeStatus>, Gone> {
-        self.ask(|reply| Command::Status { id: id.to_owned(), reply })
-    }
-
     /// New connections get this certificate from now on; the others keep theirs. `None` in dev mode.
     pub fn reload(&self, tls: Option<ServerTls>) -> Result<(), Gone> {
-        self.send(Command::Reload { tls })
+        self.ask(|relay| relay.setup.tls = tls)
     }
 
     /// Only these addresses may call the API from now on; `None`: everybody may.
     pub fn admit(&self, controllers: Option<Vec<Cidr>>) -> Result<(), Gone> {
-        self.ask(|reply| Command::Admit { controllers, reply })
-    }
-
-    /// The status of every open mapping, by id.
-    pub fn status_of_all(&self) -> Result<Vec<(String, PipeStatus)>, Gone> {
-        self.ask(|reply| Command::StatusOfAll { reply })
-    }
-
-    /// What the loop knows of itself.
-    pub fn totals(&self) -> Result<Totals, Gone> {
-        self.ask(|reply| Command::Totals { reply })
-    }
-
-    /// Asks the loop to end.
-    pub fn stop(&self) -> Result<(), Gone> {
-        self.send(Command::Stop { since: Instant::now() })
+        self.ask(|relay| relay.setup.controllers = controllers)
     }
 
     /// Where the loop says that it is about to end, while it lets sessions deliver what is in flight.
-    pub(crate) fn stopping(&self) -> Arc<AtomicBool> {
+    pub(super) fn stopping(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stopping)
     }
 
-    /// The loop is about to end.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, Gone> {
+    fn ask<T: Send + 'static>(&self, work: impl FnOnce(&mut Relay) -> T + Send + 'static) -> Result<T, Gone> {
         let (reply, answer) = channel();
-        self.send(command(reply))?;
+        // A reply that nobody waits for is no failure of the loop.
+        let command: Command = Box::new(move |relay| drop(reply.send(work(relay))));
+        self.commands.send(command).map_err(|_| Gone)?;
+        self.waker.wake().map_err(|_| Gone)?;
         answer.recv().map_err(|_| Gone)
     }
+}
 
-    fn send(&self, command: Command) -> Result<(), Gone> {
-        self.commands.send(command).map_err(|_| Gone)?;
-        self.waker.wake().map_err(|_| Gone)
+impl EventLoop for Handle {
+    fn open(&self, mapping: &Mapping) -> Result<Result<(), OpenError>, Gone> {
+        let mapping = mapping.clone();
+        self.ask(|relay| relay.open(mapping))
+    }
+
+    fn restore(&self, mapping: &Mapping) -> Result<Vec<OpenError>, Gone> {
+        let mapping = mapping.clone();
+        self.ask(|relay| relay.restore(mapping))
+    }
+
+    fn close(&self, id: &str) -> Result<(), Gone> {
+        let id = id.to_owned();
+        self.ask(move |relay| relay.close_mapping(&id))
+    }
+
+    fn status(&self, id: &str) -> Result<Option<PipeStatus>, Gone> {
+        let id = id.to_owned();
+        self.ask(move |relay| relay.mappings.status(&id))
+    }
+
+    fn status_of_all(&self) -> Result<Vec<(String, PipeStatus)>, Gone> {
+        self.ask(|relay| relay.mappings.status_of_all())
+    }
+
+    fn totals(&self) -> Result<Totals, Gone> {
+        self.ask(|relay| relay.totals())
+    }
+
+    fn stop(&self) -> Result<(), Gone> {
+        let since = Instant::now();
+        self.ask(move |relay| relay.stop(since))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 }

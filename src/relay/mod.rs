@@ -208,22 +208,7 @@ impl Relay {
     fn handle_commands(&mut self) {
         loop {
             match self.commands.try_recv() {
-                // A reply that nobody waits for is no failure of ours.
-                Ok(Command::Open { mapping, reply }) => drop(reply.send(self.open(mapping))),
-                Ok(Command::Restore { mapping, reply }) => drop(reply.send(self.restore(mapping))),
-                Ok(Command::Close { id, reply }) => {
-                    self.close_mapping(&id);
-                    let _ = reply.send(());
-                }
-                Ok(Command::Status { id, reply }) => drop(reply.send(self.mappings.status(&id))),
-                Ok(Command::Reload { tls }) => self.setup.tls = tls,
-                Ok(Command::Admit { controllers, reply }) => {
-                    self.setup.controllers = controllers;
-                    let _ = reply.send(());
-                }
-                Ok(Command::StatusOfAll { reply }) => drop(reply.send(self.mappings.status_of_all())),
-                Ok(Command::Totals { reply }) => drop(reply.send(self.totals())),
-                Ok(Command::Stop { since }) => self.stop(since),
+                Ok(command) => command(self),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => return self.stop(self.reactor.now),
             }

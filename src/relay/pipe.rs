@@ -154,7 +154,7 @@ impl Agents {
         AgentCounts {
             authorized: self.authorized,
             free: self.free.len(),
-            strangers: self.unauthenticated.len(),
+            unauthenticated: self.unauthenticated.len(),
             rejected: self.rejected,
         }
     }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 /// The fields. `port1` = 0 says that the entry is a direct one, an empty `passcodeport2` that the
 /// mapping is public.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Record<'a> {
     id: Cow<'a, str>,
     port1: u16,
@@ -28,38 +28,27 @@ pub(super) struct Record<'a> {
 impl<'a> Record<'a> {
     /// What is to be written for `mapping`.
     pub fn of(mapping: &'a Mapping) -> Self {
-        let [port1, port2] = mapping.ports().unwrap_or([0, 0]);
-        let blank = Record {
-            id: Cow::from(&mapping.id),
-            port1,
-            port2,
-            maxconnectionsport1: 0,
-            maxconnectionsport2: 0,
-            passcodeport1: Cow::from(""),
-            passcodeport2: Cow::from(""),
-            heartbeatabsencethresholdport1: 0,
-            heartbeatabsencethresholdport2: 0,
-            options: mapping.options.to_fields(),
-        };
+        let [port1, port2] = mapping.ports().unwrap_or_default();
+        let [passcodeport1, passcodeport2] = mapping.passcodes().map(Cow::from);
+        let id = Cow::from(&mapping.id);
+        let bare = Record { id, port1, port2, passcodeport1, passcodeport2, ..Record::default() };
+        let bare = Record { options: mapping.options.to_fields(), ..bare };
         match &mapping.kind {
             Kind::Public { agents, .. } => Record {
                 maxconnectionsport1: agents.max_connections.into(),
                 // The original wrote the one number into both fields.
                 maxconnectionsport2: agents.max_connections.into(),
-                passcodeport1: agents.passcode.expose().into(),
                 heartbeatabsencethresholdport1: millis(agents),
-                ..blank
+                ..bare
             },
             Kind::Private { sides: [first, second] } => Record {
                 maxconnectionsport1: first.max_connections.into(),
                 maxconnectionsport2: second.max_connections.into(),
-                passcodeport1: first.passcode.expose().into(),
-                passcodeport2: second.passcode.expose().into(),
                 heartbeatabsencethresholdport1: millis(first),
                 heartbeatabsencethresholdport2: millis(second),
-                ..blank
+                ..bare
             },
-            Kind::Direct { passkey } => Record { passcodeport1: passkey.expose().into(), ..blank },
+            Kind::Direct { .. } => bare,
         }
     }
 }
@@ -73,43 +62,27 @@ impl TryFrom<Record<'_>> for Loaded {
     type Error = String;
 
     fn try_from(record: Record<'_>) -> Result<Self, String> {
+        let Record { port1, port2, passcodeport1, passcodeport2, .. } = record;
         let id = record.id.into_owned();
         if id.is_empty() {
             return Err("a mapping's id is empty".to_owned());
         }
         let options = options(&record.options).map_err(|why| format!("mapping {}: {why}", id.escape_debug()))?;
-        if record.passcodeport1.is_empty() {
-            return Err(format!("mapping {}: passcodeport1 is empty", id.escape_debug()));
+        let wrong = |what: String| Err(format!("mapping {}: {what}", id.escape_debug()));
+        if passcodeport1.is_empty() {
+            return wrong("passcodeport1 is empty".to_owned());
         }
-        if record.port1 == 0 {
-            return Ok(Self(Mapping {
-                id,
-                kind: Kind::Direct { passkey: Secret::new(record.passcodeport1) },
-                options,
-            }));
+        if port1 == 0 {
+            return Ok(Self(Mapping { id, kind: Kind::Direct { passkey: Secret::new(passcodeport1) }, options }));
         }
-        if record.port2 == 0 || record.port1 == record.port2 {
-            return Err(format!(
-                "mapping {}: port2 is {}, expected a port of its own",
-                id.escape_debug(),
-                record.port2
-            ));
+        if port2 == 0 || port1 == port2 {
+            return wrong(format!("port2 is {port2}, expected a port of its own"));
         }
-        let first = agents(
-            record.port1,
-            record.passcodeport1,
-            record.maxconnectionsport1,
-            record.heartbeatabsencethresholdport1,
-        );
-        if record.passcodeport2.is_empty() {
-            return Ok(Self(Mapping { id, kind: Kind::Public { agents: first, users: record.port2 }, options }));
+        let first = agents(port1, passcodeport1, record.maxconnectionsport1, record.heartbeatabsencethresholdport1);
+        if passcodeport2.is_empty() {
+            return Ok(Self(Mapping { id, kind: Kind::Public { agents: first, users: port2 }, options }));
         }
-        let second = agents(
-            record.port2,
-            record.passcodeport2,
-            record.maxconnectionsport2,
-            record.heartbeatabsencethresholdport2,
-        );
+        let second = agents(port2, passcodeport2, record.maxconnectionsport2, record.heartbeatabsencethresholdport2);
         Ok(Self(Mapping { id, kind: Kind::Private { sides: [first, second] }, options }))
     }
 }

@@ -21,12 +21,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (fake, relay) = FakeLoop::start();
+        let fake = FakeLoop::default();
         let folder = Folder::new();
         let (store, mappings) = Store::open(&folder.0.join("configs.json")).unwrap();
         let usable = PortSet::usable(&["6000-6005".parse().unwrap()], &[]);
         let api = Api {
-            registry: Registry::new(store, mappings, usable, relay),
+            registry: Registry::new(store, mappings, usable, Box::new(fake.clone())),
             access: Access::new(None, None),
             callers: Callers::default(),
             broker: Some(12345),
@@ -332,7 +332,7 @@ fn what_is_no_ports_fault_is_said_at_once() {
     let mut bench = Bench::new();
     bench.fake.world().broken = Some(std::io::ErrorKind::AddrNotAvailable);
     assert!(bench.failure("/api/v2/mapping/add", PUBLIC, 500).contains("port 6000 could not be opened"));
-    assert_eq!(bench.api.registry.available_ports(), 6);
+    assert_eq!(bench.api.registry.ports.available(), 6);
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn a_change_that_cannot_be_saved_is_taken_back() {
         let call = Call { body: body.as_bytes(), ..bench.call_to(target) };
         assert!(matches!(bench.api.answer(&call), Ok(Answer { status: 200, .. })));
         assert!(bench.api.registry.commit().unwrap().is_err());
-        assert_eq!((bench.api.registry.len(), bench.api.registry.available_ports()), (1, 4));
+        assert_eq!((bench.api.registry.mappings().len(), bench.api.registry.ports.available()), (1, 4));
         assert_eq!(bench.fake.world().open.keys().collect::<Vec<_>>(), [&kept]);
     }
     std::fs::rename(&parked, &bench.folder.0).unwrap();
@@ -382,7 +382,7 @@ fn mutated_bodies_are_answered() {
             let ids: Vec<String> = bench.fake.world().open.keys().cloned().collect();
             assert!(ids.iter().all(|id| bench.api.registry.remove(id, bench.peer.ip)));
             bench.api.registry.commit().unwrap().unwrap();
-            assert_eq!((bench.api.registry.len(), bench.api.registry.available_ports()), (0, 6));
+            assert_eq!((bench.api.registry.mappings().len(), bench.api.registry.ports.available()), (0, 6));
         }
     }
 }

@@ -1,10 +1,10 @@
 use super::*;
-use crate::relay::command::{Traffic, UserCounts};
+use crate::relay::command::{AgentCounts, Traffic, UserCounts};
 use std::collections::HashSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 fn pipe(number: u64) -> PipeStatus {
-    let agents = AgentCounts { authorized: 5, free: 2, strangers: 1, rejected: number };
+    let agents = AgentCounts { authorized: 5, free: 2, unauthenticated: 1, rejected: number };
     PipeStatus {
         bound: [true, false],
         agents: [agents, AgentCounts { authorized: 1, ..AgentCounts::default() }],
@@ -20,21 +20,39 @@ fn snapshot(pipes: Vec<(String, PipeStatus)>) -> Snapshot {
 
 #[test]
 fn names_say_what_kind_they_are_and_come_once() {
-    let daemon = DAEMON.iter().map(|metric| (metric.name, metric.kind, metric.help));
-    let all: Vec<_> = daemon.chain(MAPPING.iter().map(|metric| (metric.name, metric.kind, metric.help))).collect();
-    for (name, kind, help) in &all {
+    let text = text(&snapshot(vec![("a".to_owned(), pipe(4))]));
+    let lines = |what: &str| -> Vec<(String, String)> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(what)?.split_once(' '));
+        lines.map(|(name, rest)| (name.to_owned(), rest.to_owned())).collect()
+    };
+    let (helps, kinds) = (lines("# HELP iofog_connector_"), lines("# TYPE iofog_connector_"));
+    assert!(helps.len() == kinds.len() && helps.len() > 30, "{text}");
+    for ((name, help), (same, kind)) in helps.iter().zip(&kinds) {
+        assert_eq!(name, same);
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{name}");
-        assert_eq!(matches!(kind, Kind::Counter), name.ends_with("_total"), "{name}");
-        assert!(help.ends_with('.') && !help.contains(['\n', '\\']), "{help}");
+        assert_eq!(kind, if name.ends_with("_total") { "counter" } else { "gauge" }, "{name}");
+        assert!(help.ends_with('.') && !help.contains('\\'), "{help}");
     }
-    assert_eq!(all.iter().map(|(name, ..)| name).collect::<HashSet<_>>().len(), all.len());
+    assert_eq!(helps.iter().map(|(name, _)| name).collect::<HashSet<_>>().len(), helps.len());
 }
+
+#[test]
+fn keys_of_status_come_once() {
+    fn keys<T>(figures: &'static [Figure<T>]) -> impl Iterator<Item = &'static str> {
+        figures.iter().map(|figure| figure.key)
+    }
+    let keys: Vec<_> = keys(DAEMON).chain(keys(AGENTS)).chain(keys(USERS)).chain(keys(TRAFFIC)).collect();
+    assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
+}
+
+/// Series of one mapping.
+const SERIES: usize = 13;
 
 #[test]
 fn a_mapping_is_one_set_of_series() {
     let text = text(&snapshot(vec![("a".to_owned(), pipe(4)), ("b".to_owned(), pipe(5))]));
     let of_b: Vec<&str> = text.lines().filter(|line| line.contains("{id=\"b\"}")).collect();
-    assert_eq!(of_b.len(), MAPPING.len());
+    assert_eq!(of_b.len(), SERIES);
     for (name, value) in [
         ("start_time_seconds", "1700000000"),
         ("ports_bound", "1"),
@@ -60,6 +78,6 @@ fn an_id_cannot_end_its_label() {
 fn five_thousand_mappings_are_a_few_megabytes() {
     let pipes = (0..5000).map(|number| (uuid::Uuid::from_u128(number).to_string(), pipe(number as u64))).collect();
     let text = text(&snapshot(pipes));
-    assert_eq!(text.lines().filter(|line| line.contains("id=")).count(), 5000 * MAPPING.len());
+    assert_eq!(text.lines().filter(|line| line.contains("id=")).count(), 5000 * SERIES);
     assert!(text.capacity() < 10 << 20, "{} bytes", text.capacity());
 }

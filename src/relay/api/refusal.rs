@@ -11,34 +11,20 @@ pub struct Refusal {
     reason: String,
 }
 
-/// The HTTP statuses that the loop answers by itself.
+/// The HTTP statuses that the loop answers by itself: number and phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Malformed = 400,
-    Forbidden = 403,
-    TimedOut = 408,
-    BodyTooLarge = 413,
-    TargetTooLong = 414,
-    UnknownExpectation = 417,
-    HeadTooLarge = 431,
-    UnknownEncoding = 501,
-    UnknownVersion = 505,
-}
+pub struct Status(pub u16, &'static str);
 
 impl Status {
-    fn phrase(self) -> &'static str {
-        match self {
-            Self::Malformed => "Bad Request",
-            Self::Forbidden => "Forbidden",
-            Self::TimedOut => "Request Timeout",
-            Self::BodyTooLarge => "Content Too Large",
-            Self::TargetTooLong => "URI Too Long",
-            Self::UnknownExpectation => "Expectation Failed",
-            Self::HeadTooLarge => "Request Header Fields Too Large",
-            Self::UnknownEncoding => "Not Implemented",
-            Self::UnknownVersion => "HTTP Version Not Supported",
-        }
-    }
+    pub const MALFORMED: Self = Self(400, "Bad Request");
+    pub const FORBIDDEN: Self = Self(403, "Forbidden");
+    pub const TIMED_OUT: Self = Self(408, "Request Timeout");
+    pub const BODY_TOO_LARGE: Self = Self(413, "Content Too Large");
+    pub const TARGET_TOO_LONG: Self = Self(414, "URI Too Long");
+    pub const UNKNOWN_EXPECTATION: Self = Self(417, "Expectation Failed");
+    pub const HEAD_TOO_LARGE: Self = Self(431, "Request Header Fields Too Large");
+    pub const UNKNOWN_ENCODING: Self = Self(501, "Not Implemented");
+    pub const UNKNOWN_VERSION: Self = Self(505, "HTTP Version Not Supported");
 }
 
 impl Refusal {
@@ -49,12 +35,12 @@ impl Refusal {
     /// The request was not complete in time.
     pub fn timed_out() -> Self {
         let seconds = crate::limits::REQUEST_TIME.as_secs();
-        Self::new(Status::TimedOut, format!("the request was not complete within {seconds} s"))
+        Self::new(Status::TIMED_OUT, format!("the request was not complete within {seconds} s"))
     }
 
     /// `ip` may not call the API.
     pub fn not_a_controller(ip: IpAddr) -> Self {
-        Self::new(Status::Forbidden, failure::not_a_controller(ip))
+        Self::new(Status::FORBIDDEN, failure::not_a_controller(ip))
     }
 
     #[cfg(test)]
@@ -69,12 +55,12 @@ impl Refusal {
 
     /// The whole answer.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let phrase = self.status.phrase();
-        let body = failure::body(phrase, &self.reason);
+        let Self { status: Status(number, phrase), reason } = self;
+        let body = failure::body(phrase, reason);
+        let length = body.len();
         format!(
-            "HTTP/1.1 {} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            self.status as u16,
-            body.len(),
+            "HTTP/1.1 {number} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
         )
         .into_bytes()
     }

@@ -49,10 +49,8 @@ pub struct Collector {
 enum State {
     /// Before the end of a head; so many of its bytes have been looked at.
     Head { seen: usize },
-    /// A body of known length.
-    Sized { head: Head, length: usize },
-    /// A body in chunks.
-    Chunked { head: Head, decoder: Decoder },
+    /// Behind a head. `decoder`: of a body in chunks.
+    Body { head: Head, decoder: Decoder },
     /// The last request has been given out or refused. Whatever else comes is ignored.
     Over,
 }
@@ -90,39 +88,30 @@ impl Collector {
     fn advance(&mut self, caller: &ApiCaller) -> Result<Step, Refusal> {
         if let State::Head { seen } = self.state {
             let Some(head) = self.take_head(seen)? else { return Ok(Step::Incomplete) };
-            self.state = match head.framing {
-                Framing::Sized(length) => State::Sized { head, length },
-                Framing::Chunked => State::Chunked { head, decoder: Decoder::default() },
-            };
+            self.state = State::Body { head, decoder: Decoder::default() };
         }
-        let body = match &mut self.state {
-            State::Head { .. } | State::Over => None,
-            State::Sized { length, .. } if self.bytes.len() < *length => None,
-            State::Sized { length, .. } => Some(self.bytes.drain(..*length).collect()),
-            State::Chunked { decoder, .. } => {
+        let State::Body { head, decoder } = &mut self.state else { return Ok(Step::Incomplete) };
+        let body = match head.framing {
+            Framing::Sized(length) => (self.bytes.len() >= length).then(|| self.bytes.drain(..length).collect()),
+            Framing::Chunked => {
                 let used = decoder.decode(&self.bytes)?;
                 self.bytes.drain(..used);
                 decoder.take_body()
             }
         };
-        Ok(match (body, &mut self.state) {
-            (Some(body), State::Sized { head, .. } | State::Chunked { head, .. }) => {
-                let (bytes, last) = (head.rewrite(&body, caller), head.last);
-                if last {
-                    self.end()
-                } else {
-                    self.state = State::default();
-                    // A connection that is kept alive holds no room for the largest request that it has sent.
-                    self.bytes.shrink_to_fit();
-                }
-                Step::Request { bytes, last }
-            }
-            (None, State::Sized { head, .. } | State::Chunked { head, .. }) if head.waits => {
-                head.waits = false;
-                Step::Continue
-            }
-            _ => Step::Incomplete,
-        })
+        let Some(body) = body else {
+            let waits = std::mem::take(&mut head.waits);
+            return Ok(if waits { Step::Continue } else { Step::Incomplete });
+        };
+        let (bytes, last) = (head.rewrite(&body, caller), head.last);
+        if last {
+            self.end();
+        } else {
+            self.state = State::default();
+            // A connection that is kept alive holds no room for the largest request that it has sent.
+            self.bytes.shrink_to_fit();
+        }
+        Ok(Step::Request { bytes, last })
     }
 
     /// Finds the end of the head, takes it out of the buffer and understands it.
@@ -135,8 +124,8 @@ impl Collector {
         if size > REQUEST_HEAD {
             let limit = format!("longer than {REQUEST_HEAD} bytes");
             return Err(match self.bytes[..REQUEST_HEAD].contains(&b'\n') {
-                true => Refusal::new(Status::HeadTooLarge, format!("request line and headers are {limit}")),
-                false => Refusal::new(Status::TargetTooLong, format!("the request line is {limit}")),
+                true => Refusal::new(Status::HEAD_TOO_LARGE, format!("request line and headers are {limit}")),
+                false => Refusal::new(Status::TARGET_TOO_LONG, format!("the request line is {limit}")),
             });
         }
         let Some(end) = end else {
@@ -151,7 +140,7 @@ impl Collector {
     /// How many bytes are held.
     #[cfg(any(test, fuzzing))]
     pub fn held(&self) -> usize {
-        self.bytes.len() + if let State::Chunked { decoder, .. } = &self.state { decoder.held() } else { 0 }
+        self.bytes.len() + if let State::Body { decoder, .. } = &self.state { decoder.held() } else { 0 }
     }
 
     fn end(&mut self) {
@@ -162,11 +151,11 @@ impl Collector {
 
 /// A body that is longer than the API takes.
 fn body_too_large() -> Refusal {
-    Refusal::new(Status::BodyTooLarge, format!("the body is longer than {REQUEST_BODY} bytes"))
+    Refusal::new(Status::BODY_TOO_LARGE, format!("the body is longer than {REQUEST_BODY} bytes"))
 }
 
-fn malformed(reason: &str) -> Refusal {
-    Refusal::new(Status::Malformed, reason)
+fn malformed(reason: impl Into<String>) -> Refusal {
+    Refusal::new(Status::MALFORMED, reason)
 }
 
 #[cfg(test)]

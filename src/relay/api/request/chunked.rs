@@ -1,6 +1,6 @@
 //! Takes the chunks off a body.
 
-use super::head::{expect_header, find_line_end};
+use super::head::{expect_headers, find_end, find_line_end};
 use super::{body_too_large, malformed};
 use crate::limits::{REQUEST_BODY, REQUEST_HEAD};
 use crate::relay::api::refusal::{Refusal, Status};
@@ -21,14 +21,10 @@ enum Stage {
     /// A line with a chunk's size.
     #[default]
     Size,
-    /// So many bytes of the chunk.
+    /// So many bytes of the chunk, and the line end behind it.
     Data(usize),
-    /// The line end behind a chunk.
-    DataEnd,
-    /// Header lines behind the last chunk, which are dropped. So many bytes of them have gone `before` this line, and so
-    /// many of this line have been `seen`.
+    /// Header lines behind the last chunk, which are dropped. So many of their bytes have been looked at.
     Trailers {
-        before: usize,
         seen: usize,
     },
     Done,
@@ -58,22 +54,19 @@ impl Decoder {
     fn step(&mut self, input: &[u8]) -> Result<Option<usize>, Refusal> {
         match self.stage {
             Stage::Size => self.size(input),
-            Stage::Data(left) => {
-                let used = left.min(input.len());
-                if used == 0 {
-                    return Ok(None);
-                }
-                self.body.extend_from_slice(&input[..used]);
-                self.stage = if used == left { Stage::DataEnd } else { Stage::Data(left - used) };
-                Ok(Some(used))
-            }
-            Stage::DataEnd if input.len() < 2 => Ok(None),
-            Stage::DataEnd if input.starts_with(b"\r\n") => {
+            Stage::Data(0) if input.len() < 2 => Ok(None),
+            Stage::Data(0) if input.starts_with(b"\r\n") => {
                 self.stage = Stage::Size;
                 Ok(Some(2))
             }
-            Stage::DataEnd => Err(malformed("a chunk is longer than it says")),
-            Stage::Trailers { before, seen } => self.trailer(input, before, seen),
+            Stage::Data(0) => Err(malformed("a chunk is longer than it says")),
+            Stage::Data(left) => {
+                let used = left.min(input.len());
+                self.body.extend_from_slice(&input[..used]);
+                self.stage = Stage::Data(left - used);
+                Ok((used > 0).then_some(used))
+            }
+            Stage::Trailers { seen } => self.trailers(input, seen),
             Stage::Done => Ok(None),
         }
     }
@@ -93,27 +86,25 @@ impl Decoder {
         let size = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let size = size.and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or_else(no_size)?;
         self.stage = match size {
-            0 => Stage::Trailers { before: 0, seen: 0 },
+            0 => Stage::Trailers { seen: 0 },
             _ if size > (REQUEST_BODY - self.body.len()) as u64 => return Err(body_too_large()),
             _ => Stage::Data(size as usize),
         };
         Ok(Some(end + 2))
     }
 
-    fn trailer(&mut self, input: &[u8], before: usize, seen: usize) -> Result<Option<usize>, Refusal> {
-        let end = find_line_end(input, seen)?;
-        let line = end.map_or(input.len(), |at| at + 2);
-        if before + line > REQUEST_HEAD {
-            return Err(Refusal::new(Status::HeadTooLarge, format!("trailers are longer than {REQUEST_HEAD} bytes")));
+    fn trailers(&mut self, input: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
+        let end = find_end(input, seen)?;
+        if end.unwrap_or(input.len()) > REQUEST_HEAD {
+            return Err(Refusal::new(Status::HEAD_TOO_LARGE, format!("trailers are longer than {REQUEST_HEAD} bytes")));
         }
         self.stage = match end {
-            None => Stage::Trailers { before, seen: input.len() },
-            Some(0) => Stage::Done,
-            Some(at) => {
-                expect_header(&input[..at])?;
-                Stage::Trailers { before: before + line, seen: 0 }
+            None => Stage::Trailers { seen: input.len() },
+            Some(end) => {
+                expect_headers(&input[..end])?;
+                Stage::Done
             }
         };
-        Ok(end.map(|_| line))
+        Ok(end)
     }
 }

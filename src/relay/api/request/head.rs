@@ -13,12 +13,10 @@ pub const FROM_A_PAGE: &str = "X-Connector-Page";
 /// What matters of a head.
 #[derive(Debug)]
 pub(super) struct Head {
-    method: String,
-    target: String,
-    content_type: Option<String>,
-    authorization: Option<String>,
-    /// A browser sends it on behalf of a web page.
-    from_a_page: bool,
+    /// The request line for tiny_http.
+    line: String,
+    /// The headers for tiny_http that do not depend on the body or the caller.
+    headers: String,
     pub framing: Framing,
     /// The client waits for `100 Continue`.
     pub waits: bool,
@@ -34,7 +32,7 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// Where the head ends, if it does. Bytes before `seen` have been looked at before.
+/// Where the head ends, or the lines behind the last chunk, if they do: behind an empty line. Bytes before `seen` have been looked at before.
 ///
 /// What can be no head is refused here at once and not when its time is over: a TLS handshake on a
 /// plain port, say. A line ends with CR LF and neither stands alone, for what one program takes as a
@@ -42,7 +40,7 @@ pub(super) enum Framing {
 pub(super) fn find_end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
     let mut from = seen;
     while let Some(end) = find_line_end(bytes, from)? {
-        if bytes[..end].ends_with(b"\r\n") {
+        if end == 0 || bytes[..end].ends_with(b"\r\n") {
             return Ok(Some(end + 2));
         }
         from = end + 2;
@@ -67,13 +65,12 @@ pub(super) fn find_line_end(bytes: &[u8], from: usize) -> Result<Option<usize>, 
     Ok(None)
 }
 
-/// A line behind the last chunk: a name, a colon and a value, as in a head.
-pub(super) fn expect_header(line: &[u8]) -> Result<(), Refusal> {
-    let mut headers = [httparse::EMPTY_HEADER; 1];
-    match httparse::parse_headers(&[line, b"\r\n\r\n"].concat(), &mut headers) {
+/// The lines behind the last chunk: each a name, a colon and a value, as in a head.
+pub(super) fn expect_headers(bytes: &[u8]) -> Result<(), Refusal> {
+    match httparse::parse_headers(bytes, &mut [httparse::EMPTY_HEADER; HEADERS]) {
         Ok(httparse::Status::Complete(_)) => Ok(()),
         Ok(httparse::Status::Partial) => Err(malformed("a trailer ends too early")),
-        Err(error) => Err(malformed(&format!("a trailer is malformed: {error}"))),
+        Err(error) => Err(malformed(format!("a trailer is malformed: {error}"))),
     }
 }
 
@@ -85,12 +82,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(malformed("the head ends too early")),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Refusal::new(Status::HeadTooLarge, format!("more than {HEADERS} header lines")));
+            return Err(Refusal::new(Status::HEAD_TOO_LARGE, format!("more than {HEADERS} header lines")));
         }
         Err(httparse::Error::Version) if names_a_version(bytes) => {
-            return Err(Refusal::new(Status::UnknownVersion, "expected HTTP/1.1 or HTTP/1.0"));
+            return Err(Refusal::new(Status::UNKNOWN_VERSION, "expected HTTP/1.1 or HTTP/1.0"));
         }
-        Err(error) => return Err(malformed(&format!("the request line or a header is malformed: {error}"))),
+        Err(error) => return Err(malformed(format!("the request line or a header is malformed: {error}"))),
     }
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(malformed("the request line is malformed"));
@@ -98,7 +95,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(malformed("the request's target is not ASCII"));
     }
-    Fields::read(request.headers)?.into_head(method, target, version == 0)
+    let (headers, is_http_1_0) = (Headers(request.headers), version == 0);
+    let head = Head {
+        line: format!("{method} {target} HTTP/1.1\r\n"),
+        headers: headers.kept()?,
+        framing: headers.framing(is_http_1_0)?,
+        waits: headers.waits(is_http_1_0)?,
+        last: is_http_1_0 || headers.closes(),
+    };
+    headers.expect_host(is_http_1_0)?;
+    Ok(head)
 }
 
 /// Whether the request line's third word at least looks like a version of HTTP.
@@ -107,97 +113,78 @@ fn names_a_version(head: &[u8]) -> bool {
     line.split(|byte| *byte == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
-/// The headers that decide something. Each may come once: of two that differ, who is to say which
-/// one the next reader believes.
-#[derive(Default)]
-struct Fields {
-    content_length: Option<String>,
-    transfer_encoding: Option<String>,
-    content_type: Option<String>,
-    authorization: Option<String>,
-    expect: Option<String>,
-    host: Option<String>,
-    close: bool,
-    from_a_page: bool,
-}
+/// The header lines of a request.
+struct Headers<'a>(&'a [httparse::Header<'a>]);
 
-impl Fields {
-    fn read(headers: &[httparse::Header<'_>]) -> Result<Self, Refusal> {
-        let mut fields = Self::default();
-        for header in headers {
-            let field = match header.name.to_ascii_lowercase().as_str() {
-                "content-length" => &mut fields.content_length,
-                "transfer-encoding" => &mut fields.transfer_encoding,
-                "content-type" => &mut fields.content_type,
-                "authorization" => &mut fields.authorization,
-                "expect" => &mut fields.expect,
-                "host" => &mut fields.host,
-                "connection" => {
-                    let close = |word: &[u8]| word.trim_ascii().eq_ignore_ascii_case(b"close");
-                    fields.close |= header.value.split(|byte| *byte == b',').any(close);
-                    continue;
-                }
-                // A browser tells which page a request comes from, in one way or the other: no page of ours exists.
-                // `none`: it is the person at the browser who has asked.
-                "origin" => {
-                    fields.from_a_page = true;
-                    continue;
-                }
-                "sec-fetch-site" => {
-                    fields.from_a_page |= !header.value.trim_ascii().eq_ignore_ascii_case(b"none");
-                    continue;
-                }
-                _ => continue,
-            };
-            let value = String::from_utf8(header.value.trim_ascii().to_vec()).ok().filter(|value| value.is_ascii());
-            let value = value.ok_or_else(|| malformed(&format!("{} is not ASCII", header.name)))?;
-            if field.replace(value).is_some() {
-                return Err(malformed(&format!("{} is given twice", header.name)));
+impl<'a> Headers<'a> {
+    fn all(&self, name: &str) -> impl Iterator<Item = &'a httparse::Header<'a>> {
+        self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name))
+    }
+
+    /// A header that decides something. It may come once: of two that differ, who is to say which one the next reader
+    /// believes.
+    fn one(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
+        let mut found = self.all(name);
+        let Some(header) = found.next() else { return Ok(None) };
+        if let Some(second) = found.next() {
+            return Err(malformed(format!("{} is given twice", second.name)));
+        }
+        match std::str::from_utf8(header.value.trim_ascii()) {
+            Ok(value) if value.is_ascii() => Ok(Some(value)),
+            _ => Err(malformed(format!("{} is not ASCII", header.name))),
+        }
+    }
+
+    /// What the API looks at, written anew.
+    fn kept(&self) -> Result<String, Refusal> {
+        let mut kept = String::new();
+        for name in ["Content-Type", "Authorization"] {
+            if let Some(value) = self.one(name)? {
+                kept.push_str(&format!("{name}: {value}\r\n"));
             }
         }
-        Ok(fields)
+        // A browser tells which page a request comes from, in one way or the other: no page of ours exists.
+        // `none`: it is the person at the browser who has asked.
+        let from_elsewhere = |header: &httparse::Header| !header.value.trim_ascii().eq_ignore_ascii_case(b"none");
+        if self.all("Origin").next().is_some() || self.all("Sec-Fetch-Site").any(from_elsewhere) {
+            kept.push_str(&format!("{FROM_A_PAGE}: yes\r\n"));
+        }
+        Ok(kept)
+    }
+
+    fn framing(&self, is_http_1_0: bool) -> Result<Framing, Refusal> {
+        match (self.one("Transfer-Encoding")?, self.one("Content-Length")?) {
+            (Some(_), Some(_)) => Err(malformed("both Transfer-Encoding and Content-Length are given")),
+            (Some(_), None) if is_http_1_0 => Err(malformed("HTTP/1.0 knows no Transfer-Encoding")),
+            (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
+            (Some(_), None) => Err(Refusal::new(Status::UNKNOWN_ENCODING, "expected no Transfer-Encoding but chunked")),
+            (None, Some(length)) => content_length(length).map(Framing::Sized),
+            (None, None) => Ok(Framing::Sized(0)),
+        }
+    }
+
+    fn waits(&self, is_http_1_0: bool) -> Result<bool, Refusal> {
+        match self.one("Expect")? {
+            // HTTP/1.0 has no interim answers and its clients do not wait for one.
+            Some(_) if is_http_1_0 => Ok(false),
+            Some(expected) if expected.eq_ignore_ascii_case("100-continue") => Ok(true),
+            Some(_) => Err(Refusal::new(Status::UNKNOWN_EXPECTATION, "expected no Expect but 100-continue")),
+            None => Ok(false),
+        }
+    }
+
+    fn closes(&self) -> bool {
+        let mut words = self.all("Connection").flat_map(|header| header.value.split(|byte| *byte == b','));
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
     }
 
     /// HTTP/1.1 wants it (RFC 9112, section 3.2), though nothing here goes by it; HTTP/1.0 knows none.
     fn expect_host(&self, is_http_1_0: bool) -> Result<(), Refusal> {
-        match &self.host {
+        match self.one("Host")? {
             Some(host) if !may_be_host(host) => Err(malformed("Host is no name or address")),
             None if !is_http_1_0 => Err(malformed("Host is missing, HTTP/1.1 wants it")),
             _ => Ok(()),
         }
-    }
-
-    fn into_head(self, method: &str, target: &str, is_http_1_0: bool) -> Result<Head, Refusal> {
-        let framing = match (&self.transfer_encoding, &self.content_length) {
-            (Some(_), Some(_)) => return Err(malformed("both Transfer-Encoding and Content-Length are given")),
-            (Some(_), None) if is_http_1_0 => return Err(malformed("HTTP/1.0 knows no Transfer-Encoding")),
-            (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
-            (Some(_), None) => {
-                return Err(Refusal::new(Status::UnknownEncoding, "expected no Transfer-Encoding but chunked"));
-            }
-            (None, Some(length)) => Framing::Sized(content_length(length)?),
-            (None, None) => Framing::Sized(0),
-        };
-        let waits = match &self.expect {
-            // HTTP/1.0 has no interim answers and its clients do not wait for one.
-            Some(_) if is_http_1_0 => false,
-            Some(expected) if expected.eq_ignore_ascii_case("100-continue") => true,
-            Some(_) => {
-                return Err(Refusal::new(Status::UnknownExpectation, "expected no Expect but 100-continue"));
-            }
-            None => false,
-        };
-        self.expect_host(is_http_1_0)?;
-        Ok(Head {
-            method: method.to_owned(),
-            target: target.to_owned(),
-            content_type: self.content_type,
-            authorization: self.authorization,
-            from_a_page: self.from_a_page,
-            framing,
-            waits,
-            last: self.close || is_http_1_0,
-        })
     }
 }
 
@@ -220,25 +207,9 @@ fn content_length(digits: &str) -> Result<usize, Refusal> {
 impl Head {
     /// The whole request as tiny_http shall see it.
     pub fn rewrite(&self, body: &[u8], caller: &ApiCaller) -> Vec<u8> {
-        let mut text = format!(
-            "{} {} HTTP/1.1\r\n{}: {}\r\nConnection: close\r\nContent-Length: {}\r\n",
-            self.method,
-            self.target,
-            caller::HEADER,
-            caller.write(),
-            body.len()
-        );
-        for (name, value) in [("Content-Type", &self.content_type), ("Authorization", &self.authorization)] {
-            if let Some(value) = value {
-                text.push_str(&format!("{name}: {value}\r\n"));
-            }
-        }
-        if self.from_a_page {
-            text.push_str(&format!("{FROM_A_PAGE}: yes\r\n"));
-        }
-        text.push_str("\r\n");
-        let mut bytes = text.into_bytes();
-        bytes.extend_from_slice(body);
-        bytes
+        let Self { line, headers, .. } = self;
+        let (name, peer, length) = (caller::HEADER, caller.write(), body.len());
+        let head = format!("{line}{name}: {peer}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
+        [head.as_bytes(), body].concat()
     }
 }

@@ -116,14 +116,14 @@ fn what_is_too_large_is_refused_before_it_is_there() {
     let trailers = post("Transfer-Encoding: chunked\r\n", &format!("0\r\n{}", "a: b\r\n".repeat(REQUEST_HEAD)));
     let blank = b"\r\n".repeat(100_000);
     for (bytes, status) in [
-        (line, Status::TargetTooLong),
-        (header, Status::HeadTooLarge),
-        (post(&"a: b\r\n".repeat(200), ""), Status::HeadTooLarge),
-        (length, Status::BodyTooLarge),
-        (post("Content-Length: 99999999999999999999999\r\n", ""), Status::BodyTooLarge),
-        (chunk, Status::BodyTooLarge),
-        (endless, Status::BodyTooLarge),
-        (trailers, Status::HeadTooLarge),
+        (line, Status::TARGET_TOO_LONG),
+        (header, Status::HEAD_TOO_LARGE),
+        (post(&"a: b\r\n".repeat(200), ""), Status::HEAD_TOO_LARGE),
+        (length, Status::BODY_TOO_LARGE),
+        (post("Content-Length: 99999999999999999999999\r\n", ""), Status::BODY_TOO_LARGE),
+        (chunk, Status::BODY_TOO_LARGE),
+        (endless, Status::BODY_TOO_LARGE),
+        (trailers, Status::HEAD_TOO_LARGE),
     ] {
         assert_eq!(refusal(&bytes).status(), status);
     }
@@ -199,7 +199,7 @@ fn what_is_not_plain_is_refused() {
     ] {
         let refusal = refusal(&bytes);
         let text = String::from_utf8_lossy(&bytes);
-        assert_eq!(refusal.status() as u16, status, "{text:?}: {refusal:?}");
+        assert_eq!(refusal.status().0, status, "{text:?}: {refusal:?}");
         assert!(refusal.reason().contains(why), "{text:?}: {refusal:?}");
     }
 }
@@ -225,7 +225,7 @@ fn a_refusal_is_a_whole_answer() {
     assert!(head.ends_with("Connection: close"), "{head}");
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!((&body["status"], &body["errormessage"]), (&"failed".into(), &"this is no HTTP request".into()));
-    assert_eq!(Refusal::timed_out().status() as u16, 408);
+    assert_eq!(Refusal::timed_out().status().0, 408);
 }
 
 /// Whatever comes: no panic, bounded memory, the same in pieces as at once, and tiny_http understands
