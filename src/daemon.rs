@@ -71,7 +71,7 @@ pub struct Daemon {
 impl Daemon {
     /// Makes this process the daemon of its settings. What goes wrong here cannot be in the log yet.
     pub fn enter(options: Options) -> Result<Self, StartError> {
-        let run_as = options.user.as_deref().map(RunAs::named).transpose().map_err(StartError::User)?;
+        let run_as = options.user.as_deref().map(RunAs::named).transpose()?;
         let held = signals::hold().map_err(system("no signal handler could be set"))?;
         let pid_file = lock(&options.layout, run_as.as_ref())?;
         let signals = signals::catch().map_err(system("no signal handler could be set"))?;
@@ -94,12 +94,12 @@ impl Daemon {
 
     /// Serves until told to stop.
     pub fn run(self) -> Result<(), StartError> {
-        let config = self.config.map_err(StartError::Config)?;
+        let config = self.config?;
         let Files { tls, token } = Files::read(&config)?;
         let supervisor = Arc::new(Supervisor::from_environment());
         let (parser, listener) = ParserSocket::new().map_err(system("no private socket in any temporary folder"))?;
         let Capacity { connections, buffers } = Capacity::of(&config)?;
-        let (store, mappings) = Store::open(&config.state_file(FILE_NAME)).map_err(StartError::Store)?;
+        let (store, mappings) = Store::open(&config.state_file(FILE_NAME))?;
         if let Some(warning) = store::read_only(&config.state) {
             warn!("{warning}");
         }
@@ -148,20 +148,19 @@ impl Daemon {
 /// Takes the lock, and becomes the user. As root only where root alone can write: anywhere else another user could have
 /// put a file of root's, or a link to one, in the place of the pid file.
 fn lock(layout: &Layout, run_as: Option<&RunAs>) -> Result<PidFile, StartError> {
-    let lock = || PidFile::lock(&layout.pid_file).map_err(StartError::PidFile);
-    let Some(run_as) = run_as else { return lock() };
+    let Some(run_as) = run_as else { return Ok(PidFile::lock(&layout.pid_file)?) };
     let mut is_roots = true;
     for path in layout.decides_on_pid_file() {
         let writer = Writer::of(path).map_err(system("the place of the pid file could not be looked at"))?;
         is_roots &= matches!(writer, Writer::Root);
     }
     if !is_roots {
-        run_as.switch().map_err(StartError::User)?;
-        return lock();
+        run_as.switch()?;
+        return Ok(PidFile::lock(&layout.pid_file)?);
     }
-    let pid_file = lock()?;
+    let pid_file = PidFile::lock(&layout.pid_file)?;
     pid_file.give_to(run_as.uid()).map_err(system("the pid file could not be given to the user"))?;
-    run_as.switch().map_err(StartError::User)?;
+    run_as.switch()?;
     Ok(pid_file)
 }
 

@@ -12,7 +12,6 @@ use crate::layout::folder_of;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::{AccessFlags, Pid, Uid, access, fchown, geteuid};
-use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
@@ -35,31 +34,15 @@ pub struct PidFile {
 }
 
 /// Why there is no lock.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another daemon has it.
+    #[error("iofog-connector is already running.")]
     Held,
-    System {
-        path: PathBuf,
-        cause: io::Error,
-    },
+    #[error(
+        "{path}: the pid file cannot be written: {cause}. --pid-file names another place; `status` and `stop` need it too"
+    )]
+    System { path: PathBuf, cause: io::Error },
 }
-
-impl fmt::Display for LockError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Held => f.write_str("iofog-connector is already running."),
-            Self::System { path, cause } => write!(
-                f,
-                "{}: the pid file cannot be written: {cause}. --pid-file names another place; `status` and `stop` need \
-                 it too",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for LockError {}
 
 impl PidFile {
     /// Locks the file and writes this process's number into it.

@@ -29,7 +29,7 @@ impl Supervisor {
         match connect(&name) {
             Ok(socket) => Self { socket: Some(socket), watchdog: watchdog() },
             Err(error) => {
-                warn!("NOTIFY_SOCKET {}: {error}; the service manager is told nothing", name.to_string_lossy());
+                warn!("NOTIFY_SOCKET {}: {error}; the service manager is not notified", name.to_string_lossy());
                 Self::default()
             }
         }

@@ -75,7 +75,7 @@ impl Writer {
         if let Destination::File { path, file } = &mut self.destination {
             match open(path, true) {
                 Ok(new) => (*file, self.torn) = (new, false),
-                Err(error) => log::warn!("{} cannot be opened anew ({error}); the old file is kept", path.display()),
+                Err(error) => log::warn!("{} cannot be reopened ({error}); the old file is kept", path.display()),
             }
         }
     }
