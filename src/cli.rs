@@ -3,6 +3,9 @@
 //! A command that concerns a daemon takes `--config` and means the daemon of that settings file. What was asked for
 //! goes to standard output, everything else to standard error; exit statuses are those of [`crate::exit`].
 
+#[macro_use]
+mod options;
+
 mod agent;
 mod cert;
 mod check;
@@ -12,19 +15,18 @@ mod identity;
 mod mapping;
 mod output;
 mod reload;
-mod running;
 mod start;
 mod status;
 mod stop;
 
+use crate::config::ConfigError;
 use crate::control::commandline::{HELP, VERSION};
+use crate::daemon::StartError;
 use crate::exit;
-use crate::layout::DEFAULT_SETTINGS;
 use argh::{EarlyExit, FromArgs};
 use output::{complain, say};
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
 
 /// The program's name, as its messages begin.
 const NAME: &str = "iofog-connector";
@@ -63,6 +65,18 @@ struct Failure {
 impl Failure {
     fn new(status: u8, message: impl fmt::Display) -> Self {
         Self { status, message: message.to_string() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(exit::CONFIG, error)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::new(error.status(), error)
     }
 }
 
@@ -124,8 +138,4 @@ fn dispatch(words: &[&str]) -> u8 {
 fn misused(problem: &str) -> u8 {
     complain(&format!("{problem}\n`{NAME} help` lists the commands, `{NAME} COMMAND --help` the options of one"));
     exit::USAGE
-}
-
-fn default_settings() -> PathBuf {
-    DEFAULT_SETTINGS.into()
 }

@@ -13,6 +13,7 @@
 pub mod pidfile;
 pub mod privileges;
 pub mod requirements;
+pub mod running;
 pub mod writer;
 
 mod error;
@@ -43,7 +44,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use supervisor::Supervisor;
-use writer::Writer;
 
 /// What `start` is told on the command line.
 #[derive(Clone, Debug)]
@@ -149,12 +149,8 @@ impl Daemon {
 /// put a file of root's, or a link to one, in the place of the pid file.
 fn lock(layout: &Layout, run_as: Option<&RunAs>) -> Result<PidFile, StartError> {
     let Some(run_as) = run_as else { return Ok(PidFile::lock(&layout.pid_file)?) };
-    let mut is_roots = true;
-    for path in layout.decides_on_pid_file() {
-        let writer = Writer::of(path).map_err(system("the place of the pid file could not be looked at"))?;
-        is_roots &= matches!(writer, Writer::Root);
-    }
-    if !is_roots {
+    let is_only_root = writer::is_only_root(layout.decides_on_pid_file());
+    if !is_only_root.map_err(system("the place of the pid file could not be looked at"))? {
         run_as.switch()?;
         return Ok(PidFile::lock(&layout.pid_file)?);
     }

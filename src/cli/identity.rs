@@ -10,7 +10,7 @@
 use super::Failure;
 use super::output::complain;
 use crate::daemon::privileges::{RunAs, can_become_others};
-use crate::daemon::writer::Writer;
+use crate::daemon::writer::{self, Writer};
 use crate::exit;
 use crate::layout::Layout;
 use nix::sys::signal::{Signal, kill};
@@ -32,22 +32,28 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// All is root's, but others may write to it.
 pub(super) fn take_on(layout: &Layout, patience: Duration) -> Result<(), Failure> {
+    take_on_for(&paths(layout), patience)
+}
+
+/// The same for these paths.
+pub(super) fn take_on_for(paths: &[&Path], patience: Duration) -> Result<(), Failure> {
     if !can_become_others() {
         return Ok(());
     }
     let mut shared = None;
-    for path in paths(layout) {
+    for path in paths {
         match Writer::of(path).map_err(|e| unusable(path, e))? {
             Writer::Root => {}
             Writer::Owner(user) => return become_user(&user, path, patience),
             Writer::Others(place) => shared = Some(place),
         }
     }
-    shared.map_or(Ok(()), |place| Err(shared_by_others(&place)))
+    let problem = "others can write to it, so root does not open it; chown it to the daemon's user, or chmod go-w";
+    shared.map_or(Ok(()), |place| Err(unusable(&place, problem)))
 }
 
 /// Goes on as `user`, who can change `path`, in a child of this process.
-pub(super) fn become_user(user: &RunAs, path: &Path, patience: Duration) -> Result<(), Failure> {
+fn become_user(user: &RunAs, path: &Path, patience: Duration) -> Result<(), Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(|e| unusable(path, e))?;
     // SAFETY: this process has no other thread yet, so that no lock is held by one that the child lacks.
     match unsafe { fork() }.map_err(|e| unusable(path, e))? {
@@ -78,21 +84,13 @@ fn wait_for(child: Pid, mut end: UnixStream, patience: Duration) -> u8 {
     }
 }
 
-/// Root opens nothing there.
-pub(super) fn shared_by_others(place: &Path) -> Failure {
-    let problem = "root opens nothing that others may write to, and nothing in there; give it to the user who shall, or \
-                   take their right (chmod go-w)";
-    unusable(place, problem)
-}
-
 fn unusable(path: &Path, problem: impl fmt::Display) -> Failure {
     Failure::new(exit::NOT_PERMITTED, format!("{}: {problem}", path.display()))
 }
 
 /// Whether [`take_on`] would change nothing: this process opens what is there as whoever it is.
 pub(super) fn may_stay(layout: &Layout) -> bool {
-    let of_roots = |path| matches!(Writer::of(path), Ok(Writer::Root));
-    !can_become_others() || paths(layout).into_iter().all(of_roots)
+    !can_become_others() || writer::is_only_root(paths(layout)).unwrap_or(false)
 }
 
 fn paths(layout: &Layout) -> [&Path; 3] {

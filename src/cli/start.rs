@@ -1,8 +1,9 @@
 //! `start`: runs the daemon in the foreground.
 
+use super::options::default_settings;
 use super::output::say;
 use super::status::is_stopping;
-use super::{Failure, Outcome, default_settings, identity};
+use super::{Outcome, identity};
 use crate::daemon::pidfile::LockError;
 use crate::daemon::{Daemon, Options, StartError};
 use crate::exit;
@@ -52,7 +53,7 @@ impl Start {
                 say(&e.to_string());
                 return Ok(exit::OK);
             }
-            Err(e) => return Err(Failure::new(e.status(), e)),
+            Err(e) => return Err(e.into()),
         };
         let logs_to_file = daemon.logs_to_file();
         let ended = daemon.run();
@@ -63,7 +64,7 @@ impl Start {
         match ended {
             Ok(()) => Ok(exit::OK),
             // Whoever sits at the terminal has not seen the log.
-            Err(e) if logs_to_file => Err(Failure::new(e.status(), e)),
+            Err(e) if logs_to_file => Err(e.into()),
             Err(e) => Ok(e.status()),
         }
     }

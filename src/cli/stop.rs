@@ -5,12 +5,11 @@
 
 use super::client::Client;
 use super::output::{complain, say};
-use super::running::Running;
-use super::{Failure, Outcome, default_settings, identity};
+use super::{Failure, Outcome, identity};
 use crate::config::Config;
+use crate::daemon::running::Running;
 use crate::exit;
 use crate::layout::Layout;
-use argh::FromArgs;
 use nix::sys::signal::Signal;
 use std::io;
 use std::path::PathBuf;
@@ -20,25 +19,19 @@ use std::time::{Duration, Instant};
 /// How often to look whether the daemon is gone.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Stop the daemon and wait until it is gone.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "stop")]
-pub(super) struct Stop {
-    /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
-    #[argh(option, default = "default_settings()", arg_name = "file")]
-    config: PathBuf,
-    /// state folder, if the daemon was started with one of its own
-    #[argh(option, arg_name = "folder")]
-    state: Option<PathBuf>,
-    /// pid file, if the daemon was started with one of its own
-    #[argh(option, arg_name = "file")]
-    pid_file: Option<PathBuf>,
-    /// how long to wait, in seconds (default: 10)
-    #[argh(option, default = "10", arg_name = "seconds")]
-    timeout: u64,
-    /// kill the daemon if it has not ended by then
-    #[argh(switch)]
-    kill: bool,
+daemon_command! {
+    /// Stop the daemon and wait until it is gone.
+    "stop" Stop {
+        /// pid file, if the daemon was started with one of its own
+        #[argh(option, arg_name = "file")]
+        pid_file: Option<PathBuf>,
+        /// how long to wait, in seconds (default: 10)
+        #[argh(option, default = "10", arg_name = "seconds")]
+        timeout: u64,
+        /// kill the daemon if it has not ended by then
+        #[argh(switch)]
+        kill: bool,
+    }
 }
 
 impl Stop {
@@ -53,8 +46,13 @@ impl Stop {
             return Ok(exit::OK);
         };
         say("Stopping connector...");
-        if !running.signal(Signal::SIGTERM) {
-            ask(&running, &layout)?;
+        if let Err(problem) = running.signal(Signal::SIGTERM) {
+            ask(&layout).map_err(|e| {
+                Failure::new(
+                    exit::NOT_PERMITTED,
+                    format!("{problem}; the request to its API failed, too: {}", e.message),
+                )
+            })?;
         }
         let is_gone = await_end(&mut running, timeout, |_| {})
             .and_then(|gone| Ok(gone || self.kill && end_by_force(&mut running, timeout)?));
@@ -81,7 +79,7 @@ fn await_end(running: &mut Running, timeout: Duration, meanwhile: impl Fn(&Runni
 
 /// Kills the process that holds the lock, and any that takes it over meanwhile.
 fn end_by_force(running: &mut Running, timeout: Duration) -> io::Result<bool> {
-    complain(&format!("{running} does not end by itself: it is killed"));
+    complain(&format!("{running} did not stop in time and is killed"));
     await_end(running, timeout, |running| {
         // Whether it was of use shows by the lock.
         let _ = running.signal(Signal::SIGKILL);
@@ -89,13 +87,7 @@ fn end_by_force(running: &mut Running, timeout: Duration) -> io::Result<bool> {
 }
 
 /// Asks the daemon to end, as any program on this machine may.
-fn ask(running: &Running, layout: &Layout) -> Result<(), Failure> {
-    let not_permitted = |reason: String| {
-        let problem = format!("{running} is not ours to signal, and could not be asked either: {reason}");
-        Failure::new(exit::NOT_PERMITTED, problem)
-    };
-    let config = Config::load(layout).map_err(|e| not_permitted(e.to_string()))?;
-    let client = Client::of(&config).map_err(|e| not_permitted(e.to_string()))?;
-    let answer = client.post("/api/v2/commandline", &[("command", "stop")]);
-    answer.map(|_| ()).map_err(|e| not_permitted(e.to_string()))
+fn ask(layout: &Layout) -> Result<(), Failure> {
+    Client::of(&Config::load(layout)?)?.post("/api/v2/commandline", &[("command", "stop")])?;
+    Ok(())
 }

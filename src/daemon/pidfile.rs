@@ -11,7 +11,7 @@ use crate::files::expect_regular;
 use crate::layout::folder_of;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{AccessFlags, Pid, Uid, access, fchown, geteuid};
+use nix::unistd::{AccessFlags, Uid, access, fchown, geteuid};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
@@ -112,6 +112,13 @@ fn open(path: &Path, may_make: bool) -> io::Result<File> {
     Ok(file)
 }
 
+/// For a look at its lock.
+pub(super) fn open_for_reading(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path)?;
+    expect_own(&file)?;
+    Ok(file)
+}
+
 /// A file with a second name is somebody's who made that a pid file to have it emptied, or given away.
 fn expect_own(file: &File) -> io::Result<()> {
     expect_regular(file)?;
@@ -137,53 +144,13 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-fn whole_file(kind: libc::c_int) -> libc::flock {
+pub(super) fn whole_file(kind: libc::c_int) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
-    }
-}
-
-/// A look at a daemon through its pid file, from another process.
-#[derive(Debug)]
-pub struct Sight(File);
-
-/// What the lock says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    Nobody,
-    /// A running daemon.
-    Process(Pid),
-    /// A running daemon in a container whose process numbers mean nothing here.
-    Elsewhere,
-}
-
-impl Sight {
-    /// `None`: there is no pid file, and so no daemon.
-    ///
-    /// # Errors
-    /// The file is there and cannot be opened.
-    pub fn of(path: &Path) -> io::Result<Option<Self>> {
-        let opened = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path);
-        match opened.and_then(|file| expect_own(&file).map(|()| file)) {
-            Ok(file) => Ok(Some(Self(file))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Who holds the lock now.
-    pub fn holder(&self) -> io::Result<Holder> {
-        let mut lock = whole_file(libc::F_WRLCK);
-        fcntl(&self.0, FcntlArg::F_GETLK(&mut lock))?;
-        Ok(match (libc::c_int::from(lock.l_type), lock.l_pid) {
-            (libc::F_UNLCK, _) => Holder::Nobody,
-            (_, pid) if pid > 0 => Holder::Process(Pid::from_raw(pid)),
-            _ => Holder::Elsewhere,
-        })
     }
 }
 
@@ -220,20 +187,9 @@ mod tests {
         fs::write(&target, "precious").unwrap();
         fs::hard_link(&target, &path).unwrap();
         assert!(PidFile::lock(&path).unwrap_err().to_string().contains("hard links"));
-        assert!(Sight::of(&path).is_err());
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(PidFile::lock(&path).unwrap_err().to_string().contains("regular file"));
-        assert!(Sight::of(&path).is_err());
-    }
-
-    #[test]
-    fn without_a_lock_nobody_holds_it() {
-        let folder = Folder::new();
-        let path = folder.0.join("pid");
-        assert!(Sight::of(&path).unwrap().is_none());
-        fs::write(&path, "1\n").unwrap();
-        assert_eq!(Sight::of(&path).unwrap().unwrap().holder().unwrap(), Holder::Nobody);
     }
 }

@@ -30,7 +30,11 @@ impl Report {
         Self { settings: config.file.clone(), dev: config.dev, pid, url, answer, certificate }
     }
 
-    /// A number that the daemon told.
+    pub fn is_stopping(&self) -> bool {
+        self.answer.as_ref().is_ok_and(|answer| answer["status"] == "stopping")
+    }
+
+    /// A number of the daemon's answer.
     fn number(&self, name: &str) -> Option<u64> {
         self.answer.as_ref().ok()?[name].as_u64()
     }
@@ -102,7 +106,7 @@ impl Report {
     }
 
     /// All of it, with the daemon's own answer as it came.
-    pub fn to_json(&self, status: &str) -> Value {
+    pub fn to_json(&self) -> Value {
         let certificate = self.certificate.as_ref().map(|certificate| {
             let expiry = certificate.expiry;
             json!({
@@ -112,7 +116,7 @@ impl Report {
             })
         });
         json!({
-            "status": status,
+            "status": if self.is_stopping() { "stopping" } else { "running" },
             "pid": self.pid,
             "settings": self.settings,
             "mode": if self.dev { "dev" } else { "tls" },
