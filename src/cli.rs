@@ -14,10 +14,9 @@ mod demo;
 mod identity;
 mod mapping;
 mod output;
-mod reload;
+mod signal;
 mod start;
 mod status;
-mod stop;
 
 use crate::config::ConfigError;
 use crate::control::commandline::{HELP, VERSION};
@@ -42,8 +41,8 @@ struct Arguments {
 #[argh(subcommand)]
 enum Command {
     Start(start::Start),
-    Stop(stop::Stop),
-    Reload(reload::Reload),
+    Stop(signal::Stop),
+    Reload(signal::Reload),
     Status(status::Status),
     Check(check::Check),
     Mapping(mapping::Mapping),

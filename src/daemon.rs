@@ -13,7 +13,6 @@
 pub mod pidfile;
 pub mod privileges;
 pub mod requirements;
-pub mod running;
 pub mod writer;
 
 mod error;
@@ -131,9 +130,9 @@ impl Daemon {
             control.run()
         };
         let failed = run_control(work, handle)?;
-        let mut pulse = supervisor.pulse();
+        let mut heartbeat = supervisor.heartbeat();
         let watched = relay.run(move |sign| match sign {
-            Sign::Alive => pulse.beat(),
+            Sign::Alive => heartbeat(),
             Sign::Ending => supervisor.stopping(),
         });
         watched.map_err(system("the event loop failed"))?;

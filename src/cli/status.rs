@@ -10,7 +10,7 @@ use super::client::{Client, ClientError};
 use super::output::{complain, say, say_facts};
 use super::{Failure, Outcome, identity};
 use crate::config::Config;
-use crate::daemon::running::Running;
+use crate::daemon::pidfile::Running;
 use crate::exit;
 use crate::layout::Layout;
 use report::Report;

@@ -11,7 +11,9 @@ use crate::files::expect_regular;
 use crate::layout::folder_of;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{AccessFlags, Uid, access, fchown, geteuid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{AccessFlags, Pid, Uid, access, fchown, geteuid};
+use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
@@ -49,7 +51,7 @@ impl PidFile {
     pub fn lock(path: &Path) -> Result<Self, LockError> {
         let system = |cause| LockError::System { path: path.to_owned(), cause };
         for _ in 0..TRIES {
-            let file = open(path, true).map_err(system)?;
+            let file = open(path, OpenOptions::new().write(true).create(true).truncate(false)).map_err(system)?;
             match fcntl(&file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))) {
                 Ok(_) => {}
                 Err(Errno::EACCES | Errno::EAGAIN) => return Err(LockError::Held),
@@ -70,7 +72,7 @@ impl PidFile {
     /// # Errors
     /// What it would fail with.
     pub fn can_be_made(path: &Path) -> Result<(), LockError> {
-        let opened = match open(path, false) {
+        let opened = match open(path, OpenOptions::new().write(true)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 access(folder_of(path), AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
             }
@@ -104,17 +106,8 @@ impl Drop for PidFile {
 }
 
 /// Not through a link: the folder may belong to another user than the one who starts the daemon.
-fn open(path: &Path, may_make: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(may_make).truncate(false).mode(MODE).custom_flags(OPEN_FLAGS);
-    let file = options.open(path)?;
-    expect_own(&file)?;
-    Ok(file)
-}
-
-/// For a look at its lock.
-pub(super) fn open_for_reading(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path)?;
+fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = options.read(true).mode(MODE).custom_flags(OPEN_FLAGS).open(path)?;
     expect_own(&file)?;
     Ok(file)
 }
@@ -144,13 +137,74 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-pub(super) fn whole_file(kind: libc::c_int) -> libc::flock {
+fn whole_file(kind: libc::c_int) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
+    }
+}
+
+/// A daemon as other processes see it: whoever held the lock when it was looked for.
+#[derive(Debug)]
+pub struct Running {
+    /// Kept open: the lock can be seen through it even when the daemon has removed the file.
+    file: File,
+    /// `None`: it is in a container whose process numbers mean nothing here.
+    pid: Option<Pid>,
+}
+
+impl Running {
+    /// `None`: no daemon has this pid file.
+    ///
+    /// # Errors
+    /// Why that is unknown, with the file's name.
+    pub fn find(pid_file: &Path) -> Result<Option<Self>, String> {
+        let found = match open(pid_file, &mut OpenOptions::new()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(file) => {
+                let mut running = Self { file, pid: None };
+                running.is_gone().map(|is_gone| (!is_gone).then_some(running))
+            }
+        };
+        found.map_err(|e| format!("{}: {e}", pid_file.display()))
+    }
+
+    /// Its number, if it has one here.
+    pub fn pid(&self) -> Option<i32> {
+        self.pid.map(Pid::as_raw)
+    }
+
+    /// Whether nobody holds the lock by now; a successor is signalled next time.
+    pub fn is_gone(&mut self) -> io::Result<bool> {
+        let mut lock = whole_file(libc::F_WRLCK);
+        fcntl(&self.file, FcntlArg::F_GETLK(&mut lock))?;
+        self.pid = (lock.l_pid > 0).then(|| Pid::from_raw(lock.l_pid));
+        Ok(libc::c_int::from(lock.l_type) == libc::F_UNLCK)
+    }
+
+    /// One that has ended meanwhile needs no signal.
+    ///
+    /// # Errors
+    /// Why it cannot be signalled.
+    pub fn signal(&self, signal: Signal) -> Result<(), String> {
+        match self.pid.map(|pid| kill(pid, signal)) {
+            Some(Ok(()) | Err(Errno::ESRCH)) => Ok(()),
+            Some(Err(_)) => Err(format!("{self} belongs to another user: no permission to signal it")),
+            None => Err(format!("{self} cannot be signalled from here")),
+        }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid}"),
+            None => f.write_str("a process in another container"),
+        }
     }
 }
 
@@ -191,5 +245,26 @@ mod tests {
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(PidFile::lock(&path).unwrap_err().to_string().contains("regular file"));
+    }
+
+    #[test]
+    fn without_a_lock_nobody_holds_it() {
+        let folder = Folder::new();
+        let path = folder.0.join("pid");
+        assert!(Running::find(&path).unwrap().is_none());
+        fs::write(&path, "1\n").unwrap();
+        assert!(Running::find(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_a_pid_file_of_the_daemon_is_an_error() {
+        let folder = Folder::new();
+        let (path, target) = (folder.0.join("pid"), folder.0.join("precious"));
+        fs::write(&target, "precious").unwrap();
+        fs::hard_link(&target, &path).unwrap();
+        assert!(Running::find(&path).unwrap_err().contains("hard links"));
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(Running::find(&path).unwrap_err().contains("regular file"));
     }
 }

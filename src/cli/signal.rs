@@ -1,13 +1,12 @@
-//! `stop`: ends the daemon and waits until it is gone.
+//! `stop` and `reload`: signals to the daemon, which need neither token nor certificate nor a free place at the API.
 //!
-//! A signal does it, since that needs neither token nor certificate nor a free place at the API. Who may not
-//! signal the daemon asks it over the API, as any program on this machine may.
+//! `stop` waits until the daemon is gone. Who may not signal it asks it over the API, as any program on this machine may.
 
 use super::client::Client;
 use super::output::{complain, say};
 use super::{Failure, Outcome, identity};
 use crate::config::Config;
-use crate::daemon::running::Running;
+use crate::daemon::pidfile::Running;
 use crate::exit;
 use crate::layout::Layout;
 use nix::sys::signal::Signal;
@@ -31,6 +30,15 @@ daemon_command! {
         /// kill the daemon if it has not ended by then
         #[argh(switch)]
         kill: bool,
+    }
+}
+
+daemon_command! {
+    /// Have the daemon read settings, certificate, key and token again.
+    "reload" Reload {
+        /// pid file, if the daemon was started with one of its own
+        #[argh(option, arg_name = "file")]
+        pid_file: Option<PathBuf>,
     }
 }
 
@@ -90,4 +98,15 @@ fn end_by_force(running: &mut Running, timeout: Duration) -> io::Result<bool> {
 fn ask(layout: &Layout) -> Result<(), Failure> {
     Client::of(&Config::load(layout)?)?.post("/api/v2/commandline", &[("command", "stop")])?;
     Ok(())
+}
+
+impl Reload {
+    pub fn run(self) -> Outcome {
+        let layout = Layout::new(self.config, self.state, self.pid_file);
+        identity::take_on(&layout, identity::PATIENCE)?;
+        let running = Running::find(&layout.pid_file).map_err(|e| Failure::new(exit::UNKNOWN, e))?;
+        let running = running.ok_or_else(|| Failure::new(exit::STOPPED, "iofog-connector is stopped."))?;
+        running.signal(Signal::SIGHUP).map_err(|e| Failure::new(exit::NOT_PERMITTED, e))?;
+        Ok(exit::OK)
+    }
 }
