@@ -26,6 +26,7 @@ use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::layout::Layout;
 use crate::logging::{self, Logging};
+use crate::net::server_tls::ServerTls;
 use crate::ports::ephemeral;
 use crate::relay::command::{Gone, Handle};
 use crate::relay::{self, NewError, ParserSocket, Relay, Sign};
@@ -97,31 +98,23 @@ impl Daemon {
         let Files { tls, token } = Files::read(&config)?;
         let supervisor = Arc::new(Supervisor::from_environment());
         let (parser, listener) = ParserSocket::new().map_err(system("no private socket in any temporary folder"))?;
-        let Capacity { connections, buffers } = Capacity::of(&config)?;
+        let capacity = Capacity::of(&config)?;
         let (store, mappings) = Store::open(&config.state_file(FILE_NAME))?;
         if let Some(warning) = store::read_only(&config.state) {
             warn!("{warning}");
         }
         conflicts(&config, &mappings).for_each(|conflict| error!("{conflict}"));
-        let Config { listen, api_port, broker, .. } = config;
-        let controllers = config.controllers.clone();
-        let setup = relay::Setup { listen, api_port, broker, tls, controllers, connections, parser };
-        let summary = summary(&config, connections, buffers.size());
-        let (mut relay, handle) = Relay::new(setup, buffers).map_err(|error| match error {
-            NewError::Loop(cause) => StartError::System { what: "no event loop", cause },
-            NewError::ApiPort(cause) => StartError::Api { port: api_port, cause },
-        })?;
-        info!("{summary}");
+        let (mut relay, handle) = start_relay(&config, tls, parser, capacity)?;
         if let Some(warning) = ephemeral::warning(&config.ports) {
             warn!("{warning}");
         }
         let (control, reloads) = channel();
-        let (relay_handle, started, watch) = (handle.clone(), config.clone(), supervisor.clone());
-        let reloader =
-            Reloader { layout: self.layout, started, relay: relay_handle.clone(), control, supervisor: watch.clone() };
+        let (layout, started, relay_handle) = (self.layout, config.clone(), handle.clone());
+        let reloader = Reloader { layout, started, relay: handle.clone(), control, supervisor: supervisor.clone() };
         signals::spawn(self.signals, reloader, self.logging).map_err(system("no thread for signals"))?;
         let setup = control::Setup { config, token, store, mappings, relay: relay_handle, listener, reloads };
         let control = Control::new(setup).map_err(system("the API's private socket cannot be served"))?;
+        let watch = supervisor.clone();
         let work = move || {
             if let Err(Gone) = control.restore() {
                 return Ok(());
@@ -163,19 +156,32 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |cause| StartError::System { what, cause }
 }
 
-/// One line with what the daemon is going to do.
-fn summary(config: &Config, connections: usize, buffers: usize) -> String {
-    let listen = config.listen.map_or("all addresses".to_owned(), |ip| ip.to_string());
-    let broker = config.broker.map_or("off".to_owned(), |port| format!("port {port}"));
-    format!(
-        "iofog-connector {} started: {}, {} mode, {listen}, API port {}, broker {broker}, {} ports for mappings, \
-         {connections} connections, {buffers} buffers",
+/// Binds the API port, and logs what the daemon is going to do.
+fn start_relay(
+    config: &Config,
+    tls: Option<ServerTls>,
+    parser: ParserSocket,
+    Capacity { connections, buffers }: Capacity,
+) -> Result<(Relay, Handle), StartError> {
+    let Config { listen, api_port, broker, .. } = *config;
+    let setup =
+        relay::Setup { listen, api_port, broker, tls, controllers: config.controllers.clone(), connections, parser };
+    let buffer_count = buffers.size();
+    let started = Relay::new(setup, buffers).map_err(|error| match error {
+        NewError::Loop(cause) => StartError::System { what: "no event loop", cause },
+        NewError::ApiPort(cause) => StartError::Api { port: api_port, cause },
+    })?;
+    let listen = listen.map_or("all addresses".to_owned(), |ip| ip.to_string());
+    let broker = broker.map_or("off".to_owned(), |port| format!("port {port}"));
+    info!(
+        "iofog-connector {} started: {}, {} mode, {listen}, API port {api_port}, broker {broker}, {} ports for mappings, \
+         {connections} connections, {buffer_count} buffers",
         env!("CARGO_PKG_VERSION"),
         config.file.display(),
         if config.dev { "dev" } else { "TLS" },
-        config.api_port,
         config.ports.len(),
-    )
+    );
+    Ok(started)
 }
 
 /// Starts the control thread. When it ends, the loop ends; the flag says whether it failed.

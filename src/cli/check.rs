@@ -19,21 +19,17 @@ use crate::store;
 use nix::unistd::geteuid;
 use std::fmt::Display;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 daemon_command! {
     /// Validate settings, certificate, mappings and ports without starting anything.
-    "check" Check {
-        /// pid file, if the daemon is started with one of its own
-        #[argh(option, arg_name = "file")]
-        pid_file: Option<PathBuf>,
-    }
+    "check" Check with pid_file {}
 }
 
 impl Check {
     pub fn run(self) -> Outcome {
-        let layout = Layout::new(self.config, self.state, self.pid_file);
+        let layout = self.layout();
         identity::take_on(&layout, identity::PATIENCE)?;
         let config = Config::load(&layout)?;
         let mut verdict = Verdict { status: exit::OK };

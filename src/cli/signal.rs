@@ -11,7 +11,6 @@ use crate::exit;
 use crate::layout::Layout;
 use nix::sys::signal::Signal;
 use std::io;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,10 +19,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 daemon_command! {
     /// Stop the daemon and wait until it is gone.
-    "stop" Stop {
-        /// pid file, if the daemon was started with one of its own
-        #[argh(option, arg_name = "file")]
-        pid_file: Option<PathBuf>,
+    "stop" Stop with pid_file {
         /// how long to wait, in seconds (default: 10)
         #[argh(option, default = "10", arg_name = "seconds")]
         timeout: u64,
@@ -35,16 +31,12 @@ daemon_command! {
 
 daemon_command! {
     /// Have the daemon read settings, certificate, key and token again.
-    "reload" Reload {
-        /// pid file, if the daemon was started with one of its own
-        #[argh(option, arg_name = "file")]
-        pid_file: Option<PathBuf>,
-    }
+    "reload" Reload with pid_file {}
 }
 
 impl Stop {
     pub fn run(self) -> Outcome {
-        let layout = Layout::new(self.config, self.state, self.pid_file);
+        let layout = self.layout();
         let timeout = Duration::from_secs(self.timeout);
         // It may have to wait twice.
         identity::take_on(&layout, timeout.saturating_mul(2).saturating_add(identity::PATIENCE))?;
@@ -102,7 +94,7 @@ fn ask(layout: &Layout) -> Result<(), Failure> {
 
 impl Reload {
     pub fn run(self) -> Outcome {
-        let layout = Layout::new(self.config, self.state, self.pid_file);
+        let layout = self.layout();
         identity::take_on(&layout, identity::PATIENCE)?;
         let running = Running::find(&layout.pid_file).map_err(|e| Failure::new(exit::UNKNOWN, e))?;
         let running = running.ok_or_else(|| Failure::new(exit::STOPPED, "iofog-connector is stopped."))?;

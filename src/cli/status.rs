@@ -15,7 +15,6 @@ use crate::exit;
 use crate::layout::Layout;
 use report::Report;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a look at the lock may take. Init scripts look again and again.
@@ -23,10 +22,7 @@ const PATIENCE_FOR_LOCK: Duration = Duration::from_secs(5);
 
 daemon_command! {
     /// Tell whether the daemon runs, and what it does.
-    "status" Status {
-        /// pid file, if the daemon was started with one of its own
-        #[argh(option, arg_name = "file")]
-        pid_file: Option<PathBuf>,
+    "status" Status with pid_file {
         /// print JSON
         #[argh(switch)]
         json: bool,
@@ -45,7 +41,7 @@ enum Finding {
 
 impl Status {
     pub fn run(self) -> Outcome {
-        let layout = Layout::new(self.config, self.state, self.pid_file);
+        let layout = self.layout();
         identity::take_on(&layout, if self.lock { PATIENCE_FOR_LOCK } else { identity::PATIENCE })?;
         let finding = match Running::find(&layout.pid_file) {
             Ok(None) => Finding::Stopped,

@@ -23,9 +23,8 @@ pub(super) fn serve() -> io::Result<u16> {
     let port = port.ok_or_else(|| io::Error::other("the page listens on no port"))?;
     thread::Builder::new().name("page".into()).spawn(move || {
         for request in server.incoming_requests() {
-            let response = Response::from_string(PAGE);
             let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8");
-            let response = html.into_iter().fold(response, Response::with_header);
+            let response = html.into_iter().fold(Response::from_string(PAGE), Response::with_header);
             // A reader that has left needs no page.
             let _ = request.respond(response);
         }
