@@ -84,7 +84,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
     let words: Result<Vec<String>, OsString> = words.map(OsString::into_string).collect();
     match words {
         Ok(words) => output::settled(obey(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>())),
-        Err(word) => misused(&format!("{}: not valid UTF-8", word.to_string_lossy())),
+        Err(word) => misused(format!("{}: not valid UTF-8", word.to_string_lossy())),
     }
 }
 
@@ -129,12 +129,12 @@ fn dispatch(words: &[&str]) -> u8 {
         Command::Demo(demo) => demo.run(),
     };
     outcome.unwrap_or_else(|failure| {
-        complain(&failure.message);
+        complain(failure.message);
         failure.status
     })
 }
 
-fn misused(problem: &str) -> u8 {
-    complain(&format!("{problem}\n`{NAME} help` lists the commands, `{NAME} COMMAND --help` the options of one"));
+fn misused(problem: impl fmt::Display) -> u8 {
+    complain(format!("{problem}\n`{NAME} help` lists the commands, `{NAME} COMMAND --help` the options of one"));
     exit::USAGE
 }

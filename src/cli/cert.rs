@@ -71,7 +71,7 @@ impl Cert {
             [None, Some(file)] => kept_key(&place, &file)?,
             [Some(file), None] => {
                 // A certificate is worth nothing without its key.
-                complain(&format!("{}: has no key", file.display()));
+                complain(format!("{}: has no key", file.display()));
                 place.set_aside(&file)?;
                 None
             }
@@ -96,9 +96,9 @@ impl Cert {
         let certificate = parameters.self_signed(&key).map_err(failed)?;
         let key = is_new.then(|| key.serialize_pem());
         place.write(key.as_deref(), &certificate.pem())?;
-        say(&format!("{}: valid until {}", place.certificate().display(), until.date()));
+        say(format!("{}: valid until {}", place.certificate().display(), until.date()));
         if is_new {
-            say(&format!("{}: its key, keep it to this machine", place.key().display()));
+            say(format!("{}: its key, keep it to this machine", place.key().display()));
         }
         Ok(exit::OK)
     }
@@ -128,11 +128,11 @@ fn kept_key(place: &Place, file: &Path) -> Result<Option<KeyPair>, Failure> {
     let text = files::read_text(file, CONFIG_FILE).map_err(|e| e.to_string());
     match text.and_then(|text| KeyPair::from_pem(&text).map_err(|e| e.to_string())) {
         Ok(key) => {
-            complain(&format!("{}: its certificate is missing, a new one is made for it", file.display()));
+            complain(format!("{}: its certificate is missing, a new one is made for it", file.display()));
             Ok(Some(key))
         }
         Err(reason) => {
-            complain(&format!("{}: has no certificate and cannot be used ({reason})", file.display()));
+            complain(format!("{}: has no certificate and cannot be used ({reason})", file.display()));
             place.set_aside(file).map(|()| None)
         }
     }

@@ -41,7 +41,7 @@ impl Check {
         conflicts(&config, &mappings).for_each(|conflict| verdict.fault(conflict));
         // If the daemon runs it has its files and ports, and there is nothing to find out.
         if let Ok(Some(running)) = Running::find(&layout.pid_file) {
-            note(format!("the daemon runs ({running}): its pid file and its ports were not tested"));
+            complain(format!("the daemon runs ({running}): its pid file and its ports were not tested"));
         } else {
             look_at_pid_file(&layout, &mut verdict);
             look_at_ports(&config, &mappings, &mut verdict);
@@ -57,29 +57,24 @@ struct Verdict {
 
 impl Verdict {
     fn fault(&mut self, line: impl Display) {
-        complain(&line.to_string());
+        complain(line);
         self.status = exit::CONFIG;
     }
 
     /// Names a file that is good, and what else is to be said of it; or the fault.
     fn of_file<E: Display>(&mut self, file: &Path, found: Result<String, E>) {
         match found {
-            Ok(more) => say(&format!("{}: good{more}", file.display())),
+            Ok(more) => say(format!("{}: good{more}", file.display())),
             Err(e) => self.fault(e),
         }
     }
 }
 
-/// Worth knowing, no fault.
-fn note(line: impl Display) {
-    complain(&line.to_string());
-}
-
 /// Those that the settings name, and themselves.
 fn look_at_files(config: &Config, verdict: &mut Verdict) {
     let mode = if config.dev { "dev" } else { "TLS" };
-    say(&format!("{}: good, {mode} mode, {} ports for mappings", config.file.display(), config.ports.len()));
-    ephemeral::warning(&config.ports).into_iter().for_each(note);
+    say(format!("{}: good, {mode} mode, {} ports for mappings", config.file.display(), config.ports.len()));
+    ephemeral::warning(&config.ports).into_iter().for_each(complain);
     if !config.dev {
         look_at_certificate(config, verdict);
     }
@@ -106,9 +101,9 @@ fn look_at_certificate(config: &Config, verdict: &mut Verdict) {
     };
     let expiry = chain.first().and_then(Expiry::of);
     let until = expiry.map_or(String::new(), |expiry| format!(", valid until {expiry}"));
-    say(&format!("{}: good, with its key{until}", file.display()));
+    say(format!("{}: good, with its key{until}", file.display()));
     if let Some(warning) = expiry.and_then(|expiry| expiry.warning()) {
-        note(format!("{}: the certificate {warning}", file.display()));
+        complain(format!("{}: the certificate {warning}", file.display()));
     }
 }
 
@@ -117,7 +112,7 @@ fn look_at_mappings(config: &Config, verdict: &mut Verdict) -> Vec<Mapping> {
     let found = store::load(&file);
     let mappings = found.as_ref().map_or(Vec::new(), Vec::clone);
     verdict.of_file(&file, found.map(|mappings| format!(", {} mappings", mappings.len())));
-    store::read_only(&config.state).into_iter().for_each(note);
+    store::read_only(&config.state).into_iter().for_each(complain);
     mappings
 }
 
@@ -128,7 +123,7 @@ fn look_at_pid_file(layout: &Layout, verdict: &mut Verdict) {
         Err(LockError::System { path, cause })
             if cause.kind() == ErrorKind::PermissionDenied && is_made_by_root(layout) =>
         {
-            note(format!("{}: the pid file: only root can test it ({cause})", path.display()));
+            complain(format!("{}: the pid file: only root can test it ({cause})", path.display()));
         }
         Err(e) => verdict.fault(e),
     }
@@ -157,11 +152,11 @@ fn look_at_ports(config: &Config, mappings: &[Mapping], verdict: &mut Verdict) {
                 verdict
                     .fault(format!("port {port} of {who} could not be bound: `listen` is no address of this machine"));
             }
-            ErrorKind::PermissionDenied => note(format!("port {port} of {who}: only root can test it ({error})")),
+            ErrorKind::PermissionDenied => complain(format!("port {port} of {who}: only root can test it ({error})")),
             _ => verdict.fault(format!("port {port} of {who} could not be bound: {error}")),
         }
     }
     if free == count {
-        say(&format!("ports to be opened at the start: {count}, all free"));
+        say(format!("ports to be opened at the start: {count}, all free"));
     }
 }

@@ -56,7 +56,7 @@ impl Demo {
         let ended = self.run_in(&folder);
         if ended.is_err() {
             // The folder is gone in a moment.
-            complain(&format!("what the log has:\n{}", folder.log()));
+            complain(format!("what the log has:\n{}", folder.log()));
         }
         ended.map(|()| exit::OK)
     }
@@ -91,7 +91,7 @@ impl Demo {
             false => ("http://127.0.0.1", String::new()),
         };
         let api = format!("{origin}:{}/api/v2", config.api_port);
-        say(&format!(
+        say(format!(
             "Running, all in this process:\n\n\
              \x20 a Connector   users on port {users}, agents on port {agents}, API on port {}\n\
              \x20 an agent      has dialled out to port {agents}; it listens nowhere, so it could be behind NAT\n\
@@ -140,6 +140,6 @@ fn await_answer(client: &Client, connector: &Running) -> Result<(), Failure> {
 fn look(config: &Config, mapping: &Mapping) -> Result<(), Failure> {
     let user = Client::of(config)?.at_port(mapping.port2);
     let page = user.get("/")?;
-    say(&format!("\nThis came back from {}:\n\n{}", user.url(), page.trim_end()));
+    say(format!("\nThis came back from {}:\n\n{}", user.url(), page.trim_end()));
     Ok(())
 }

@@ -74,7 +74,7 @@ fn become_user(user: &RunAs, path: &Path, patience: Duration) -> Result<(), Fail
 fn wait_for(child: Pid, mut end: UnixStream, patience: Duration) -> u8 {
     let waited = end.set_read_timeout(Some(patience)).and_then(|()| end.read(&mut [0]));
     if waited.is_err_and(|e| e.kind() != ErrorKind::Interrupted) {
-        complain(&format!("process {child} has not ended within {} s, it is killed", patience.as_secs()));
+        complain(format!("process {child} has not ended within {} s, it is killed", patience.as_secs()));
         // It is ours until it has been waited for: nobody else has its number.
         let _ = kill(child, Signal::SIGKILL);
     }

@@ -114,7 +114,7 @@ fn connect(settings: PathBuf, state: Option<PathBuf>) -> Result<Client, Failure>
 }
 
 fn print(answer: &Value, json: bool, print_for_people: impl FnOnce(&Value)) {
-    if json { say(&answer.to_string()) } else { print_for_people(answer) }
+    if json { say(answer) } else { print_for_people(answer) }
 }
 
 fn print_list(answer: &Value) {
@@ -171,7 +171,7 @@ impl Remove {
                 let failure = Failure::from(e);
                 Failure { message: format!("{id}: {}", failure.message), ..failure }
             })?;
-            print(&answer, self.json, |_| say(&format!("removed {id}")));
+            print(&answer, self.json, |_| say(format!("removed {id}")));
         }
         Ok(exit::OK)
     }

@@ -79,7 +79,7 @@ fn await_end(running: &mut Running, timeout: Duration, meanwhile: impl Fn(&Runni
 
 /// Kills the process that holds the lock, and any that takes it over meanwhile.
 fn end_by_force(running: &mut Running, timeout: Duration) -> io::Result<bool> {
-    complain(&format!("{running} did not stop in time and is killed"));
+    complain(format!("{running} did not stop in time and is killed"));
     await_end(running, timeout, |running| {
         // Whether it was of use shows by the lock.
         let _ = running.signal(Signal::SIGKILL);

@@ -50,7 +50,7 @@ impl Start {
         let daemon = match enter(&Options { layout, user, log_file, log_level }) {
             Ok(daemon) => daemon,
             Err(e @ StartError::PidFile(LockError::Held)) => {
-                say(&e.to_string());
+                say(e);
                 return Ok(exit::OK);
             }
             Err(e) => return Err(e.into()),

@@ -51,10 +51,10 @@ impl Status {
         };
         match &finding {
             Finding::Stopped if self.lock => {}
-            finding if self.json && !self.lock => say(&finding.to_json().to_string()),
+            finding if self.json && !self.lock => say(finding.to_json()),
             Finding::Up(report) => print(report),
             Finding::Stopped => say("iofog-connector is stopped."),
-            Finding::Unknown(reason) => complain(&format!("unknown: {reason}")),
+            Finding::Unknown(reason) => complain(format!("unknown: {reason}")),
         }
         Ok(finding.status())
     }
@@ -110,6 +110,6 @@ fn print(report: &Report) {
     say(if stopping { "iofog-connector is stopping." } else { "iofog-connector is up and running." });
     say_facts(&report.facts());
     if !stopping {
-        report.warnings().iter().for_each(|warning| complain(warning));
+        report.warnings().iter().for_each(complain);
     }
 }

@@ -43,7 +43,7 @@ impl Place {
         aside.push(".unusable");
         let aside = PathBuf::from(aside);
         fs::rename(file, &aside).map_err(|e| cannot_write(file, &e))?;
-        complain(&format!("{}: was renamed to {}", file.display(), aside.display()));
+        complain(format!("{}: was renamed to {}", file.display(), aside.display()));
         Ok(())
     }
 
