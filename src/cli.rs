@@ -83,7 +83,7 @@ impl From<StartError> for Failure {
 pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
     let words: Result<Vec<String>, OsString> = words.map(OsString::into_string).collect();
     match words {
-        Ok(words) => output::settled(obey(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>())),
+        Ok(words) => output::settled(run_words(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>())),
         Err(word) => misused(format!("{}: not valid UTF-8", word.to_string_lossy())),
     }
 }
@@ -97,7 +97,7 @@ fn split_value(word: &str) -> impl Iterator<Item = &str> {
     std::iter::once(option).chain(value)
 }
 
-fn obey(words: &[&str]) -> u8 {
+fn run_words(words: &[&str]) -> u8 {
     match words {
         // The parser knows neither `-v` nor `-?`.
         ["version" | "-v" | "--version", ..] => say(VERSION),

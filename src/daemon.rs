@@ -45,7 +45,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use supervisor::Supervisor;
 
-/// What `start` is told on the command line.
+/// The options of `start`.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub layout: Layout,
@@ -92,7 +92,7 @@ impl Daemon {
         self.log_file.is_some()
     }
 
-    /// Serves until told to stop.
+    /// Serves until it is stopped.
     pub fn run(self) -> Result<(), StartError> {
         let config = self.config?;
         let Files { tls, token } = Files::read(&config)?;
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    /// A loop that nobody tells to stop, and the control thread does `work`; returns whether that failed.
+    /// A loop that nobody stops, and the control thread does `work`; returns whether that failed.
     fn run_until_control_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> bool {
         let (parser, _listener) = ParserSocket::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());

@@ -21,13 +21,13 @@ pub use writer::can_be_opened;
 /// Lines that may wait to be written; what comes on top is lost and counted.
 const WAITING: usize = 1024;
 /// How long [`log::Log::flush`] waits for them.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the writing thread is told.
+/// What the writing thread has to do.
 enum Order {
     /// A line, with its line end.
     Write(Vec<u8>),
-    /// Look whether the file is to be opened anew. Any other order does as well.
+    /// Look whether the file is to be reopened. Any other order does as well.
     Look,
     /// Everything before this shall be written; then the other end is dropped.
     Flush(SyncSender<()>),
@@ -58,7 +58,7 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<Logging> {
 }
 
 impl Logging {
-    /// Has the log file closed and opened anew, for log rotation. Nothing is lost, and nobody waits for it: who hears
+    /// Has the log file reopened, for log rotation. Nothing is lost, and nobody waits for it: whoever attends to
     /// signals must not depend on a disk or on the reader of a pipe.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
@@ -73,11 +73,11 @@ fn pipe(writer: Writer) -> io::Result<(Logging, Sink)> {
     let lost = Arc::new(AtomicUsize::new(0));
     let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
     let (counter, reopen) = (lost.clone(), logging.reopen.clone());
-    thread::Builder::new().name("log".to_owned()).spawn(move || obey(&inbox, writer, &counter, &reopen))?;
+    thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&inbox, writer, &counter, &reopen))?;
     Ok((logging, Sink { line: Vec::new(), orders, lost }))
 }
 
-fn obey(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize, reopen: &AtomicBool) {
+fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize, reopen: &AtomicBool) {
     while let Ok(order) = inbox.recv() {
         if reopen.swap(false, Ordering::Acquire) {
             writer.reopen();
@@ -124,7 +124,7 @@ impl Write for Sink {
         let (done, answer) = sync_channel(0);
         if self.orders.try_send(Order::Flush(done)).is_ok() {
             // Done or too late: either way there is nothing more to do about it.
-            let _ = answer.recv_timeout(PATIENCE);
+            let _ = answer.recv_timeout(FLUSH_TIMEOUT);
         }
         Ok(())
     }

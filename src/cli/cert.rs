@@ -64,7 +64,7 @@ impl Cert {
         } else if let Some(file) = found.iter().flatten().next() {
             return Err(Failure::new(exit::CANNOT_CREATE, format!("{}: is there already", file.display())));
         }
-        // Nobody is asked for names in vain.
+        // Missing names are an error only where a certificate is to be made.
         let parameters = self.parameters()?;
         place.enter()?;
         let key = match place.found() {

@@ -30,7 +30,7 @@ daemon_command! {
 impl Check {
     pub fn run(self) -> Outcome {
         let layout = self.layout();
-        identity::take_on(&layout, identity::PATIENCE)?;
+        identity::take_on(&layout, identity::TIMEOUT)?;
         let config = Config::load(&layout)?;
         let mut verdict = Verdict { status: exit::OK };
         look_at_files(&config, &mut verdict);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a connection may take, to whichever address, and then an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer's head and body, bytes.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 /// Headers of an answer.
@@ -133,7 +133,7 @@ impl Client {
     }
 
     fn transfer(&self, request: &str) -> io::Result<Vec<u8>> {
-        let stream = Bounded { stream: self.connect()?, deadline: Instant::now() + PATIENCE };
+        let stream = Bounded { stream: self.connect()?, deadline: Instant::now() + TIMEOUT };
         let Some(tls) = &self.tls else { return converse(stream, request) };
         let name = ServerName::try_from(ANY_NAME).map_err(io::Error::other)?;
         let connection = ClientConnection::new(tls.clone(), name).map_err(io::Error::other)?;
@@ -143,7 +143,7 @@ impl Client {
     fn connect(&self) -> io::Result<TcpStream> {
         let mut failure = io::Error::other("the name has no address");
         let addresses = (self.address.as_str(), self.port).to_socket_addrs()?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         for address in addresses {
             match TcpStream::connect_timeout(&address, left_until(deadline)?) {
                 Ok(stream) => return Ok(stream),
@@ -165,7 +165,7 @@ impl Client {
         }
         let cause = match cause.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                io::Error::new(ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()))
+                io::Error::new(ErrorKind::TimedOut, format!("nothing within {} s", TIMEOUT.as_secs()))
             }
             _ => cause,
         };

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the Connector may take to answer for the first time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that the agent keeps: users that can be served at once.
 const CONNECTIONS: u16 = 4;
 /// The agent may be silent for so long. Milliseconds.
@@ -126,7 +126,7 @@ fn request() -> Value {
 
 /// Waits until the API answers.
 fn await_answer(client: &Client, connector: &Running) -> Result<(), Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + START_TIMEOUT;
     loop {
         match client.post("/api/v2/status", &[("mappingid", "all")]) {
             Ok(_) => return Ok(()),

@@ -10,11 +10,11 @@ use argh::FromArgs;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Connections of a public mapping, unless it is told otherwise ...
+/// Connections of a public mapping, if none are named ...
 const PUBLIC_CONNECTIONS: u16 = 60;
 /// ... and of either side of a private one.
 const PRIVATE_CONNECTIONS: u16 = 1;
-/// An agent may be silent for so long, unless it is told otherwise. Milliseconds.
+/// An agent may be silent for so long, if no time is named. Milliseconds.
 const THRESHOLD: u32 = 200_000;
 
 /// List, add, remove or show mappings of the running daemon.
@@ -109,7 +109,7 @@ impl Mapping {
 
 fn connect(settings: PathBuf, state: Option<PathBuf>) -> Result<Client, Failure> {
     let layout = Layout::new(settings, state, None);
-    identity::take_on(&layout, identity::PATIENCE)?;
+    identity::take_on(&layout, identity::TIMEOUT)?;
     Ok(Client::of(&Config::load(&layout)?)?)
 }
 

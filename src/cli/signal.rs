@@ -39,7 +39,7 @@ impl Stop {
         let layout = self.layout();
         let timeout = Duration::from_secs(self.timeout);
         // It may have to wait twice.
-        identity::take_on(&layout, timeout.saturating_mul(2).saturating_add(identity::PATIENCE))?;
+        identity::take_on(&layout, timeout.saturating_mul(2).saturating_add(identity::TIMEOUT))?;
         let unreadable = |e| Failure::new(exit::UNKNOWN, e);
         let Some(mut running) = Running::find(&layout.pid_file).map_err(unreadable)? else {
             say("iofog-connector is already stopped.");
@@ -95,7 +95,7 @@ fn ask(layout: &Layout) -> Result<(), Failure> {
 impl Reload {
     pub fn run(self) -> Outcome {
         let layout = self.layout();
-        identity::take_on(&layout, identity::PATIENCE)?;
+        identity::take_on(&layout, identity::TIMEOUT)?;
         let running = Running::find(&layout.pid_file).map_err(|e| Failure::new(exit::UNKNOWN, e))?;
         let running = running.ok_or_else(|| Failure::new(exit::STOPPED, "iofog-connector is stopped."))?;
         running.signal(Signal::SIGHUP).map_err(|e| Failure::new(exit::NOT_PERMITTED, e))?;

@@ -1,7 +1,7 @@
-//! `status`: tells whether the daemon runs, and what it does.
+//! `status`: shows whether the daemon runs, and what it does.
 //!
 //! Whether it runs is decided by the lock on its pid file, and by an answer of its API: a daemon that holds the
-//! lock and does not answer (it is starting, or stuck) is one of which nobody can tell. One that is stopping is neither
+//! lock and does not answer (it is starting, or stuck) is one whose state is unknown. One that is stopping is neither
 //! running nor stopped: who waits for either goes on waiting.
 
 mod report;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// What a look at the lock may take. Init scripts look again and again.
-const PATIENCE_FOR_LOCK: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 daemon_command! {
     /// Tell whether the daemon runs, and what it does.
@@ -26,7 +26,7 @@ daemon_command! {
         /// print JSON
         #[argh(switch)]
         json: bool,
-        /// only look whether a process holds the lock, and print nothing: status 0 or 3, or why that cannot be told
+        /// only look whether a process holds the lock, and print nothing: status 0 or 3, or why that is unknown
         #[argh(switch)]
         lock: bool,
     }
@@ -42,7 +42,7 @@ enum Finding {
 impl Status {
     pub fn run(self) -> Outcome {
         let layout = self.layout();
-        identity::take_on(&layout, if self.lock { PATIENCE_FOR_LOCK } else { identity::PATIENCE })?;
+        identity::take_on(&layout, if self.lock { LOCK_TIMEOUT } else { identity::TIMEOUT })?;
         let finding = match Running::find(&layout.pid_file) {
             Ok(None) => Finding::Stopped,
             Ok(Some(_)) if self.lock => return Ok(exit::OK),

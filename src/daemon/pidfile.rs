@@ -1,8 +1,8 @@
 //! The pid file: at most one daemon for each settings file.
 //!
 //! The lock on the file decides, not the number in it. The kernel holds the lock exactly as long as the daemon
-//! lives and tells who holds it: a file that a crash left behind is harmless, and nobody can turn `stop` against a
-//! stranger by writing a number. The number is there for other programs: init scripts, logrotate.
+//! lives and says who holds it: a file that a crash left behind is harmless, and nobody can turn `stop` against another
+//! process by writing a number. The number is there for other programs: init scripts, logrotate.
 //!
 //! It is a lock of fcntl(2), which belongs to the process and is lost as soon as that closes *any* descriptor of
 //! the file. So the daemon opens it once and never closes it.
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 const MODE: u32 = 0o644;
 /// Neither through a link, nor waiting for the other end of a FIFO.
 const OPEN_FLAGS: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-/// How often a file that another daemon just removed is opened anew.
+/// How often a file that another daemon just removed is opened again.
 const TRIES: usize = 100;
 
 /// The lock of a running daemon. It lasts until the process ends; dropping this takes the file away.
@@ -125,12 +125,12 @@ fn expect_one_name(metadata: &Metadata) -> io::Result<()> {
     }
 }
 
-/// Whether `file` is what stands at `path` now, and nowhere else: one look tells both, or a name could come and go
+/// Whether `file` is what stands at `path` now, and nowhere else: one look shows both, or a name could come and go
 /// between two.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
+    let opened = file.metadata()?;
     match fs::symlink_metadata(path) {
-        Ok(there) if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) => Ok(false),
+        Ok(there) if (opened.dev(), opened.ino()) != (there.dev(), there.ino()) => Ok(false),
         Ok(there) => expect_one_name(&there).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),

@@ -3,7 +3,7 @@
 //! Only the pid file is made as root, and only in a folder where nobody else could have put another file in its place.
 //! Settings, certificates, mappings, log and ports are all opened as the user,
 //! so that whatever works at the start works as well when it is done again: at a reload, when the log is rotated,
-//! when a port is free at last. One capability is kept, CAP_NET_BIND_SERVICE, for ports below 1024.
+//! when a port is free later. One capability is kept, CAP_NET_BIND_SERVICE, for ports below 1024.
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setgroups, setresgid, setresuid};

@@ -49,7 +49,7 @@ impl Place {
 
     /// Before anything is opened in the folder: if it is not root's, root becomes the user who can change it.
     pub fn enter(&self) -> Result<(), Failure> {
-        identity::take_on_for(&[&self.0], identity::PATIENCE)
+        identity::take_on_for(&[&self.0], identity::TIMEOUT)
     }
 
     /// Writes both files, or the certificate alone. They come into place by a rename, when they are durable.

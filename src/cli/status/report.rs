@@ -37,7 +37,7 @@ impl Report {
         self.daemon[name].as_u64()
     }
 
-    /// Lines of a name and a value; what the daemon did not tell has none.
+    /// Lines of a name and a value; what the daemon did not report has none.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         let mode = if self.dev { "dev (no TLS)" } else { "TLS" };
         let facts = [
@@ -171,8 +171,8 @@ mod tests {
             report.facts().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
         assert_eq!(names(Err("no".to_owned())), ["pid", "settings", "mode", "API"]);
-        let told = names(Ok(json!({"version": "2.0.0", "mappings": 3, "uptime": 5})));
-        assert_eq!(told, ["version", "pid", "uptime", "settings", "mode", "API", "mappings"]);
+        let reported = names(Ok(json!({"version": "2.0.0", "mappings": 3, "uptime": 5})));
+        assert_eq!(reported, ["version", "pid", "uptime", "settings", "mode", "API", "mappings"]);
     }
 
     #[test]
