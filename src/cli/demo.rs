@@ -4,7 +4,6 @@
 //! the agent. All of it stands in a temporary folder and on free ports of this machine, and is gone at the end.
 
 mod folder;
-mod page;
 mod running;
 
 use super::client::Client;
@@ -15,7 +14,7 @@ use crate::config::Config;
 use crate::exit;
 use argh::FromArgs;
 use folder::Folder;
-use running::{Running, agent_failed, start_agent, start_connector};
+use running::{Running, agent_failed, start_agent, start_connector, start_page};
 use serde::Deserialize;
 use serde_json::Value;
 use std::thread;
@@ -67,7 +66,7 @@ impl Demo {
         let connector = start_connector(&config.file, folder.path(folder::LOG))?;
         await_answer(&client, &connector)?;
         let mapping = Mapping::open(&client)?;
-        let page = page::serve().map_err(|e| Failure::new(exit::SYSTEM, format!("no port for the page: {e}")))?;
+        let page = start_page().map_err(|e| Failure::new(exit::SYSTEM, format!("no port for the page: {e}")))?;
         let certificate = self.tls.then(|| folder.path(folder::CERTIFICATE));
         let (handle, agent) = start_agent(&mapping, page, certificate.as_deref())?;
         self.explain(folder, &config, &mapping, page);

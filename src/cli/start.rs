@@ -48,12 +48,11 @@ impl Start {
         let Self { config, state, pid_file, user, log_file, log_level } = self;
         let layout = Layout::new(config, state, pid_file);
         let daemon = match enter(&Options { layout, user, log_file, log_level }) {
-            Ok(daemon) => daemon,
             Err(e @ StartError::PidFile(LockError::Held)) => {
                 say(e);
                 return Ok(exit::OK);
             }
-            Err(e) => return Err(e.into()),
+            entered => entered?,
         };
         let logs_to_file = daemon.logs_to_file();
         let ended = daemon.run();

@@ -1,4 +1,4 @@
-//! The two programs of the demo, each in a thread of its own.
+//! The three programs of the demo, each in a thread of its own: Connector, agent, web server.
 
 use super::{CONNECTIONS, Mapping};
 use crate::agent::settings::Draft;
@@ -12,8 +12,22 @@ use crate::secret::Secret;
 use log::LevelFilter;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
+use tiny_http::{Header, Response, Server};
+
+const PAGE: &str = "<!doctype html>
+<html lang=\"en\">
+<meta charset=\"utf-8\">
+<title>It works</title>
+<h1>It works</h1>
+<p>This page came from a web server that nobody can reach from outside.
+An agent beside it had dialled out to a Connector; you connected to the Connector,
+and it joined you to that connection.</p>
+</html>
+";
 
 /// A thread that does one program's work.
 pub(super) struct Running(JoinHandle<Result<(), Failure>>);
@@ -65,6 +79,22 @@ pub(super) fn start_agent(
     Ok((handle, Running::spawn("agent", move || agent.run().map_err(agent_failed))?))
 }
 
-pub(super) fn agent_failed(cause: std::io::Error) -> Failure {
+pub(super) fn agent_failed(cause: io::Error) -> Failure {
     Failure::new(exit::SYSTEM, format!("the agent: {cause}"))
+}
+
+/// A web server that listens on this machine only, as long as the process lives. Returns its port.
+pub(super) fn start_page() -> io::Result<u16> {
+    let server = Server::http((Ipv4Addr::LOCALHOST, 0)).map_err(io::Error::other)?;
+    let port = server.server_addr().to_ip().map(|address| address.port());
+    let port = port.ok_or_else(|| io::Error::other("the page listens on no port"))?;
+    thread::Builder::new().name("page".into()).spawn(move || {
+        for request in server.incoming_requests() {
+            let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8");
+            let response = html.into_iter().fold(Response::from_string(PAGE), Response::with_header);
+            // A reader that has left needs no page.
+            let _ = request.respond(response);
+        }
+    })?;
+    Ok(port)
 }
