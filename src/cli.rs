@@ -82,10 +82,14 @@ impl From<StartError> for Failure {
 /// Does what the words after the program's name ask for; returns the exit status.
 pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
     let words: Result<Vec<String>, OsString> = words.map(OsString::into_string).collect();
-    match words {
-        Ok(words) => output::settled(run_words(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>())),
-        Err(word) => misused(format!("{}: not valid UTF-8", word.to_string_lossy())),
-    }
+    let outcome = match words {
+        Ok(words) => run_words(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>()),
+        Err(word) => Err(misused(format!("{}: not valid UTF-8", word.to_string_lossy()))),
+    };
+    output::settled(outcome.unwrap_or_else(|failure| {
+        complain(failure.message);
+        failure.status
+    }))
 }
 
 /// The parser wants an option and its value as two words; people and packages write `--option=value`, too.
@@ -97,44 +101,38 @@ fn split_value(word: &str) -> impl Iterator<Item = &str> {
     std::iter::once(option).chain(value)
 }
 
-fn run_words(words: &[&str]) -> u8 {
+fn run_words(words: &[&str]) -> Outcome {
     match words {
         // The parser knows neither `-v` nor `-?`.
         ["version" | "-v" | "--version", ..] => say(VERSION),
         ["help" | "-h" | "-?" | "--help", ..] => say(HELP),
-        [] => return misused("expected a command"),
-        words => return dispatch(words),
+        [] => return Err(misused("expected a command")),
+        words => match Arguments::from_args(&[NAME], words) {
+            Ok(arguments) => return arguments.command.run(),
+            Err(EarlyExit { output, status: Ok(()) }) => say(output.trim_end()),
+            Err(EarlyExit { output, status: Err(()) }) => return Err(misused(output.trim_end())),
+        },
     }
-    exit::OK
+    Ok(exit::OK)
 }
 
-fn dispatch(words: &[&str]) -> u8 {
-    let command = match Arguments::from_args(&[NAME], words) {
-        Ok(arguments) => arguments.command,
-        Err(EarlyExit { output, status: Ok(()) }) => {
-            say(output.trim_end());
-            return exit::OK;
+impl Command {
+    fn run(self) -> Outcome {
+        match self {
+            Self::Start(start) => start.run(),
+            Self::Stop(stop) => stop.run(),
+            Self::Reload(reload) => reload.run(),
+            Self::Status(status) => status.run(),
+            Self::Check(check) => check.run(),
+            Self::Mapping(mapping) => mapping.run(),
+            Self::Cert(cert) => cert.run(),
+            Self::Agent(arguments) => agent::run(&arguments),
+            Self::Demo(demo) => demo.run(),
         }
-        Err(EarlyExit { output, status: Err(()) }) => return misused(output.trim_end()),
-    };
-    let outcome = match command {
-        Command::Start(start) => start.run(),
-        Command::Stop(stop) => stop.run(),
-        Command::Reload(reload) => reload.run(),
-        Command::Status(status) => status.run(),
-        Command::Check(check) => check.run(),
-        Command::Mapping(mapping) => mapping.run(),
-        Command::Cert(cert) => cert.run(),
-        Command::Agent(arguments) => agent::run(&arguments),
-        Command::Demo(demo) => demo.run(),
-    };
-    outcome.unwrap_or_else(|failure| {
-        complain(failure.message);
-        failure.status
-    })
+    }
 }
 
-fn misused(problem: impl fmt::Display) -> u8 {
-    complain(format!("{problem}\n`{NAME} help` lists the commands, `{NAME} COMMAND --help` the options of one"));
-    exit::USAGE
+fn misused(problem: impl fmt::Display) -> Failure {
+    let hint = format!("`{NAME} help` lists the commands, `{NAME} COMMAND --help` the options of one");
+    Failure::new(exit::USAGE, format!("{problem}\n{hint}"))
 }

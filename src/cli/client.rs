@@ -106,7 +106,7 @@ impl Client {
     pub fn post(&self, path: &str, fields: &[(&str, &str)]) -> Result<Value, ClientError> {
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let (status, body) = self.exchange("POST", path, &form)?;
-        let json: Value = serde_json::from_slice(&body).map_err(|e| self.not_understood(e.to_string()))?;
+        let json: Value = serde_json::from_slice(&body).map_err(|e| self.not_understood(e))?;
         if status == 200 {
             return Ok(json);
         }
@@ -125,11 +125,9 @@ impl Client {
             form.len()
         );
         let answer = self.transfer(&request).map_err(|cause| self.unreachable(cause))?;
-        match parse(&answer) {
-            Ok(Some((status, body))) => Ok((status, body.to_vec())),
-            Ok(None) => Err(self.not_understood("its answer is incomplete".to_owned())),
-            Err(problem) => Err(self.not_understood(problem)),
-        }
+        let whole = parse(&answer).map_err(|problem| self.not_understood(problem))?;
+        let (status, body) = whole.ok_or_else(|| self.not_understood("its answer is incomplete"))?;
+        Ok((status, body.to_vec()))
     }
 
     fn transfer(&self, request: &str) -> io::Result<Vec<u8>> {
@@ -153,8 +151,8 @@ impl Client {
         Err(failure)
     }
 
-    fn not_understood(&self, problem: String) -> ClientError {
-        ClientError::NotUnderstood { url: self.url(), problem }
+    fn not_understood(&self, problem: impl ToString) -> ClientError {
+        ClientError::NotUnderstood { url: self.url(), problem: problem.to_string() }
     }
 
     fn unreachable(&self, cause: io::Error) -> ClientError {
