@@ -14,7 +14,7 @@ use crate::logging;
 use crate::mapping::Mapping;
 use crate::net::authority::Authority;
 use crate::net::expiry::Expiry;
-use crate::net::{certificate, server_tls, tcp};
+use crate::net::{certificate, provider, server_tls, tcp};
 use crate::ports::ephemeral;
 use crate::store;
 use argh::FromArgs;
@@ -131,7 +131,7 @@ fn look_at_token(file: &Path) -> Look {
 }
 
 fn look_at_authority(file: &Path) -> Look {
-    match Authority::read(file, Arc::new(server_tls::provider(server_tls::has_aes()))) {
+    match Authority::read(file, Arc::new(provider::provider(provider::has_aes()))) {
         Ok(_) => Look::Good(format!("{}: good", file.display())),
         Err(e) => Look::Fault(format!("{e} (key \"controllerca\")")),
     }
