@@ -2,7 +2,7 @@
 
 use super::state::{Line, State, Task};
 use super::target::Target;
-use super::{Agent, Near};
+use super::{Agent, Near, Topic};
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{ACCEPTS, HALF_CLOSED_CONTENDED, WAIT_FOR_LINE, WAITING_USERS};
 use crate::net::link::{Got, Link};
@@ -12,8 +12,6 @@ use crate::net::session::Cause;
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::network::Network;
-use crate::throttle::and_more;
-use log::warn;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use std::io;
@@ -69,9 +67,8 @@ impl Agent {
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(e) => {
-                    if let Some(unsaid) = self.log.crowds.may_say(self.reactor.now) {
-                        warn!("A client cannot be taken in, tried again in a second: {e}{}", and_more(unsaid));
-                    }
+                    let what = format_args!("accept failed, retried in one second: {e}");
+                    self.log.warn(Topic::Accept, what, self.reactor.now);
                     return false;
                 }
             }
@@ -112,12 +109,6 @@ impl Agent {
     pub(super) fn client_has_left(&mut self) {
         if let Near::Clients(clients) = &mut self.near {
             clients.waiting -= 1;
-        }
-    }
-
-    fn no_line_for_client(&mut self) {
-        if let Some(unsaid) = self.log.crowds.may_say(self.reactor.now) {
-            warn!("A client was turned away: no connection to the Connector was free for it{}", and_more(unsaid));
         }
     }
 
@@ -167,7 +158,8 @@ impl Agent {
 
     /// A client has waited for a line in vain.
     pub(super) fn dismiss_client(&mut self, key: Key) {
-        self.no_line_for_client();
+        let what = format_args!("A client was closed: no connection to the Connector was free");
+        self.log.warn(Topic::NoLine, what, self.reactor.now);
         self.close(key, Close::Now);
     }
 }

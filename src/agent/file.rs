@@ -16,13 +16,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::ParsedCertificate;
 use serde_json::{Map, Value};
 use std::path::Path;
-use std::time::Duration;
 
 /// Reads `file`.
 pub fn read(file: &Path) -> Result<Draft, SettingsError> {
-    let text =
-        files::read(file, CONFIG_FILE).map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
-    let (draft, unknown) = parse(&text).map_err(|problem| SettingsError::InFile { file: file.to_owned(), problem })?;
+    let text = files::read(file, CONFIG_FILE).map_err(SettingsError::unreadable(file))?;
+    let (draft, unknown) = parse(&text).map_err(|problem| SettingsError::File { file: file.to_owned(), problem })?;
     for key in unknown {
         warn!("{}: key {key:?} is unknown and has no effect", file.display());
     }
@@ -49,7 +47,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
         heartbeat: keys.take("heartbeatfrequency", MILLISECONDS, milliseconds)?,
         absence: keys.take("heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
         trust: keys.take("cert", "base64 of a certificate (DER), as a string", trust)?.flatten(),
-        dev: keys.take("devmode", "true or false", Value::as_bool)?,
+        dev: keys.take("devmode", "true or false", Value::as_bool)?.unwrap_or_default(),
     };
     Ok((draft, keys.0.into_iter().map(|(key, _)| key).collect()))
 }
@@ -105,8 +103,8 @@ fn whole(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|number| u16::try_from(number).ok()).filter(|&number| number > 0)
 }
 
-fn milliseconds(value: &Value) -> Option<Duration> {
-    value.as_u64().filter(|&number| number <= i32::MAX as u64).map(Duration::from_millis)
+fn milliseconds(value: &Value) -> Option<u32> {
+    value.as_i64().and_then(|number| i32::try_from(number).ok()).and_then(|number| number.try_into().ok())
 }
 
 /// `Some(None)`: an empty string, which stands for no certificate.
@@ -125,6 +123,7 @@ fn trust(value: &Value) -> Option<Option<Trust>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const FIELD: &str = r#"{"mode":"public","host":"connector.example","port":35046,"connectioncount":60,
         "passcode":"d0a7e7d4-0000-4000-8000-000000000001","localhost":"web","localport":60401,

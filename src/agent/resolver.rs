@@ -14,33 +14,27 @@ pub(super) type Answer = io::Result<Vec<SocketAddr>>;
 
 /// Knows where one target is.
 pub(super) struct Resolver {
-    way: Way,
+    target: Target,
+    /// `None`: the target is an address, and there is nothing to wait for.
+    helper: Option<Helper>,
     /// Somebody waits for the answer.
     asked: bool,
 }
 
-enum Way {
-    /// The target is an address: there is nothing to look up.
-    Known(SocketAddr),
-    Helper {
-        questions: Sender<()>,
-        answers: Receiver<Answer>,
-    },
-}
+/// A thread that looks the name up each time that it is asked.
+type Helper = (Sender<()>, Receiver<Answer>);
 
 impl Resolver {
     /// For `target`; its helper thread wakes the loop when there is an answer. Errors: no thread can be had.
     pub(super) fn new(target: &Target, waker: &Arc<mio::Waker>) -> io::Result<Self> {
-        let way = match target.address() {
-            Some(address) => Way::Known(address),
-            None => helper(target.clone(), Arc::clone(waker))?,
-        };
-        Ok(Self { way, asked: false })
+        let needed = !target.is_address();
+        let helper = needed.then(|| helper(target.clone(), Arc::clone(waker))).transpose()?;
+        Ok(Self { target: target.clone(), helper, asked: false })
     }
 
     /// Asks where the target is; [`Resolver::answer`] has it sooner or later.
     pub(super) fn ask(&mut self) {
-        if let (Way::Helper { questions, .. }, false) = (&self.way, self.asked) {
+        if let (Some((questions, _)), false) = (&self.helper, self.asked) {
             // A helper that is gone shows when its answer is fetched.
             let _ = questions.send(());
         }
@@ -52,13 +46,11 @@ impl Resolver {
         if !self.asked {
             return None;
         }
-        let answer = match &self.way {
-            Way::Known(address) => Ok(vec![*address]),
-            Way::Helper { answers, .. } => match answers.try_recv() {
-                Ok(answer) => answer,
-                Err(TryRecvError::Empty) => return None,
-                Err(TryRecvError::Disconnected) => Err(io::Error::other("the helper thread has died")),
-            },
+        let answer = match self.helper.as_ref().map(|(_, answers)| answers.try_recv()) {
+            None => self.target.look_up(),
+            Some(Ok(answer)) => answer,
+            Some(Err(TryRecvError::Empty)) => return None,
+            Some(Err(TryRecvError::Disconnected)) => Err(io::Error::other("the helper thread has died")),
         };
         self.asked = false;
         Some(answer)
@@ -66,7 +58,7 @@ impl Resolver {
 }
 
 /// The thread ends when the resolver is dropped, after the lookup that it is in.
-fn helper(target: Target, waker: Arc<mio::Waker>) -> io::Result<Way> {
+fn helper(target: Target, waker: Arc<mio::Waker>) -> io::Result<Helper> {
     let (questions, asked) = channel();
     let (found, answers) = channel();
     thread::Builder::new().name("names".into()).spawn(move || {
@@ -77,7 +69,7 @@ fn helper(target: Target, waker: Arc<mio::Waker>) -> io::Result<Way> {
             }
         }
     })?;
-    Ok(Way::Helper { questions, answers })
+    Ok((questions, answers))
 }
 
 #[cfg(test)]

@@ -17,29 +17,15 @@ use std::time::{Duration, Instant};
 /// The states of a connection.
 pub(crate) enum State {
     /// Its connect is under way. `rest`: addresses to try if it fails.
-    Dialling {
-        to: Destination,
-        rest: Vec<SocketAddr>,
-        until: Instant,
-    },
-    /// To the Connector, in its TLS handshake.
-    Handshaking {
-        place: Place,
-        until: Instant,
-    },
-    /// To the Connector, which has been sent the passcode; `heard` is the beginning of `AUTHORIZED`. `asked`: the
-    /// preamble was sent before, whose answer comes first.
-    Greeting {
-        place: Place,
-        heard: Vec<u8>,
-        asked: bool,
-        until: Instant,
-    },
+    Dialling { to: Destination, rest: Vec<SocketAddr>, until: Instant },
+    /// To the Connector, not authorized yet. `asked`: `None` in the TLS handshake; then the passcode has been sent, and
+    /// perhaps the preamble before it, whose answer comes first. `heard` is the beginning of what authorizes it.
+    Greeting { place: Place, heard: Vec<u8>, asked: Option<bool>, until: Instant },
+    /// An authorized connection to the Connector.
     Line(Line),
     /// A local client that waits for a free line. Its bytes stay in the kernel.
-    Waiting {
-        until: Instant,
-    },
+    Waiting { until: Instant },
+    /// A local connection that belongs to a line.
     Local(Local),
 }
 
@@ -66,29 +52,15 @@ pub(crate) struct Line {
 
 /// What a line is doing.
 pub(crate) enum Task {
+    /// Nobody needs it yet.
     Free,
     /// The local service is being looked up and dialled.
-    Connecting {
-        first: First,
-        local: Option<Key>,
-        until: Instant,
-    },
-    /// At a tunnel's exposing end: the service is there and the other end has been told. Its word is awaited.
-    Answering {
-        local: Key,
-        heard: Vec<u8>,
-        until: Instant,
-    },
-    /// At a tunnel's listening end: the other end is called until it answers.
-    Calling {
-        client: Key,
-        heard: Vec<u8>,
-        again: Instant,
-        until: Instant,
-    },
-    Joined {
-        local: Key,
-    },
+    Connecting { first: First, local: Option<Key>, until: Instant },
+    /// At either end of a tunnel: a word of the other end is awaited. `call_at`: at the listening end, which calls the
+    /// other one again then.
+    Opening { local: Key, heard: Vec<u8>, call_at: Option<Instant>, until: Instant },
+    /// It serves a session.
+    Joined { local: Key },
 }
 
 /// What made a line needed.
@@ -126,7 +98,7 @@ impl Line {
 
     fn until(&self) -> Option<Instant> {
         match self.task {
-            Task::Connecting { until, .. } | Task::Answering { until, .. } | Task::Calling { until, .. } => Some(until),
+            Task::Connecting { until, .. } | Task::Opening { until, .. } => Some(until),
             // Lives until it is needed, or as long as its session, or is found dead.
             Task::Free | Task::Joined { .. } => None,
         }
@@ -154,10 +126,7 @@ impl State {
     /// When the connection has outstayed its state. `absence`: the heartbeat threshold.
     pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         match self {
-            Self::Dialling { until, .. }
-            | Self::Handshaking { until, .. }
-            | Self::Greeting { until, .. }
-            | Self::Waiting { until } => Some(*until),
+            Self::Dialling { until, .. } | Self::Greeting { until, .. } | Self::Waiting { until } => Some(*until),
             Self::Line(line) => [line.until(), line.dead_at(link, absence)].into_iter().flatten().min(),
             Self::Local(_) => None,
         }
@@ -170,8 +139,7 @@ impl Party for State {
             Self::Dialling { to: Destination::Service(line), .. } | Self::Local(Local { line, .. }) => Some(*line),
             Self::Line(line) => match line.task {
                 Task::Connecting { local, .. } => local,
-                Task::Answering { local, .. } | Task::Joined { local } => Some(local),
-                Task::Calling { client, .. } => Some(client),
+                Task::Opening { local, .. } | Task::Joined { local } => Some(local),
                 Task::Free => None,
             },
             _ => None,

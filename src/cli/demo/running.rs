@@ -59,7 +59,7 @@ impl RunningAgent {
             connections: Some(CONNECTIONS),
             passcode: Some(Secret::new(mapping.passcode.as_str())),
             local_port: Some(page),
-            dev: Some(trust.is_none()),
+            dev: trust.is_none(),
             trust: trust.map(Trust::Only),
             ..Draft::default()
         };
