@@ -16,11 +16,12 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 /// Where clients connect to.
 pub(super) struct Clients {
     /// `None`: the agent is ending.
-    listener: Option<TcpListener>,
+    pub(super) listener: Option<TcpListener>,
     /// Clients that wait for a line.
     pub(super) waiting: usize,
 }
@@ -40,19 +41,6 @@ impl Clients {
         }
         Err(failure)
     }
-
-    /// Takes no more clients in.
-    pub(super) fn close(&mut self) {
-        self.listener = None;
-    }
-
-    /// The next client, if one is there.
-    fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        match &self.listener {
-            Some(listener) => listener.accept(),
-            None => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
 }
 
 impl Agent {
@@ -61,8 +49,8 @@ impl Agent {
     /// Called on events, and once a second for those who had to wait outside.
     pub(super) fn accept_clients(&mut self) -> bool {
         for _ in 0..ACCEPTS {
-            let Near::Clients(clients) = &mut self.near else { return false };
-            match clients.accept() {
+            let Near::Clients(Clients { listener: Some(listener), .. }) = &self.near else { return false };
+            match listener.accept() {
                 Ok((stream, peer)) => self.take_in_client(stream, peer),
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
@@ -93,16 +81,20 @@ impl Agent {
 
     /// One more may wait; if too many do, one of those goes whose network has most.
     fn make_room_for_client(&mut self) {
-        let waiting = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
+        let waiting: Vec<_> = self.waiting_clients().collect();
+        if waiting.len() >= WAITING_USERS {
+            first_to_go(waiting, 1).into_iter().for_each(|key| self.dismiss_client(key));
+        }
+    }
+
+    /// Clients that wait, each with its network.
+    fn waiting_clients(&self) -> impl Iterator<Item = (Network, Candidate<Instant, Key>)> {
+        self.reactor.iter().filter_map(|(key, socket)| match socket.state {
             State::Waiting { until } => {
                 Some((Network::of(socket.link.peer.ip()), Candidate { rank: 0, age: *until, key }))
             }
             _ => None,
-        });
-        let waiting: Vec<_> = waiting.collect();
-        if waiting.len() >= WAITING_USERS {
-            first_to_go(waiting, 1).into_iter().for_each(|key| self.dismiss_client(key));
-        }
+        })
     }
 
     /// A client waits no longer.
@@ -131,11 +123,7 @@ impl Agent {
     }
 
     fn next_client(&self) -> Option<Key> {
-        let waiting = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
-            State::Waiting { until } => Some((*until, key)),
-            _ => None,
-        });
-        waiting.min().map(|(_, key)| key)
+        self.waiting_clients().map(|(_, client)| (client.age, client.key)).min().map(|(_, key)| key)
     }
 
     fn longest_free(&self) -> Option<Key> {

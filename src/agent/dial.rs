@@ -38,10 +38,8 @@ impl Agent {
             self.asking.push(place);
             self.connector.ask();
         }
-        if let Some(due) = self.pool.next_due() {
-            if due > now {
-                self.reactor.wake_by(due);
-            }
+        if let Some(due) = self.pool.next_due().filter(|&due| due > now) {
+            self.reactor.wake_by(due);
         }
     }
 

@@ -29,48 +29,43 @@ pub fn read(file: &Path) -> Result<Draft, SettingsError> {
 
 /// The draft, and the keys that mean nothing to us.
 pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
-    let keys = match serde_json::from_slice(text) {
+    let mut keys = match serde_json::from_slice(text) {
         Ok(Value::Object(keys)) => keys,
         Ok(_) => return Err("a JSON object was expected".to_owned()),
         Err(e) => return Err(format!("not valid JSON: {e}")),
     };
-    let mut keys = Keys(keys);
     let draft = Draft {
-        mode: keys.take("mode", "\"public\" or \"private\"", mode)?,
-        host: keys.take("host", "a name or an IP address, as a string", name)?,
-        port: keys.take("port", "a port, 1 to 65535", whole)?,
-        connections: keys.take("connectioncount", "a whole number, 1 to 65535", whole)?,
-        passcode: keys.take("passcode", "a string that is not empty", |value| name(value).map(Secret::new))?,
-        local_host: keys.take("localhost", "a name or an IP address, as a string", name)?,
-        local_port: keys.take("localport", "a port, 1 to 65535", whole)?,
+        mode: take(&mut keys, "mode", "\"public\" or \"private\"", mode)?,
+        host: take(&mut keys, "host", "a name or an IP address, as a string", name)?,
+        port: take(&mut keys, "port", "a port, 1 to 65535", whole)?,
+        connections: take(&mut keys, "connectioncount", "a whole number, 1 to 65535", whole)?,
+        passcode: take(&mut keys, "passcode", "a string that is not empty", |value| name(value).map(Secret::new))?,
+        local_host: take(&mut keys, "localhost", "a name or an IP address, as a string", name)?,
+        local_port: take(&mut keys, "localport", "a port, 1 to 65535", whole)?,
         listen: None,
-        heartbeat: keys.take("heartbeatfrequency", MILLISECONDS, milliseconds)?,
-        absence: keys.take("heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
-        trust: keys.take("cert", "base64 of a certificate (DER), as a string", trust)?.flatten(),
-        dev: keys.take("devmode", "true or false", Value::as_bool)?.unwrap_or_default(),
+        heartbeat: take(&mut keys, "heartbeatfrequency", MILLISECONDS, milliseconds)?,
+        absence: take(&mut keys, "heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
+        trust: take(&mut keys, "cert", "base64 of a certificate (DER), as a string", trust)?.flatten(),
+        dev: take(&mut keys, "devmode", "true or false", Value::as_bool)?.unwrap_or_default(),
     };
-    Ok((draft, keys.0.into_iter().map(|(key, _)| key).collect()))
+    Ok((draft, keys.into_iter().map(|(key, _)| key).collect()))
 }
 
 const MILLISECONDS: &str = "a whole number of milliseconds, 0 to 2147483647 (0: never)";
 
-struct Keys(Map<String, Value>);
-
-impl Keys {
-    /// The value of `key`, if there is one and it is not null.
-    fn take<T>(
-        &mut self,
-        key: &str,
-        expected: &str,
-        read: impl FnOnce(&Value) -> Option<T>,
-    ) -> Result<Option<T>, String> {
-        match self.0.remove(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match read(&value) {
-                None => Err(format!("key {key:?}: found {}; expected {expected}", describe(key, &value))),
-                some => Ok(some),
-            },
-        }
+/// The value of `key`, if there is one and it is not null.
+fn take<T>(
+    keys: &mut Map<String, Value>,
+    key: &str,
+    expected: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<Option<T>, String> {
+    match keys.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match read(&value) {
+            None => Err(format!("key {key:?}: found {}; expected {expected}", describe(key, &value))),
+            some => Ok(some),
+        },
     }
 }
 

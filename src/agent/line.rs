@@ -6,7 +6,7 @@ use super::state::{First, Line, State, Task};
 use super::{Agent, Topic};
 use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Got, Link};
-use crate::net::reactor::{Key, Socket, SocketMut};
+use crate::net::reactor::{Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::Cause;
 use crate::wire::tunnel::is_call;
@@ -65,7 +65,6 @@ impl Agent {
         if let Some(next) = lines.into_iter().filter_map(|key| self.beat(key, interval)).min() {
             self.reactor.wake_by(next.max(self.reactor.now + GRAIN));
         }
-        self.watch_for_death();
     }
 
     /// Sends the heartbeat of one line if it is due. Returns when the next one is.
@@ -85,6 +84,10 @@ impl Agent {
             if let Err(fault) = link.send(BEAT, desk, now) {
                 self.end(key, Cause::Failed(key, fault));
             }
+            // It may be dead then for want of an answer.
+            if let Some(absence) = self.settings.absence {
+                self.reactor.wake_by(now + absence.max(GRAIN));
+            }
             return Some(now + interval);
         }
         if delicate && pulse.awaited() > 0 && pulse.hold(now).is_none() {
@@ -92,15 +95,6 @@ impl Agent {
             self.reactor.again(key);
         }
         Some(due)
-    }
-
-    /// Has the loop wake up when the first line is dead for want of an answer.
-    fn watch_for_death(&mut self) {
-        let absence = self.settings.absence;
-        let dead_at = |it: Socket<'_, State>| it.state.line()?.dead_at(it.link, absence);
-        if let Some(first) = self.reactor.iter().filter_map(|(_, socket)| dead_at(socket)).min() {
-            self.reactor.wake_by(first.max(self.reactor.now + GRAIN));
-        }
     }
 }
 

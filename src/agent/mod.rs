@@ -143,7 +143,7 @@ impl Agent {
         self.ending = Some(now + LAST_WORDS);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
         if let Near::Clients(clients) = &mut self.near {
-            clients.close();
+            clients.listener = None;
         }
         for key in self.reactor.keys(|_| true) {
             let Some(socket) = self.reactor.get(key) else { continue };

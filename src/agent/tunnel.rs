@@ -4,7 +4,7 @@ use super::heartbeat::{Pulse, hear_marker};
 use super::state::{Line, Local, State, Task};
 use super::{Agent, Topic};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
-use crate::net::buffers::{Desk, Want};
+use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
 use crate::net::reactor::{Key, SocketMut};
@@ -70,18 +70,22 @@ impl Agent {
         let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else { return };
         let Line { task: Task::Opening { heard, local, call_at, .. }, pulse, marked, .. } = line else { return };
         let (local, listens) = (*local, call_at.is_some());
-        match (next_word(link, pulse, marked, heard, desk, now), listens) {
-            (Ok(Next::Word(Word::Here)), true) => {
+        let next = next_word(link, pulse, marked, heard, desk, now);
+        let wanted = matches!(next, Ok((_, Got::Starved))).then(|| link.record_want());
+        match (next, listens) {
+            (Ok((Some(Word::Here), _)), true) => {
                 if let Err(fault) = link.send(BEGIN, desk, now) {
                     return self.end(key, Cause::Failed(key, fault));
                 }
             }
-            (Ok(Next::Word(Word::Begin)), false) => {}
-            // Said before our answer arrived.
-            (Ok(Next::Word(Word::Call)), false) => return self.reactor.again(key),
-            (Ok(Next::Word(_)), _) => return self.not_a_tunnel(key),
-            (Ok(Next::Later(wanted)), _) => return self.reactor.note_hunger(key, wanted),
-            (Err(_), _) => return self.end(key, Cause::Interrupted("the other end of the tunnel has left")),
+            (Ok((Some(Word::Begin), _)), false) => {}
+            // A call was sent before our answer arrived. Or there is more than one turn takes.
+            (Ok((Some(Word::Call), _)), false) | (Ok((None, Got::Some)), _) => return self.reactor.again(key),
+            (Ok((Some(_), _)), _) => return self.not_a_tunnel(key),
+            (Ok((None, Got::Dry | Got::Starved)), _) => return self.reactor.note_hunger(key, wanted),
+            (Ok((None, Got::End)) | Err(_), _) => {
+                return self.end(key, Cause::Interrupted("the other end of the tunnel has left"));
+            }
         }
         line.task = Task::Joined { local };
         self.join(key, local);
@@ -110,13 +114,6 @@ fn say(word: &[u8], link: &mut Link, line: &mut Line, desk: &mut Desk, now: Inst
     link.send(word, desk, now)
 }
 
-/// What [`next_word`] has found.
-enum Next {
-    Word(Word),
-    /// More must come; a buffer may be wanted for it.
-    Later(Option<Want>),
-}
-
 /// The next word that is there. Reads nothing behind it. Answers to heartbeats are taken out.
 fn next_word(
     link: &mut Link,
@@ -125,11 +122,9 @@ fn next_word(
     heard: &mut Vec<u8>,
     desk: &mut Desk,
     now: Instant,
-) -> Result<Next, Fault> {
-    match hear_marker(link, pulse, marked, desk, now)? {
-        None => {}
-        Some(Got::End) => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
-        Some(_) => return Ok(Next::Later(None)),
+) -> Result<(Option<Word>, Got), Fault> {
+    if let Some(got) = hear_marker(link, pulse, marked, desk, now)? {
+        return Ok((None, got));
     }
     loop {
         match understand(heard) {
@@ -139,14 +134,12 @@ fn next_word(
             }
             Heard::Word(word) => {
                 heard.clear();
-                return Ok(Next::Word(word));
+                return Ok((Some(word), Got::Some));
             }
             Heard::Part { missing } => {
-                match link.receive(missing, desk, now, |message| heard.extend_from_slice(message))? {
-                    Got::Some => {}
-                    Got::Dry => return Ok(Next::Later(None)),
-                    Got::Starved => return Ok(Next::Later(Some(link.record_want()))),
-                    Got::End => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
+                let got = link.receive(missing, desk, now, |message| heard.extend_from_slice(message))?;
+                if got != Got::Some {
+                    return Ok((None, got));
                 }
             }
             Heard::Other => return Err(Error::new(ErrorKind::InvalidData, "no word of a tunnel").into()),
