@@ -111,9 +111,8 @@ impl Agent {
         let reactor = Reactor::new(buffers).map_err(system("no event loop"))?;
         let waker = mio::Waker::new(reactor.registry(), own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
-        let resolver = |target| Resolver::new(target, &waker).map_err(system("no thread to look up names"));
         let near = match &settings.role {
-            Role::Expose { service } => Near::Service(resolver(service)?),
+            Role::Expose { service } => Near::Service(Resolver::new(service, &waker)),
             Role::Listen { on } => {
                 let token = own_token(CLIENTS);
                 let clients = Clients::listen(on, reactor.registry(), token);
@@ -122,7 +121,7 @@ impl Agent {
         };
         let handle = Handle { stop: Arc::default(), waker: Arc::clone(&waker) };
         let agent = Self {
-            connector: resolver(&settings.connector)?,
+            connector: Resolver::new(&settings.connector, &waker),
             ask_again: Instant::now(),
             pool: Pool::new(connections, Instant::now()),
             asking: Vec::new(),

@@ -96,14 +96,6 @@ impl Line {
         self.used || now >= self.born + PROVED
     }
 
-    fn until(&self) -> Option<Instant> {
-        match self.task {
-            Task::Connecting { until, .. } | Task::Opening { until, .. } => Some(until),
-            // Lives until it is needed, or as long as its session, or is found dead.
-            Task::Free | Task::Joined { .. } => None,
-        }
-    }
-
     /// When it is dead for want of an answer to its heartbeats.
     pub(super) fn dead_at(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         // Bytes that wait to be read count as life: it is we who do not read.
@@ -127,7 +119,14 @@ impl State {
     pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         match self {
             Self::Dialling { until, .. } | Self::Greeting { until, .. } | Self::Waiting { until } => Some(*until),
-            Self::Line(line) => [line.until(), line.dead_at(link, absence)].into_iter().flatten().min(),
+            Self::Line(line) => {
+                let until = match line.task {
+                    Task::Connecting { until, .. } | Task::Opening { until, .. } => Some(until),
+                    // Lives until it is needed, or as long as its session, or is found dead.
+                    Task::Free | Task::Joined { .. } => None,
+                };
+                [until, line.dead_at(link, absence)].into_iter().flatten().min()
+            }
             Self::Local(_) => None,
         }
     }

@@ -56,14 +56,8 @@ pub fn folder(config: &Config) -> &Path {
 /// The one of both spellings that exists: `stem.pem`, or `stem.per` as some documentation has it.
 pub(super) fn spelled(folder: &Path, stem: &str) -> Result<PathBuf, CertificateError> {
     let expected = folder.join(stem).with_extension("pem");
-    let other = expected.with_extension("per");
-    if expected.exists() {
-        Ok(expected)
-    } else if other.exists() {
-        Ok(other)
-    } else {
-        Err(CertificateError::Missing { expected })
-    }
+    let found = ["pem", "per"].map(|ending| expected.with_extension(ending)).into_iter().find(|file| file.exists());
+    found.ok_or(CertificateError::Missing { expected })
 }
 
 /// `server-cert.pem` (a chain, leaf first) of `folder`: the file, and what is in it.

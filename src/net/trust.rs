@@ -17,7 +17,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Which Connector is believed.
@@ -80,16 +80,12 @@ fn roots(certificates: &[CertificateDer<'static>]) -> RootCertStore {
     roots
 }
 
-/// The authorities that this system trusts. SSL_CERT_FILE is honoured.
+/// The authorities that this system trusts. SSL_CERT_FILE is honoured. What is no certificate in the list is left out.
 fn system_roots() -> Result<RootCertStore, TrustError> {
     let list = openssl_probe::probe().cert_file.ok_or(TrustError::NoList)?;
-    let roots = roots(&read_list(&list));
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(&list).into_iter().flatten().flatten().collect();
+    let roots = roots(&certificates);
     if roots.is_empty() { Err(TrustError::NoAuthorities(list)) } else { Ok(roots) }
-}
-
-/// The certificates of a list; what is no certificate in it is left out.
-fn read_list(file: &Path) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_file_iter(file).map(|list| list.flatten().collect()).unwrap_or_default()
 }
 
 /// Accepts one of the configured certificates itself, or what the authorities vouch for.
