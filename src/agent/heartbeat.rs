@@ -8,9 +8,6 @@
 //! boundaries (docs/protocol.md, section 4): an answer between two messages that ran together looks like payload.
 
 use crate::limits::BEAT_HOLD;
-use crate::net::buffers::Desk;
-use crate::net::link::{Fault, Got, Link};
-use crate::net::marked::Marked;
 use std::time::{Duration, Instant};
 
 /// The heartbeats of one authorized connection.
@@ -66,20 +63,6 @@ impl Pulse {
     pub(super) fn hold(&self, now: Instant) -> Option<Instant> {
         Some(self.last + BEAT_HOLD).filter(|&until| self.awaited > 0 && now < until)
     }
-}
-
-/// Takes in the answers before the marker behind which payload begins. `None`: it has come, or there is none.
-pub(super) fn hear_marker(
-    link: &mut Link,
-    pulse: &mut Pulse,
-    marked: &mut Option<Marked>,
-    desk: &mut Desk,
-    now: Instant,
-) -> Result<Option<Got>, Fault> {
-    let Some(marked) = marked.as_mut().filter(|marked| !marked.hears_payload()) else { return Ok(None) };
-    let (answers, got) = marked.hear(link, desk, now)?;
-    pulse.answered(answers, now);
-    Ok(Some(got).filter(|_| !marked.hears_payload()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Lines that nobody needs yet: listening for the first payload, and the heartbeats of all lines.
 
-use super::heartbeat::hear_marker;
 use super::settings::Role;
 use super::state::{First, Line, State, Task};
 use super::{Agent, Topic};
@@ -101,7 +100,7 @@ impl Agent {
 /// Goes on until there is payload, or nothing. Payload that is returned may have more behind it.
 fn listen_to(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(Vec<u8>, Got), Fault> {
     let mut payload = Vec::new();
-    if let Some(got) = hear_marker(link, &mut line.pulse, &mut line.marked, desk, now)? {
+    if let Some(got) = line.hear_marker(link, desk, now)? {
         return Ok((payload, got));
     }
     let is_plain = link.is_plain();

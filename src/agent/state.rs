@@ -6,7 +6,8 @@
 use super::heartbeat::Pulse;
 use super::pool::Place;
 use crate::limits::PROVED;
-use crate::net::link::Link;
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
 use crate::net::pump::Framing;
 use crate::net::reactor::Key;
@@ -89,6 +90,14 @@ impl Line {
     /// host is there.
     pub(super) fn is_beyond_heartbeats(&self) -> bool {
         self.marked.as_ref().is_some_and(Marked::is_beyond_heartbeats)
+    }
+
+    /// Takes in the answers before the marker behind which payload begins. `None`: it has come, or there is none.
+    pub(super) fn hear_marker(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Option<Got>, Fault> {
+        let Some(marked) = self.marked.as_mut().filter(|marked| !marked.hears_payload()) else { return Ok(None) };
+        let (answers, got) = marked.hear(link, desk, now)?;
+        self.pulse.answered(answers, now);
+        Ok(Some(got).filter(|_| !marked.hears_payload()))
     }
 
     /// It was worth having: its place is filled again at once.

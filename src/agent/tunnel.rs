@@ -1,12 +1,10 @@
 //! Both ends of a tunnel, up to its payload (see [`crate::wire::tunnel`]).
 
-use super::heartbeat::{Pulse, hear_marker};
 use super::state::{Line, Local, State, Task};
 use super::{Agent, Topic};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
 use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Got, Link};
-use crate::net::marked::Marked;
 use crate::net::reactor::{Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::Cause;
@@ -68,9 +66,9 @@ impl Agent {
     pub(super) fn open_tunnel(&mut self, key: Key) {
         let now = self.reactor.now;
         let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else { return };
-        let Line { task: Task::Opening { heard, local, call_at, .. }, pulse, marked, .. } = line else { return };
+        let Task::Opening { local, call_at, .. } = &line.task else { return };
         let (local, listens) = (*local, call_at.is_some());
-        let next = next_word(link, pulse, marked, heard, desk, now);
+        let next = next_word(link, line, desk, now);
         let wanted = matches!(next, Ok((_, Got::Starved))).then(|| link.record_want());
         match (next, listens) {
             (Ok((Some(Word::Here), _)), true) => {
@@ -115,22 +113,16 @@ fn say(word: &[u8], link: &mut Link, line: &mut Line, desk: &mut Desk, now: Inst
 }
 
 /// The next word that is there. Reads nothing behind it. Answers to heartbeats are taken out.
-fn next_word(
-    link: &mut Link,
-    pulse: &mut Pulse,
-    marked: &mut Option<Marked>,
-    heard: &mut Vec<u8>,
-    desk: &mut Desk,
-    now: Instant,
-) -> Result<(Option<Word>, Got), Fault> {
-    if let Some(got) = hear_marker(link, pulse, marked, desk, now)? {
+fn next_word(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(Option<Word>, Got), Fault> {
+    if let Some(got) = line.hear_marker(link, desk, now)? {
         return Ok((None, got));
     }
+    let Task::Opening { heard, .. } = &mut line.task else { return Ok((None, Got::Dry)) };
     loop {
         match understand(heard) {
             Heard::Beat => {
                 heard.drain(..BEAT.len());
-                pulse.answered(1, now);
+                line.pulse.answered(1, now);
             }
             Heard::Word(word) => {
                 heard.clear();
