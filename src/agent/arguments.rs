@@ -125,7 +125,7 @@ mod tests {
         let changed = changed.unwrap();
         assert_eq!((changed.connector.host.as_str(), changed.connector.port), ("::1", 2));
         assert_eq!(changed.passcode.expose(), "from option");
-        assert_eq!(changed.role, Role::Expose { service: "web:81".parse().unwrap() });
+        assert_eq!((changed.role, changed.target.to_string().as_str()), (Role::Expose, "web:81"));
     }
 
     #[test]

@@ -85,23 +85,21 @@ impl Agent {
 
     /// A connect is done, or has failed.
     pub(super) fn dial_further(&mut self, key: Key) {
-        let Some(socket) = self.reactor.get(key) else { return };
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Dialling { to, .. } = *socket.state else { return };
         match (socket.link.is_connected(), to) {
             (Ok(false), _) => {}
-            (Ok(true), Destination::Connector(place)) => self.begin_handshake(key, place),
+            (Ok(true), Destination::Connector(place)) => {
+                let until = now + AUTHORIZATION;
+                *socket.state = State::Greeting { place, heard: Vec::new(), asked: None, until };
+                match socket.link.begin(desk, now) {
+                    Ok(()) => self.greet(key),
+                    Err(fault) => self.give_up(key, Failure::Broken(fault)),
+                }
+            }
             (Ok(true), Destination::Service(line)) => self.reached_service(key, line),
             (Err(e), _) => self.dial_next(key, e),
-        }
-    }
-
-    fn begin_handshake(&mut self, key: Key, place: Place) {
-        let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        *socket.state = State::Greeting { place, heard: Vec::new(), asked: None, until: now + AUTHORIZATION };
-        match socket.link.begin(desk, now) {
-            Ok(()) => self.greet(key),
-            Err(fault) => self.give_up(key, Failure::Broken(fault)),
         }
     }
 

@@ -133,7 +133,8 @@ mod tests {
         assert_eq!(settings.connections, 60);
         assert_eq!(settings.heartbeat, Some(Duration::from_secs(20)));
         assert_eq!(settings.absence, Some(Duration::from_secs(60)));
-        assert_eq!(settings.role, super::super::settings::Role::Expose { service: "web:60401".parse().unwrap() });
+        let role = super::super::settings::Role::Expose;
+        assert_eq!((settings.role, settings.target.to_string().as_str()), (role, "web:60401"));
     }
 
     #[test]

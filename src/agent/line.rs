@@ -41,10 +41,10 @@ impl Agent {
 
     /// The first payload has come.
     fn needed(&mut self, key: Key, bytes: Vec<u8>) {
-        match &self.settings.role {
-            Role::Expose { .. } if is_call(&bytes) => self.connect_to_service(key, First::Call),
-            Role::Expose { .. } => self.connect_to_service(key, First::Payload(bytes)),
-            Role::Listen { .. } => self.not_a_tunnel(key),
+        match self.settings.role {
+            Role::Expose if is_call(&bytes) => self.connect_to_service(key, First::Call),
+            Role::Expose => self.connect_to_service(key, First::Payload(bytes)),
+            Role::Listen => self.not_a_tunnel(key),
         }
     }
 

@@ -47,7 +47,7 @@ impl Agent {
 
     /// Nobody can serve who came: the line is closed, so that its user sees an end and not silence.
     pub(super) fn refused(&mut self, line: Key, error: &io::Error) {
-        let service = self.settings.role.target();
+        let service = &self.settings.target;
         let what = format_args!("The local service {service} cannot be reached, a session is ended: {error}");
         self.log.warn(Topic::Refusal, what, self.reactor.now);
         self.end(line, Cause::Interrupted("the local service cannot be reached"));

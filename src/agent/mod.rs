@@ -15,7 +15,6 @@
 //! A line serves one session. When it ends, its place in the [`pool`] is filled again at once.
 
 pub mod arguments;
-mod backoff;
 mod clients;
 mod dial;
 mod failure;

@@ -33,6 +33,8 @@ pub struct Settings {
     pub connections: u16,
     pub passcode: Secret,
     pub role: Role,
+    /// The local service, or where local clients connect to.
+    pub target: Target,
     /// Interval of heartbeats; `None`: never.
     pub heartbeat: Option<Duration>,
     /// A heartbeat that has been answered by silence for so long means that the connection is dead; `None`: never.
@@ -41,23 +43,13 @@ pub struct Settings {
 }
 
 /// What the agent's connections are for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Connect whoever comes through the Connector to a local service: users of a public pipe, or the clients of
     /// the other end of a tunnel.
-    Expose { service: Target },
+    Expose,
     /// The listening end of a tunnel: connect local clients to what the other end exposes.
-    Listen { on: Target },
-}
-
-impl Role {
-    /// The local service, or where local clients come to.
-    pub fn target(&self) -> &Target {
-        match self {
-            Self::Expose { service } => service,
-            Self::Listen { on } => on,
-        }
-    }
+    Listen,
 }
 
 /// How the agent talks to the Connector.
@@ -134,17 +126,17 @@ impl Draft {
         let port = self.port.ok_or(missing("the Connector's port", connector))?;
         let how = "--passcode-file FILE, the environment variable IOFOG_PASSCODE, or the key \"passcode\" in the file";
         let passcode = self.passcode.ok_or(missing("the passcode", how))?;
-        let role = match self.listen {
+        let (role, target) = match self.listen {
             Some(_) if self.mode == Some(Mode::Public) => {
                 let problem = "only one end of a private pipe listens; the file says \"mode\": \"public\"".to_owned();
                 return Err(SettingsError::Option { option: "--listen", problem });
             }
-            Some(on) => Role::Listen { on },
+            Some(on) => (Role::Listen, on),
             None => {
                 let how = "--to HOST:PORT (or the key \"localport\" in the file), or --listen HOST:PORT for a tunnel";
                 let port = self.local_port.ok_or(missing("the local service", how))?;
                 let host = self.local_host.unwrap_or_else(|| LOCAL_HOST.to_owned());
-                Role::Expose { service: Target { host, port } }
+                (Role::Expose, Target { host, port })
             }
         };
         let security = match self.dev {
@@ -157,6 +149,7 @@ impl Draft {
             connections: self.connections.unwrap_or(CONNECTIONS),
             passcode,
             role,
+            target,
             heartbeat: every(self.heartbeat.unwrap_or(HEARTBEAT)),
             absence: every(self.absence.unwrap_or(ABSENCE)),
             security,
@@ -189,7 +182,7 @@ mod tests {
     fn what_nobody_has_to_say_is_filled_in() {
         let settings = least().complete().unwrap();
         assert_eq!(settings.connections, CONNECTIONS);
-        assert_eq!(settings.role, Role::Expose { service: "127.0.0.1:80".parse().unwrap() });
+        assert_eq!((settings.role, settings.target.to_string().as_str()), (Role::Expose, "127.0.0.1:80"));
         assert_eq!((settings.heartbeat, settings.absence), ([20, 60].map(Duration::from_secs).map(Some)).into());
         assert!(matches!(settings.security, Security::Tls { trust: Trust::System, .. }));
     }
@@ -218,7 +211,8 @@ mod tests {
     fn only_a_private_pipe_has_a_listening_end() {
         let listening = Draft { listen: Some("127.0.0.1:1".parse().unwrap()), ..least() };
         let private = Draft { mode: Some(Mode::Private), ..listening.clone() };
-        assert!(matches!(private.complete().unwrap().role, Role::Listen { .. }));
+        let settings = private.complete().unwrap();
+        assert_eq!((settings.role, settings.target.to_string().as_str()), (Role::Listen, "127.0.0.1:1"));
         let public = Draft { mode: Some(Mode::Public), ..listening };
         assert!(public.complete().unwrap_err().to_string().contains("--listen"));
     }

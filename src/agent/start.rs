@@ -111,12 +111,12 @@ impl Agent {
         let reactor = Reactor::new(buffers).map_err(system("no event loop"))?;
         let waker = mio::Waker::new(reactor.registry(), own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
-        let near = match &settings.role {
-            Role::Expose { service } => Near::Service(Resolver::new(service, &waker)),
-            Role::Listen { on } => {
-                let token = own_token(CLIENTS);
-                let clients = Clients::listen(on, reactor.registry(), token);
-                Near::Clients(clients.map_err(|cause| StartError::Listen { on: on.clone(), cause })?)
+        let near = match settings.role {
+            Role::Expose => Near::Service(Resolver::new(&settings.target, &waker)),
+            Role::Listen => {
+                let clients = Clients::listen(&settings.target, reactor.registry(), own_token(CLIENTS));
+                let failed = |cause| StartError::Listen { on: settings.target.clone(), cause };
+                Near::Clients(clients.map_err(failed)?)
             }
         };
         let handle = Handle { stop: Arc::default(), waker: Arc::clone(&waker) };
@@ -138,10 +138,10 @@ impl Agent {
 
     /// One line with what the agent is going to do.
     fn summary(&self) -> String {
-        let Settings { connector, connections, role, security, .. } = &self.settings;
+        let Settings { connector, connections, role, target, security, .. } = &self.settings;
         let role = match role {
-            Role::Expose { service } => format!("exposes {service}"),
-            Role::Listen { on } => format!("listens on {on} for clients of the other end"),
+            Role::Expose => format!("exposes {target}"),
+            Role::Listen => format!("listens on {target} for clients of the other end"),
         };
         let security = if *security == Security::Dev { "dev mode" } else { "TLS" };
         let version = env!("CARGO_PKG_VERSION");

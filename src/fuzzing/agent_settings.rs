@@ -18,7 +18,7 @@ pub fn body(bytes: &[u8]) {
     assert!(unknown.iter().all(|key| keys.contains_key(key)));
     match draft.complete() {
         Ok(settings) => {
-            assert!(settings.connector.port != 0 && settings.role.target().port != 0 && settings.connections > 0);
+            assert!(settings.connector.port != 0 && settings.target.port != 0 && settings.connections > 0);
             assert!(settings.heartbeat.is_none_or(|time| !time.is_zero()));
             assert!(settings.absence.is_none_or(|time| !time.is_zero()));
             assert_says_no_passcode(bytes, &format!("{settings:?}"));

@@ -5,7 +5,7 @@
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Stream {
 
     /// Writes what the kernel takes.
     pub fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        (&*self.socket()).write(buf)
+        self.socket().send_with_flags(buf, libc::MSG_NOSIGNAL)
     }
 
     /// The same, and more follows at once: TCP sends both in one segment, and this alone after 200 ms if nothing came
