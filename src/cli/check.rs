@@ -13,7 +13,7 @@ use crate::logging;
 use crate::mapping::Mapping;
 use crate::net::authority::Authority;
 use crate::net::expiry::Expiry;
-use crate::net::{certificate, server_tls, tcp};
+use crate::net::{certificate, provider, server_tls, tcp};
 use crate::ports::ephemeral;
 use crate::store;
 use nix::unistd::geteuid;
@@ -82,7 +82,7 @@ fn look_at_files(config: &Config, verdict: &mut Verdict) {
         verdict.of_file(file, read_token(file).map(|_| String::new()));
     }
     if let Some(file) = &config.controller_ca {
-        let authority = Authority::read(file, Arc::new(server_tls::provider(server_tls::has_aes())));
+        let authority = Authority::read(file, Arc::new(provider::provider(provider::has_aes())));
         let found = authority.map(|_| String::new()).map_err(|e| format!("{e} (key \"controllerca\")"));
         verdict.of_file(file, found);
     }

@@ -70,7 +70,7 @@ pub(super) fn start_agent(
         connections: Some(CONNECTIONS),
         passcode: Some(Secret::new(mapping.passcode1.as_str())),
         local_port: Some(page),
-        dev: Some(trust.is_none()),
+        dev: trust.is_none(),
         trust: trust.map(Trust::Only),
         ..Draft::default()
     };
