@@ -3,6 +3,9 @@
 //! A command that concerns a daemon takes `--config` and means the daemon of that settings file. What was asked for
 //! goes to standard output, everything else to standard error; exit statuses are those of [`crate::exit`].
 
+#[macro_use]
+mod options;
+
 mod agent;
 mod cert;
 mod check;
@@ -11,20 +14,18 @@ mod demo;
 mod identity;
 mod mapping;
 mod output;
-mod reload;
-mod running;
+mod signal;
 mod start;
 mod status;
-mod stop;
 
+use crate::config::ConfigError;
 use crate::control::commandline::{HELP, VERSION};
+use crate::daemon::StartError;
 use crate::exit;
-use crate::layout::DEFAULT_SETTINGS;
 use argh::{EarlyExit, FromArgs};
 use output::{complain, say};
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
 
 /// The program's name, as its messages begin.
 const NAME: &str = "iofog-connector";
@@ -40,8 +41,8 @@ struct Arguments {
 #[argh(subcommand)]
 enum Command {
     Start(start::Start),
-    Stop(stop::Stop),
-    Reload(reload::Reload),
+    Stop(signal::Stop),
+    Reload(signal::Reload),
     Status(status::Status),
     Check(check::Check),
     Mapping(mapping::Mapping),
@@ -66,13 +67,29 @@ impl Failure {
     }
 }
 
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(exit::CONFIG, error)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::new(error.status(), error)
+    }
+}
+
 /// Does what the words after the program's name ask for; returns the exit status.
 pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
     let words: Result<Vec<String>, OsString> = words.map(OsString::into_string).collect();
-    match words {
-        Ok(words) => output::settled(obey(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>())),
-        Err(word) => misused(&format!("{}: not valid UTF-8", word.to_string_lossy())),
-    }
+    let outcome = match words {
+        Ok(words) => run_words(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>()),
+        Err(word) => Err(misused(format!("{}: not valid UTF-8", word.to_string_lossy()))),
+    };
+    output::settled(outcome.unwrap_or_else(|failure| {
+        complain(failure.message);
+        failure.status
+    }))
 }
 
 /// The parser wants an option and its value as two words; people and packages write `--option=value`, too.
@@ -84,48 +101,38 @@ fn split_value(word: &str) -> impl Iterator<Item = &str> {
     std::iter::once(option).chain(value)
 }
 
-fn obey(words: &[&str]) -> u8 {
+fn run_words(words: &[&str]) -> Outcome {
     match words {
         // The parser knows neither `-v` nor `-?`.
         ["version" | "-v" | "--version", ..] => say(VERSION),
         ["help" | "-h" | "-?" | "--help", ..] => say(HELP),
-        [] => return misused("expected a command"),
-        words => return dispatch(words),
+        [] => return Err(misused("expected a command")),
+        words => match Arguments::from_args(&[NAME], words) {
+            Ok(arguments) => return arguments.command.run(),
+            Err(EarlyExit { output, status: Ok(()) }) => say(output.trim_end()),
+            Err(EarlyExit { output, status: Err(()) }) => return Err(misused(output.trim_end())),
+        },
     }
-    exit::OK
+    Ok(exit::OK)
 }
 
-fn dispatch(words: &[&str]) -> u8 {
-    let command = match Arguments::from_args(&[NAME], words) {
-        Ok(arguments) => arguments.command,
-        Err(EarlyExit { output, status: Ok(()) }) => {
-            say(output.trim_end());
-            return exit::OK;
+impl Command {
+    fn run(self) -> Outcome {
+        match self {
+            Self::Start(start) => start.run(),
+            Self::Stop(stop) => stop.run(),
+            Self::Reload(reload) => reload.run(),
+            Self::Status(status) => status.run(),
+            Self::Check(check) => check.run(),
+            Self::Mapping(mapping) => mapping.run(),
+            Self::Cert(cert) => cert.run(),
+            Self::Agent(arguments) => agent::run(&arguments),
+            Self::Demo(demo) => demo.run(),
         }
-        Err(EarlyExit { output, status: Err(()) }) => return misused(output.trim_end()),
-    };
-    let outcome = match command {
-        Command::Start(start) => start.run(),
-        Command::Stop(stop) => stop.run(),
-        Command::Reload(reload) => reload.run(),
-        Command::Status(status) => status.run(),
-        Command::Check(check) => check.run(),
-        Command::Mapping(mapping) => mapping.run(),
-        Command::Cert(cert) => cert.run(),
-        Command::Agent(arguments) => agent::run(&arguments),
-        Command::Demo(demo) => demo.run(),
-    };
-    outcome.unwrap_or_else(|failure| {
-        complain(&failure.message);
-        failure.status
-    })
+    }
 }
 
-fn misused(problem: &str) -> u8 {
-    complain(&format!("{problem}\n`{NAME} help` lists the commands, `{NAME} COMMAND --help` the options of one"));
-    exit::USAGE
-}
-
-fn default_settings() -> PathBuf {
-    DEFAULT_SETTINGS.into()
+fn misused(problem: impl fmt::Display) -> Failure {
+    let hint = format!("`{NAME} help` lists the commands, `{NAME} COMMAND --help` the options of one");
+    Failure::new(exit::USAGE, format!("{problem}\n{hint}"))
 }

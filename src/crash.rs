@@ -1,7 +1,7 @@
 //! What becomes of a panic: it ends the process, with its place in the log. Half a process would be worse: its ports
 //! would take connections that nobody serves.
 //!
-//! The one exception is [`contain`], for a library that is fed by strangers and whose state belongs to one connection.
+//! The one exception is [`contain`], for a library whose input comes from anybody and whose state belongs to one connection.
 
 use crate::exit;
 use crate::throttle::{Throttle, and_more};

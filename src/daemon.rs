@@ -26,6 +26,7 @@ use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::layout::Layout;
 use crate::logging::{self, Logging};
+use crate::net::server_tls::ServerTls;
 use crate::ports::ephemeral;
 use crate::relay::command::{EventLoop, Gone, Handle};
 use crate::relay::{self, NewError, ParserSocket, Relay, Sign};
@@ -43,9 +44,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use supervisor::Supervisor;
-use writer::Writer;
 
-/// What `start` is told on the command line.
+/// The options of `start`.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub layout: Layout,
@@ -71,7 +71,7 @@ pub struct Daemon {
 impl Daemon {
     /// Makes this process the daemon of its settings. What goes wrong here cannot be in the log yet.
     pub fn enter(options: Options) -> Result<Self, StartError> {
-        let run_as = options.user.as_deref().map(RunAs::named).transpose().map_err(StartError::User)?;
+        let run_as = options.user.as_deref().map(RunAs::named).transpose()?;
         let held = signals::hold().map_err(system("no signal handler could be set"))?;
         let pid_file = lock(&options.layout, run_as.as_ref())?;
         let signals = signals::catch().map_err(system("no signal handler could be set"))?;
@@ -92,38 +92,29 @@ impl Daemon {
         self.log_file.is_some()
     }
 
-    /// Serves until told to stop.
+    /// Serves until it is stopped.
     pub fn run(self) -> Result<(), StartError> {
-        let config = self.config.map_err(StartError::Config)?;
+        let config = self.config?;
         let Files { tls, token } = Files::read(&config)?;
         let supervisor = Arc::new(Supervisor::from_environment());
         let (parser, listener) = ParserSocket::new().map_err(system("no private socket in any temporary folder"))?;
-        let Capacity { connections, buffers } = Capacity::of(&config)?;
-        let (store, mappings) = Store::open(&config.state_file(FILE_NAME)).map_err(StartError::Store)?;
+        let capacity = Capacity::of(&config)?;
+        let (store, mappings) = Store::open(&config.state_file(FILE_NAME))?;
         if let Some(warning) = store::read_only(&config.state) {
             warn!("{warning}");
         }
         conflicts(&config, &mappings).for_each(|conflict| error!("{conflict}"));
-        let Config { listen, api_port, broker, .. } = config;
-        let controllers = config.controllers.clone();
-        let setup =
-            relay::Setup { listen, api_port, broker, tls, controllers, connections, trust_proxy: Vec::new(), parser };
-        let summary = summary(&config, connections, buffers.size());
-        let (mut relay, handle) = Relay::new(setup, buffers).map_err(|error| match error {
-            NewError::Loop(cause) => StartError::System { what: "no event loop", cause },
-            NewError::ApiPort(cause) => StartError::Api { port: api_port, cause },
-        })?;
-        info!("{summary}");
+        let (mut relay, handle) = start_relay(&config, tls, parser, capacity)?;
         if let Some(warning) = ephemeral::warning(&config.ports) {
             warn!("{warning}");
         }
         let (control, reloads) = channel();
-        let (relay_handle, started, watch) = (handle.clone(), config.clone(), supervisor.clone());
-        let reloader =
-            Reloader { layout: self.layout, started, relay: relay_handle.clone(), control, supervisor: watch.clone() };
+        let (layout, started, relay_handle) = (self.layout, config.clone(), handle.clone());
+        let reloader = Reloader { layout, started, relay: handle.clone(), control, supervisor: supervisor.clone() };
         signals::spawn(self.signals, reloader, self.logging).map_err(system("no thread for signals"))?;
         let setup = control::Setup { config, token, store, mappings, relay: Box::new(relay_handle), listener, reloads };
         let control = Control::new(setup).map_err(system("the API's private socket cannot be served"))?;
+        let watch = supervisor.clone();
         let work = move || {
             if let Err(Gone) = control.restore() {
                 return Ok(());
@@ -132,9 +123,9 @@ impl Daemon {
             control.run()
         };
         let failed = run_control(work, handle)?;
-        let mut pulse = supervisor.pulse();
+        let mut heartbeat = supervisor.heartbeat();
         let watched = relay.run(move |sign| match sign {
-            Sign::Alive => pulse.beat(),
+            Sign::Alive => heartbeat(),
             Sign::Ending => supervisor.stopping(),
         });
         watched.map_err(system("the event loop failed"))?;
@@ -149,20 +140,15 @@ impl Daemon {
 /// Takes the lock, and becomes the user. As root only where root alone can write: anywhere else another user could have
 /// put a file of root's, or a link to one, in the place of the pid file.
 fn lock(layout: &Layout, run_as: Option<&RunAs>) -> Result<PidFile, StartError> {
-    let lock = || PidFile::lock(&layout.pid_file).map_err(StartError::PidFile);
-    let Some(run_as) = run_as else { return lock() };
-    let mut is_roots = true;
-    for path in layout.decides_on_pid_file() {
-        let writer = Writer::of(path).map_err(system("the place of the pid file could not be looked at"))?;
-        is_roots &= matches!(writer, Writer::Root);
+    let Some(run_as) = run_as else { return Ok(PidFile::lock(&layout.pid_file)?) };
+    let is_only_root = writer::is_only_root(layout.decides_on_pid_file());
+    if !is_only_root.map_err(system("the place of the pid file could not be looked at"))? {
+        run_as.switch()?;
+        return Ok(PidFile::lock(&layout.pid_file)?);
     }
-    if !is_roots {
-        run_as.switch().map_err(StartError::User)?;
-        return lock();
-    }
-    let pid_file = lock()?;
+    let pid_file = PidFile::lock(&layout.pid_file)?;
     pid_file.give_to(run_as.uid()).map_err(system("the pid file could not be given to the user"))?;
-    run_as.switch().map_err(StartError::User)?;
+    run_as.switch()?;
     Ok(pid_file)
 }
 
@@ -170,19 +156,40 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |cause| StartError::System { what, cause }
 }
 
-/// One line with what the daemon is going to do.
-fn summary(config: &Config, connections: usize, buffers: usize) -> String {
-    let listen = config.listen.map_or("all addresses".to_owned(), |ip| ip.to_string());
-    let broker = config.broker.map_or("off".to_owned(), |port| format!("port {port}"));
-    format!(
-        "iofog-connector {} started: {}, {} mode, {listen}, API port {}, broker {broker}, {} ports for mappings, \
-         {connections} connections, {buffers} buffers",
+/// Binds the API port, and logs what the daemon is going to do.
+fn start_relay(
+    config: &Config,
+    tls: Option<ServerTls>,
+    parser: ParserSocket,
+    Capacity { connections, buffers }: Capacity,
+) -> Result<(Relay, Handle), StartError> {
+    let Config { listen, api_port, broker, .. } = *config;
+    let setup = relay::Setup {
+        listen,
+        api_port,
+        broker,
+        tls,
+        controllers: config.controllers.clone(),
+        connections,
+        trust_proxy: Vec::new(),
+        parser,
+    };
+    let buffer_count = buffers.size();
+    let started = Relay::new(setup, buffers).map_err(|error| match error {
+        NewError::Loop(cause) => StartError::System { what: "no event loop", cause },
+        NewError::ApiPort(cause) => StartError::Api { port: api_port, cause },
+    })?;
+    let listen = listen.map_or("all addresses".to_owned(), |ip| ip.to_string());
+    let broker = broker.map_or("off".to_owned(), |port| format!("port {port}"));
+    info!(
+        "iofog-connector {} started: {}, {} mode, {listen}, API port {api_port}, broker {broker}, {} ports for mappings, \
+         {connections} connections, {buffer_count} buffers",
         env!("CARGO_PKG_VERSION"),
         config.file.display(),
         if config.dev { "dev" } else { "TLS" },
-        config.api_port,
         config.ports.len(),
-    )
+    );
+    Ok(started)
 }
 
 /// Starts the control thread. When it ends, the loop ends; the flag says whether it failed.
@@ -210,7 +217,7 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    /// A loop that nobody tells to stop, and the control thread does `work`; returns whether that failed.
+    /// A loop that nobody stops, and the control thread does `work`; returns whether that failed.
     fn run_until_control_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> bool {
         let (parser, _listener) = ParserSocket::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());

@@ -3,7 +3,7 @@
 
 /// All is well; `status`: the daemon runs.
 pub const OK: u8 = 0;
-/// `status`: not able to tell, or stopping.
+/// `status`: unknown, or stopping.
 pub const UNKNOWN: u8 = 1;
 /// `status`: the daemon does not run.
 pub const STOPPED: u8 = 3;

@@ -44,11 +44,6 @@ impl Layout {
         let settings = self.pid_file_follows_settings.then_some(self.settings.as_path());
         std::iter::once(folder_of(&self.pid_file)).chain(settings)
     }
-
-    /// The folder of the settings file.
-    pub fn settings_folder(&self) -> &Path {
-        folder_of(&self.settings)
-    }
 }
 
 /// The folder that `file` stands in. `Path::parent` of a bare file name is the empty path, which joins well but does

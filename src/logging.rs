@@ -15,19 +15,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
+use writer::Writer;
 pub use writer::can_be_opened;
-use writer::{Destination, Writer};
 
 /// Lines that may wait to be written; what comes on top is lost and counted.
 const WAITING: usize = 1024;
 /// How long [`log::Log::flush`] waits for them.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the writing thread is told.
+/// What the writing thread has to do.
 enum Order {
     /// A line, with its line end.
     Write(Vec<u8>),
-    /// Look whether the file is to be opened anew. Any other order does as well.
+    /// Look whether the file is to be reopened. Any other order does as well.
     Look,
     /// Everything before this shall be written; then the other end is dropped.
     Flush(SyncSender<()>),
@@ -47,11 +47,7 @@ pub struct Logging {
 /// # Errors
 /// The file cannot be opened, or there is a log already.
 pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<Logging> {
-    let destination = match file {
-        None => Destination::StandardError,
-        Some(path) => Destination::file(path)?,
-    };
-    let (logging, sink) = pipe(destination)?;
+    let (logging, sink) = pipe(Writer::new(file)?)?;
     let config = ConfigBuilder::new()
         .set_time_format_rfc3339()
         .set_thread_level(LevelFilter::Off)
@@ -62,7 +58,7 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<Logging> {
 }
 
 impl Logging {
-    /// Has the log file closed and opened anew, for log rotation. Nothing is lost, and nobody waits for it: who hears
+    /// Has the log file reopened, for log rotation. Nothing is lost, and nobody waits for it: whoever attends to
     /// signals must not depend on a disk or on the reader of a pipe.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
@@ -72,17 +68,16 @@ impl Logging {
 }
 
 /// The writing thread, and the two ends that feed it.
-fn pipe(destination: Destination) -> io::Result<(Logging, Sink)> {
+fn pipe(writer: Writer) -> io::Result<(Logging, Sink)> {
     let (orders, inbox) = sync_channel(WAITING);
     let lost = Arc::new(AtomicUsize::new(0));
-    let writer = Writer::new(destination);
     let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
     let (counter, reopen) = (lost.clone(), logging.reopen.clone());
-    thread::Builder::new().name("log".to_owned()).spawn(move || obey(&inbox, writer, &counter, &reopen))?;
+    thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&inbox, writer, &counter, &reopen))?;
     Ok((logging, Sink { line: Vec::new(), orders, lost }))
 }
 
-fn obey(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize, reopen: &AtomicBool) {
+fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize, reopen: &AtomicBool) {
     while let Ok(order) = inbox.recv() {
         if reopen.swap(false, Ordering::Acquire) {
             writer.reopen();
@@ -129,7 +124,7 @@ impl Write for Sink {
         let (done, answer) = sync_channel(0);
         if self.orders.try_send(Order::Flush(done)).is_ok() {
             // Done or too late: either way there is nothing more to do about it.
-            let _ = answer.recv_timeout(PATIENCE);
+            let _ = answer.recv_timeout(FLUSH_TIMEOUT);
         }
         Ok(())
     }
@@ -151,7 +146,7 @@ mod tests {
         let folder = Folder::new();
         let (file, old) = (folder.0.join("log"), folder.0.join("log.1"));
         fs::write(&file, "before\n").unwrap();
-        let (logging, mut sink) = pipe(Destination::file(&file).unwrap()).unwrap();
+        let (logging, mut sink) = pipe(Writer::new(Some(&file)).unwrap()).unwrap();
         say(&mut sink, "first");
         fs::rename(&file, &old).unwrap();
         say(&mut sink, "second");
@@ -166,7 +161,7 @@ mod tests {
         let folder = Folder::new();
         let below = folder.0.join("below");
         fs::create_dir(&below).unwrap();
-        let (logging, mut sink) = pipe(Destination::file(&below.join("log")).unwrap()).unwrap();
+        let (logging, mut sink) = pipe(Writer::new(Some(&below.join("log"))).unwrap()).unwrap();
         fs::rename(&below, folder.0.join("moved")).unwrap();
         logging.reopen();
         say(&mut sink, "still there");
@@ -175,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_lines_and_counts_them() {
-        let (_logging, mut sink) = pipe(Destination::file(Path::new("/dev/full")).unwrap()).unwrap();
+        let (_logging, mut sink) = pipe(Writer::new(Some(Path::new("/dev/full"))).unwrap()).unwrap();
         (0..3).for_each(|_| say(&mut sink, "lost"));
         assert_eq!(sink.lost.load(Ordering::Relaxed), 3);
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// At most one word in this time about the same thing.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How often the log tells how many lines were held back.
+/// How often the log says how many lines were held back.
 const SUMMARY: Duration = Duration::from_secs(60);
 
 /// The budget of this process.
@@ -90,15 +90,15 @@ impl<K: Eq + Hash> Throttles<K> {
 #[derive(Debug)]
 struct Budget {
     bucket: Bucket,
-    /// Lines that were held back since the log last told so.
+    /// Lines that were held back since the log last said so.
     held_back: u64,
     /// When that was.
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 impl Budget {
     const fn new() -> Self {
-        Self { bucket: Bucket::new(), held_back: 0, told: None }
+        Self { bucket: Bucket::new(), held_back: 0, reported: None }
     }
 
     /// Whether one more line may be said. One that may not is counted.
@@ -108,12 +108,12 @@ impl Budget {
         may
     }
 
-    /// How many lines were held back, if there is anything to tell and that was not done lately.
+    /// How many lines were held back, if there are any and that was not reported lately.
     fn summary(&mut self, now: Instant) -> Option<u64> {
-        if self.held_back == 0 || self.told.is_some_and(|told| now < told + SUMMARY) {
+        if self.held_back == 0 || self.reported.is_some_and(|reported| now < reported + SUMMARY) {
             return None;
         }
-        self.told = Some(now);
+        self.reported = Some(now);
         Some(std::mem::take(&mut self.held_back))
     }
 }

@@ -5,14 +5,12 @@ use super::settings::{Draft, PASSCODE_VARIABLE, Settings, SettingsError};
 use super::target::Target;
 use crate::files;
 use crate::limits::CONFIG_FILE;
+use crate::net::certificate::read_chain;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use argh::FromArgs;
 use log::LevelFilter;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Keep connections to a Connector and join those who come through it to a local service (--to). With --listen:
 /// the listening end of a tunnel through a private pipe.
@@ -58,14 +56,8 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Puts together what options, file and environment say.
+    /// Puts together what options, file and environment say. The first one that says something wins.
     pub fn settings(&self) -> Result<Settings, SettingsError> {
-        let options = self.draft()?;
-        let file = self.config.as_deref().map(file::read).transpose()?.unwrap_or_default();
-        options.or(file).or(from_environment()).complete()
-    }
-
-    fn draft(&self) -> Result<Draft, SettingsError> {
         let wrong = |option, problem: &str| Err(SettingsError::Option { option, problem: problem.to_owned() });
         if self.to.is_some() && self.listen.is_some() {
             return wrong("--listen", "one end of a tunnel listens, the other has --to; not both");
@@ -73,52 +65,38 @@ impl Arguments {
         if self.connections == Some(0) {
             return wrong("--connections", "found 0; expected a whole number, 1 to 65535");
         }
-        let (to, connector) = (self.to.clone(), self.connector.clone());
-        let milliseconds = |number: u32| Duration::from_millis(number.into());
-        Ok(Draft {
-            mode: None,
-            host: connector.as_ref().map(|connector| connector.host.clone()),
-            port: connector.map(|connector| connector.port),
-            connections: self.connections,
-            passcode: self.passcode_file.as_deref().map(passcode).transpose()?,
-            local_host: to.as_ref().map(|to| to.host.clone()),
-            local_port: to.map(|to| to.port),
+        let passcode = self.passcode_file.as_deref().map(passcode).transpose()?;
+        let certificates = self.ca.as_deref().map(read_chain).transpose()?;
+        let file = self.config.as_deref().map(file::read).transpose()?.unwrap_or_default();
+        let (connector, to) = (self.connector.clone(), self.to.clone());
+        let settings = Draft {
+            mode: file.mode,
+            port: connector.as_ref().map(|it| it.port).or(file.port),
+            host: connector.map(|it| it.host).or(file.host),
+            connections: self.connections.or(file.connections),
+            passcode: passcode.or(file.passcode).or_else(passcode_in_environment),
+            local_port: to.as_ref().map(|it| it.port).or(file.local_port),
+            local_host: to.map(|it| it.host).or(file.local_host),
             listen: self.listen.clone(),
-            heartbeat: self.heartbeat.map(milliseconds),
-            absence: self.threshold.map(milliseconds),
-            trust: self.ca.as_deref().map(trust).transpose()?,
-            dev: self.dev.then_some(true),
-        })
+            heartbeat: self.heartbeat.or(file.heartbeat),
+            absence: self.threshold.or(file.absence),
+            trust: certificates.map(Trust::Certificates).or(file.trust),
+            dev: self.dev || file.dev,
+        };
+        settings.complete()
     }
 }
 
-fn from_environment() -> Draft {
-    let passcode = std::env::var(PASSCODE_VARIABLE).ok().filter(|text| !text.is_empty()).map(Secret::new);
-    Draft { passcode, ..Draft::default() }
+fn passcode_in_environment() -> Option<Secret> {
+    std::env::var(PASSCODE_VARIABLE).ok().filter(|text| !text.is_empty()).map(Secret::new)
 }
 
 /// The passcode in `file`, without the white space that editors leave behind it.
 fn passcode(file: &Path) -> Result<Secret, SettingsError> {
-    let text = files::read_text(file, CONFIG_FILE)
-        .map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
+    let text = files::read_text(file, CONFIG_FILE).map_err(SettingsError::unreadable(file))?;
     match text.trim() {
-        "" => Err(SettingsError::InFile { file: file.to_owned(), problem: "empty; the passcode was expected".into() }),
+        "" => Err(SettingsError::File { file: file.to_owned(), problem: "empty; the passcode was expected".into() }),
         passcode => Ok(Secret::new(passcode)),
-    }
-}
-
-/// The certificates in `file`.
-fn trust(file: &Path) -> Result<Trust, SettingsError> {
-    let wrong = |problem: String| SettingsError::InFile { file: file.to_owned(), problem };
-    let text =
-        files::read(file, CONFIG_FILE).map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
-    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => {
-            Err(wrong("no certificate (BEGIN CERTIFICATE) in it; a PEM file was expected".to_owned()))
-        }
-        Ok(certificates) => Ok(Trust::Certificates(certificates)),
-        Err(e) => Err(wrong(format!("a PEM file was expected: {e}"))),
     }
 }
 
@@ -147,7 +125,7 @@ mod tests {
         let changed = changed.unwrap();
         assert_eq!((changed.connector.host.as_str(), changed.connector.port), ("::1", 2));
         assert_eq!(changed.passcode.expose(), "from option");
-        assert_eq!(changed.role, Role::Expose { service: "web:81".parse().unwrap() });
+        assert_eq!((changed.role, changed.target.to_string().as_str()), (Role::Expose, "web:81"));
     }
 
     #[test]

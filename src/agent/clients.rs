@@ -2,7 +2,7 @@
 
 use super::state::{Line, State, Task};
 use super::target::Target;
-use super::{Agent, Near};
+use super::{Agent, Near, Topic};
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{ACCEPTS, HALF_CLOSED_CONTENDED, WAIT_FOR_LINE, WAITING_USERS};
 use crate::net::link::{Got, Link};
@@ -12,17 +12,16 @@ use crate::net::session::Cause;
 use crate::net::stream::Stream;
 use crate::net::tcp;
 use crate::network::Network;
-use crate::throttle::and_more;
-use log::warn;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 /// Where clients connect to.
 pub(super) struct Clients {
     /// `None`: the agent is ending.
-    listener: Option<TcpListener>,
+    pub(super) listener: Option<TcpListener>,
     /// Clients that wait for a line.
     pub(super) waiting: usize,
 }
@@ -42,19 +41,6 @@ impl Clients {
         }
         Err(failure)
     }
-
-    /// Takes no more clients in.
-    pub(super) fn close(&mut self) {
-        self.listener = None;
-    }
-
-    /// The next client, if one is there.
-    fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        match &self.listener {
-            Some(listener) => listener.accept(),
-            None => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
 }
 
 impl Agent {
@@ -63,15 +49,14 @@ impl Agent {
     /// Called on events, and once a second for those who had to wait outside.
     pub(super) fn accept_clients(&mut self) -> bool {
         for _ in 0..ACCEPTS {
-            let Near::Clients(clients) = &mut self.near else { return false };
-            match clients.accept() {
+            let Near::Clients(Clients { listener: Some(listener), .. }) = &self.near else { return false };
+            match listener.accept() {
                 Ok((stream, peer)) => self.take_in_client(stream, peer),
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(e) => {
-                    if let Some(unsaid) = self.log.crowds.may_say(self.reactor.now) {
-                        warn!("A client cannot be taken in, tried again in a second: {e}{}", and_more(unsaid));
-                    }
+                    let what = format_args!("accept failed, retried in one second: {e}");
+                    self.log.warn(Topic::Accept, what, self.reactor.now);
                     return false;
                 }
             }
@@ -96,28 +81,26 @@ impl Agent {
 
     /// One more may wait; if too many do, one of those goes whose network has most.
     fn make_room_for_client(&mut self) {
-        let waiting = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
+        let waiting: Vec<_> = self.waiting_clients().collect();
+        if waiting.len() >= WAITING_USERS {
+            first_to_go(waiting, 1).into_iter().for_each(|key| self.dismiss_client(key));
+        }
+    }
+
+    /// Clients that wait, each with its network.
+    fn waiting_clients(&self) -> impl Iterator<Item = (Network, Candidate<Instant, Key>)> {
+        self.reactor.iter().filter_map(|(key, socket)| match socket.state {
             State::Waiting { until } => {
                 Some((Network::of(socket.link.peer.ip()), Candidate { rank: 0, age: *until, key }))
             }
             _ => None,
-        });
-        let waiting: Vec<_> = waiting.collect();
-        if waiting.len() >= WAITING_USERS {
-            first_to_go(waiting, 1).into_iter().for_each(|key| self.dismiss_client(key));
-        }
+        })
     }
 
     /// A client waits no longer.
     pub(super) fn client_has_left(&mut self) {
         if let Near::Clients(clients) = &mut self.near {
             clients.waiting -= 1;
-        }
-    }
-
-    fn no_line_for_client(&mut self) {
-        if let Some(unsaid) = self.log.crowds.may_say(self.reactor.now) {
-            warn!("A client was turned away: no connection to the Connector was free for it{}", and_more(unsaid));
         }
     }
 
@@ -140,11 +123,7 @@ impl Agent {
     }
 
     fn next_client(&self) -> Option<Key> {
-        let waiting = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
-            State::Waiting { until } => Some((*until, key)),
-            _ => None,
-        });
-        waiting.min().map(|(_, key)| key)
+        self.waiting_clients().map(|(_, client)| (client.age, client.key)).min().map(|(_, key)| key)
     }
 
     fn longest_free(&self) -> Option<Key> {
@@ -167,7 +146,8 @@ impl Agent {
 
     /// A client has waited for a line in vain.
     pub(super) fn dismiss_client(&mut self, key: Key) {
-        self.no_line_for_client();
+        let what = format_args!("A client was closed: no connection to the Connector was free");
+        self.log.warn(Topic::NoLine, what, self.reactor.now);
         self.close(key, Close::Now);
     }
 }

@@ -38,10 +38,8 @@ impl Agent {
             self.asking.push(place);
             self.connector.ask();
         }
-        if let Some(due) = self.pool.next_due() {
-            if due > now {
-                self.reactor.wake_by(due);
-            }
+        if let Some(due) = self.pool.next_due().filter(|&due| due > now) {
+            self.reactor.wake_by(due);
         }
     }
 
@@ -55,10 +53,9 @@ impl Agent {
         }
     }
 
-    /// Connects to the first of `addresses` that lets us begin to.
+    /// Connects to the first of `addresses`, of which there is at least one, that lets us begin to.
     pub(super) fn dial(&mut self, to: Destination, addresses: Vec<SocketAddr>) {
         let mut rest = addresses.into_iter();
-        let mut failed = (None, io::ErrorKind::NotFound.into());
         while let Some(address) = rest.next() {
             let until = self.reactor.now + DIAL;
             let state = State::Dialling { to, rest: rest.clone().collect(), until };
@@ -67,10 +64,10 @@ impl Agent {
                     self.set_local(to, Some(key));
                     return self.reactor.wake_by(until);
                 }
-                Err(e) => failed = (Some(address), e),
+                Err(e) if rest.as_slice().is_empty() => return self.not_reached(to, address, e),
+                Err(_) => {}
             }
         }
-        self.not_reached(to, failed);
     }
 
     fn begin(&self, to: Destination, address: SocketAddr) -> io::Result<Link> {
@@ -88,23 +85,21 @@ impl Agent {
 
     /// A connect is done, or has failed.
     pub(super) fn dial_further(&mut self, key: Key) {
-        let Some(socket) = self.reactor.get(key) else { return };
+        let now = self.reactor.now;
+        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
         let State::Dialling { to, .. } = *socket.state else { return };
         match (socket.link.is_connected(), to) {
             (Ok(false), _) => {}
-            (Ok(true), Destination::Connector(place)) => self.begin_handshake(key, place),
+            (Ok(true), Destination::Connector(place)) => {
+                let until = now + AUTHORIZATION;
+                *socket.state = State::Greeting { place, heard: Vec::new(), asked: None, until };
+                match socket.link.begin(desk, now) {
+                    Ok(()) => self.greet(key),
+                    Err(fault) => self.give_up(key, Failure::Broken(fault)),
+                }
+            }
             (Ok(true), Destination::Service(line)) => self.reached_service(key, line),
             (Err(e), _) => self.dial_next(key, e),
-        }
-    }
-
-    fn begin_handshake(&mut self, key: Key, place: Place) {
-        let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        *socket.state = State::Handshaking { place, until: now + AUTHORIZATION };
-        match socket.link.begin(desk, now) {
-            Ok(()) => self.greet(key),
-            Err(fault) => self.give_up(key, Failure::Broken(fault)),
         }
     }
 
@@ -113,14 +108,13 @@ impl Agent {
         let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
         let Some(State::Dialling { to, rest, .. }) = self.reactor.close(key, Close::Abort, None) else { return };
         self.set_local(to, None);
-        if rest.is_empty() { self.not_reached(to, (Some(address), error)) } else { self.dial(to, rest) }
+        if rest.is_empty() { self.not_reached(to, address, error) } else { self.dial(to, rest) }
     }
 
-    fn not_reached(&mut self, to: Destination, (address, error): (Option<SocketAddr>, io::Error)) {
-        match (to, address) {
-            (Destination::Service(line), _) => self.refused(line, &error),
-            (Destination::Connector(place), Some(address)) => self.fail(place, Failure::Connect(address, error)),
-            (Destination::Connector(place), None) => self.fail(place, Failure::Name(error)),
+    fn not_reached(&mut self, to: Destination, address: SocketAddr, error: io::Error) {
+        match to {
+            Destination::Service(line) => self.refused(line, &error),
+            Destination::Connector(place) => self.fail(place, Failure::Connect(address, error)),
         }
     }
 
@@ -140,7 +134,8 @@ impl Agent {
         let dev = self.tls.is_none();
         let asks = dev && now >= self.ask_again;
         let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(false) };
-        if let State::Handshaking { place, until } = *socket.state {
+        let State::Greeting { heard, asked, .. } = socket.state else { return Ok(false) };
+        if asked.is_none() {
             match socket.link.handshake(desk, now) {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
@@ -149,9 +144,8 @@ impl Agent {
             }
             let said = if asks { [PREAMBLE, passcode].concat() } else { passcode.to_vec() };
             socket.link.send(&said, desk, now).map_err(Failure::Broken)?;
-            *socket.state = State::Greeting { place, heard: Vec::new(), asked: asks, until };
+            *asked = Some(asks);
         }
-        let State::Greeting { heard, asked, .. } = socket.state else { return Ok(false) };
         loop {
             let missing = answer(*asked, heard).len() - heard.len();
             let got = socket.link.receive(missing, desk, now, |message| heard.extend_from_slice(message));
@@ -175,7 +169,7 @@ impl Agent {
         let now = self.reactor.now;
         let Some((socket, _)) = self.reactor.get_mut(key) else { return };
         let State::Greeting { place, asked, heard, .. } = &*socket.state else { return };
-        let (place, marked) = (*place, (*asked && heard.starts_with(PREAMBLE)).then(Marked::new));
+        let (place, marked) = (*place, (*asked == Some(true) && heard.starts_with(PREAMBLE)).then(Marked::new));
         let address = socket.link.peer;
         socket.link.trust();
         *socket.state = State::Line(Line::new(place, marked, now));
@@ -196,10 +190,8 @@ impl Agent {
     pub(super) fn give_up(&mut self, key: Key, failure: Failure) {
         let now = self.reactor.now;
         let (place, is_unknown) = match self.reactor.close(key, Close::Now, None) {
-            Some(State::Greeting { place, heard, asked, .. }) => (place, asked && heard.is_empty()),
-            Some(State::Dialling { to: Destination::Connector(place), .. } | State::Handshaking { place, .. }) => {
-                (place, false)
-            }
+            Some(State::Greeting { place, heard, asked, .. }) => (place, asked == Some(true) && heard.is_empty()),
+            Some(State::Dialling { to: Destination::Connector(place), .. }) => (place, false),
             _ => return,
         };
         if is_unknown && matches!(failure, Failure::Refused { .. } | Failure::TooSlow) {
@@ -235,7 +227,7 @@ impl Agent {
 
 /// What the Connector has to say to the passcode, as far as it can be told from what was `heard`: one that does not know
 /// the preamble may let us in all the same.
-fn answer(asked: bool, heard: &[u8]) -> Vec<u8> {
-    let begins = asked && heard.first() == PREAMBLE.first();
+fn answer(asked: Option<bool>, heard: &[u8]) -> Vec<u8> {
+    let begins = asked == Some(true) && heard.first() == PREAMBLE.first();
     if begins { [PREAMBLE, AUTHORIZED].concat() } else { AUTHORIZED.to_vec() }
 }

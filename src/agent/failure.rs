@@ -3,72 +3,53 @@
 use crate::net::link::Fault;
 use crate::net::tls::Broken;
 use rustls::{CertificateError, Error};
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
 /// One failed attempt.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// The name could not be looked up.
+    #[error("the name could not be looked up: {0}")]
     Name(io::Error),
+    #[error("{0} cannot be reached: {1}")]
     Connect(SocketAddr, io::Error),
+    #[error("{}", handshake(.0))]
     Handshake(Fault),
-    /// Closed in the middle of the TLS handshake.
+    #[error("closed during the TLS handshake; is it in dev mode? Then give --dev")]
     HandshakeCut,
     /// It took the passcode and closed without a word. `dev`: we spoke plain TCP.
-    Refused {
-        dev: bool,
-    },
-    /// It answered the passcode with something else.
+    #[error(
+        "passcode refused: it was closed without AUTHORIZED. Either the passcode is wrong for this port, or all \
+         connections that the mapping allows are in use{}",
+        if *dev { ", or TLS is expected (no --dev)" } else { "" }
+    )]
+    Refused { dev: bool },
+    #[error("the answer was not AUTHORIZED; is it a Connector, and does it expect TLS (no --dev)?")]
     NotAConnector,
-    /// The connection broke before it was authorized.
+    #[error("the connection broke before it was authorized: {0}")]
     Broken(Fault),
-    /// Handshake and passcode took too long.
+    #[error("no answer to the TLS handshake or the passcode in time")]
     TooSlow,
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(e) => write!(f, "the name could not be looked up: {e}"),
-            Self::Connect(address, e) => write!(f, "{address} cannot be reached: {e}"),
-            Self::Handshake(fault) => handshake(f, fault),
-            Self::HandshakeCut => f.write_str("closed during the TLS handshake; is it in dev mode? Then give --dev"),
-            Self::Refused { dev } => {
-                f.write_str(
-                    "passcode refused: it was closed without AUTHORIZED. Either the passcode is wrong for this port, \
-                     or all connections that the mapping allows are in use",
-                )?;
-                if *dev { f.write_str(", or TLS is expected (no --dev)") } else { Ok(()) }
-            }
-            Self::NotAConnector => f.write_str(
-                "something else than AUTHORIZED came; is it a Connector, and does it expect TLS (no --dev)?",
-            ),
-            Self::Broken(fault) => write!(f, "the connection broke before it was authorized: {fault}"),
-            Self::TooSlow => f.write_str("no answer to the TLS handshake or the passcode in time"),
-        }
-    }
-}
-
-fn handshake(f: &mut fmt::Formatter<'_>, fault: &Fault) -> fmt::Result {
-    let Fault::Tls(broken) = fault else { return write!(f, "TLS handshake: {fault}") };
-    let Broken::Tls(Error::InvalidCertificate(reason)) = broken else {
-        return write!(f, "TLS handshake: {broken}");
+fn handshake(fault: &Fault) -> String {
+    let Fault::Tls(Broken::Tls(Error::InvalidCertificate(reason))) = fault else {
+        return format!("TLS handshake: {fault}");
     };
-    match reason {
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => f.write_str(
-            "certificate refused: it is neither the configured one nor signed by a configured or known authority",
-        ),
+    let reason = match reason {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "it is neither the configured one nor signed by a configured or known authority"
+        }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            f.write_str("certificate refused: it is not valid yet; is the clock of this machine right?")
+            "it is not valid yet; is the clock of this machine right?"
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            f.write_str("certificate refused: it has expired, or the clock of this machine is wrong")
+            "it has expired, or the clock of this machine is wrong"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            f.write_str("certificate refused: it is for another name than the one that was dialled")
+            "it is for another name than the one that was dialled"
         }
-        other => write!(f, "certificate refused: {other:?}"),
-    }
+        other => &format!("{other:?}"),
+    };
+    format!("certificate refused: {reason}")
 }

@@ -16,13 +16,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::ParsedCertificate;
 use serde_json::{Map, Value};
 use std::path::Path;
-use std::time::Duration;
 
 /// Reads `file`.
 pub fn read(file: &Path) -> Result<Draft, SettingsError> {
-    let text =
-        files::read(file, CONFIG_FILE).map_err(|cause| SettingsError::Unreadable { file: file.to_owned(), cause })?;
-    let (draft, unknown) = parse(&text).map_err(|problem| SettingsError::InFile { file: file.to_owned(), problem })?;
+    let text = files::read(file, CONFIG_FILE).map_err(SettingsError::unreadable(file))?;
+    let (draft, unknown) = parse(&text).map_err(|problem| SettingsError::File { file: file.to_owned(), problem })?;
     for key in unknown {
         warn!("{}: key {key:?} is unknown and has no effect", file.display());
     }
@@ -31,48 +29,43 @@ pub fn read(file: &Path) -> Result<Draft, SettingsError> {
 
 /// The draft, and the keys that mean nothing to us.
 pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
-    let keys = match serde_json::from_slice(text) {
+    let mut keys = match serde_json::from_slice(text) {
         Ok(Value::Object(keys)) => keys,
         Ok(_) => return Err("a JSON object was expected".to_owned()),
         Err(e) => return Err(format!("not valid JSON: {e}")),
     };
-    let mut keys = Keys(keys);
     let draft = Draft {
-        mode: keys.take("mode", "\"public\" or \"private\"", mode)?,
-        host: keys.take("host", "a name or an IP address, as a string", name)?,
-        port: keys.take("port", "a port, 1 to 65535", whole)?,
-        connections: keys.take("connectioncount", "a whole number, 1 to 65535", whole)?,
-        passcode: keys.take("passcode", "a string that is not empty", |value| name(value).map(Secret::new))?,
-        local_host: keys.take("localhost", "a name or an IP address, as a string", name)?,
-        local_port: keys.take("localport", "a port, 1 to 65535", whole)?,
+        mode: take(&mut keys, "mode", "\"public\" or \"private\"", mode)?,
+        host: take(&mut keys, "host", "a name or an IP address, as a string", name)?,
+        port: take(&mut keys, "port", "a port, 1 to 65535", whole)?,
+        connections: take(&mut keys, "connectioncount", "a whole number, 1 to 65535", whole)?,
+        passcode: take(&mut keys, "passcode", "a string that is not empty", |value| name(value).map(Secret::new))?,
+        local_host: take(&mut keys, "localhost", "a name or an IP address, as a string", name)?,
+        local_port: take(&mut keys, "localport", "a port, 1 to 65535", whole)?,
         listen: None,
-        heartbeat: keys.take("heartbeatfrequency", MILLISECONDS, milliseconds)?,
-        absence: keys.take("heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
-        trust: keys.take("cert", "base64 of a certificate (DER), as a string", trust)?.flatten(),
-        dev: keys.take("devmode", "true or false", Value::as_bool)?,
+        heartbeat: take(&mut keys, "heartbeatfrequency", MILLISECONDS, milliseconds)?,
+        absence: take(&mut keys, "heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
+        trust: take(&mut keys, "cert", "base64 of a certificate (DER), as a string", trust)?.flatten(),
+        dev: take(&mut keys, "devmode", "true or false", Value::as_bool)?.unwrap_or_default(),
     };
-    Ok((draft, keys.0.into_iter().map(|(key, _)| key).collect()))
+    Ok((draft, keys.into_iter().map(|(key, _)| key).collect()))
 }
 
 const MILLISECONDS: &str = "a whole number of milliseconds, 0 to 2147483647 (0: never)";
 
-struct Keys(Map<String, Value>);
-
-impl Keys {
-    /// The value of `key`, if there is one and it is not null.
-    fn take<T>(
-        &mut self,
-        key: &str,
-        expected: &str,
-        read: impl FnOnce(&Value) -> Option<T>,
-    ) -> Result<Option<T>, String> {
-        match self.0.remove(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match read(&value) {
-                None => Err(format!("key {key:?}: found {}; expected {expected}", describe(key, &value))),
-                some => Ok(some),
-            },
-        }
+/// The value of `key`, if there is one and it is not null.
+fn take<T>(
+    keys: &mut Map<String, Value>,
+    key: &str,
+    expected: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<Option<T>, String> {
+    match keys.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match read(&value) {
+            None => Err(format!("key {key:?}: found {}; expected {expected}", describe(key, &value))),
+            some => Ok(some),
+        },
     }
 }
 
@@ -105,8 +98,8 @@ fn whole(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|number| u16::try_from(number).ok()).filter(|&number| number > 0)
 }
 
-fn milliseconds(value: &Value) -> Option<Duration> {
-    value.as_u64().filter(|&number| number <= i32::MAX as u64).map(Duration::from_millis)
+fn milliseconds(value: &Value) -> Option<u32> {
+    value.as_i64().and_then(|number| i32::try_from(number).ok()).and_then(|number| number.try_into().ok())
 }
 
 /// `Some(None)`: an empty string, which stands for no certificate.
@@ -125,6 +118,7 @@ fn trust(value: &Value) -> Option<Option<Trust>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const FIELD: &str = r#"{"mode":"public","host":"connector.example","port":35046,"connectioncount":60,
         "passcode":"d0a7e7d4-0000-4000-8000-000000000001","localhost":"web","localport":60401,
@@ -139,7 +133,8 @@ mod tests {
         assert_eq!(settings.connections, 60);
         assert_eq!(settings.heartbeat, Some(Duration::from_secs(20)));
         assert_eq!(settings.absence, Some(Duration::from_secs(60)));
-        assert_eq!(settings.role, super::super::settings::Role::Expose { service: "web:60401".parse().unwrap() });
+        let role = super::super::settings::Role::Expose;
+        assert_eq!((settings.role, settings.target.to_string().as_str()), (role, "web:60401"));
     }
 
     #[test]

@@ -8,9 +8,6 @@
 //! boundaries (docs/protocol.md, section 4): an answer between two messages that ran together looks like payload.
 
 use crate::limits::BEAT_HOLD;
-use crate::net::buffers::Desk;
-use crate::net::link::{Fault, Got, Link};
-use crate::net::marked::Marked;
 use std::time::{Duration, Instant};
 
 /// The heartbeats of one authorized connection.
@@ -18,20 +15,15 @@ use std::time::{Duration, Instant};
 pub(super) struct Pulse {
     /// When the last one was sent, or the connection was authorized.
     last: Instant,
-    awaited: Option<Awaited>,
-}
-
-/// Answers that have not come yet.
-#[derive(Clone, Copy, Debug)]
-struct Awaited {
-    count: usize,
-    /// When the first of these heartbeats was sent, or the answer before that one came.
+    /// How many answers are to come.
+    awaited: usize,
+    /// When the first of the heartbeats without an answer was sent, or the answer before that one came.
     since: Instant,
 }
 
 impl Pulse {
     pub(super) fn new(now: Instant) -> Self {
-        Self { last: now, awaited: None }
+        Self { last: now, awaited: 0, since: now }
     }
 
     /// When the next heartbeat is due. `quiet_since`: where a busy connection must not be disturbed, when the last
@@ -42,47 +34,35 @@ impl Pulse {
 
     pub(super) fn sent(&mut self, now: Instant) {
         self.last = now;
-        let Awaited { count, since } = self.awaited.unwrap_or(Awaited { count: 0, since: now });
-        self.awaited = Some(Awaited { count: count + 1, since });
+        if self.awaited == 0 {
+            self.since = now;
+        }
+        self.awaited += 1;
     }
 
     /// So many answers have come.
     pub(super) fn answered(&mut self, answers: usize, now: Instant) {
-        if let (Some(Awaited { count, .. }), 1..) = (self.awaited, answers) {
-            let count = count.saturating_sub(answers);
-            self.awaited = (count > 0).then_some(Awaited { count, since: now });
+        if self.awaited > 0 && answers > 0 {
+            self.awaited = self.awaited.saturating_sub(answers);
+            self.since = now;
         }
     }
 
     /// How many answers are to come.
     pub(super) fn awaited(&self) -> usize {
-        self.awaited.map_or(0, |awaited| awaited.count)
+        self.awaited
     }
 
     /// When the connection is dead unless something is heard before: `threshold` after the first heartbeat without
     /// an answer, and after the last byte. `None`: nothing is awaited.
     pub(super) fn dead_at(&self, heard: Instant, threshold: Duration) -> Option<Instant> {
-        self.awaited.map(|awaited| awaited.since.max(heard) + threshold)
+        (self.awaited > 0).then(|| self.since.max(heard) + threshold)
     }
 
     /// Until when payload must not follow the last heartbeat over plain TCP; `None`: it may.
     pub(super) fn hold(&self, now: Instant) -> Option<Instant> {
-        self.awaited.map(|_| self.last + BEAT_HOLD).filter(|&until| now < until)
+        Some(self.last + BEAT_HOLD).filter(|&until| self.awaited > 0 && now < until)
     }
-}
-
-/// Takes in the answers before the marker behind which payload begins. `None`: it has come, or there is none.
-pub(super) fn hear_marker(
-    link: &mut Link,
-    pulse: &mut Pulse,
-    marked: &mut Option<Marked>,
-    desk: &mut Desk,
-    now: Instant,
-) -> Result<Option<Got>, Fault> {
-    let Some(marked) = marked.as_mut().filter(|marked| !marked.hears_payload()) else { return Ok(None) };
-    let (answers, got) = marked.hear(link, desk, now)?;
-    pulse.answered(answers, now);
-    Ok(Some(got).filter(|_| !marked.hears_payload()))
 }
 
 #[cfg(test)]

@@ -1,18 +1,15 @@
 //! Lines that nobody needs yet: listening for the first payload, and the heartbeats of all lines.
 
-use super::Agent;
-use super::heartbeat::hear_marker;
 use super::settings::Role;
 use super::state::{First, Line, State, Task};
+use super::{Agent, Topic};
 use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Got, Link};
-use crate::net::reactor::{Key, Socket, SocketMut};
+use crate::net::reactor::{Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::Cause;
-use crate::throttle::and_more;
 use crate::wire::tunnel::is_call;
 use crate::wire::v1::{self, BEAT, BEATS_A_RECORD};
-use log::warn;
 use std::time::{Duration, Instant};
 
 /// Messages of a free line that are looked at in one turn.
@@ -21,12 +18,6 @@ const GLANCES: usize = 16;
 const GLANCE: usize = 16 * 1024;
 /// Deadlines of heartbeats are not met more exactly than this: one look through all lines serves many.
 const GRAIN: Duration = Duration::from_millis(20);
-
-/// What a free line has heard.
-enum Heard {
-    Nothing(Got),
-    Payload(Vec<u8>),
-}
 
 impl Agent {
     /// Listens to a free line.
@@ -37,34 +28,32 @@ impl Agent {
             return;
         }
         let heard = listen_to(link, line, desk, now);
-        let wanted = matches!(heard, Ok(Heard::Nothing(Got::Starved))).then(|| link.record_want());
+        let wanted = matches!(heard, Ok((_, Got::Starved))).then(|| link.record_want());
         self.reactor.wait_for_buffer(key, wanted);
         match heard {
-            Ok(Heard::Nothing(Got::Some)) => self.reactor.again(key),
-            Ok(Heard::Nothing(Got::Dry | Got::Starved)) => {}
-            Ok(Heard::Nothing(Got::End)) => self.lost(key, Cause::Ended(key)),
-            Ok(Heard::Payload(bytes)) => self.needed(key, bytes),
+            Ok((payload, _)) if !payload.is_empty() => self.needed(key, payload),
+            Ok((_, Got::Some)) => self.reactor.again(key),
+            Ok((_, Got::Dry | Got::Starved)) => {}
+            Ok((_, Got::End)) => self.lost(key, Cause::Ended(key)),
             Err(fault) => self.lost(key, Cause::Failed(key, fault)),
         }
     }
 
     /// The first payload has come.
     fn needed(&mut self, key: Key, bytes: Vec<u8>) {
-        match &self.settings.role {
-            Role::Expose { .. } if is_call(&bytes) => self.connect_to_service(key, First::Call),
-            Role::Expose { .. } => self.connect_to_service(key, First::Payload(bytes)),
-            Role::Listen { .. } => self.not_a_tunnel(key),
+        match self.settings.role {
+            Role::Expose if is_call(&bytes) => self.connect_to_service(key, First::Call),
+            Role::Expose => self.connect_to_service(key, First::Payload(bytes)),
+            Role::Listen => self.not_a_tunnel(key),
         }
     }
 
     /// The Connector has ended a line that nobody used.
     fn lost(&mut self, key: Key, cause: Cause) {
         self.end(key, cause);
-        let now = self.reactor.now;
         if self.pool.authorized() == 0 && std::mem::take(&mut self.log.connected) {
-            if let Some(unsaid) = self.log.losses.may_say(now) {
-                warn!("The Connector {} has closed all connections{}", self.settings.connector, and_more(unsaid));
-            }
+            let what = format_args!("The Connector {} has closed all connections", self.settings.connector);
+            self.log.warn(Topic::Loss, what, self.reactor.now);
         }
     }
 
@@ -75,7 +64,6 @@ impl Agent {
         if let Some(next) = lines.into_iter().filter_map(|key| self.beat(key, interval)).min() {
             self.reactor.wake_by(next.max(self.reactor.now + GRAIN));
         }
-        self.watch_for_death();
     }
 
     /// Sends the heartbeat of one line if it is due. Returns when the next one is.
@@ -95,6 +83,10 @@ impl Agent {
             if let Err(fault) = link.send(BEAT, desk, now) {
                 self.end(key, Cause::Failed(key, fault));
             }
+            // It may be dead then for want of an answer.
+            if let Some(absence) = self.settings.absence {
+                self.reactor.wake_by(now + absence.max(GRAIN));
+            }
             return Some(now + interval);
         }
         if delicate && pulse.awaited() > 0 && pulse.hold(now).is_none() {
@@ -103,41 +95,29 @@ impl Agent {
         }
         Some(due)
     }
-
-    /// Has the loop wake up when the first line is dead for want of an answer.
-    fn watch_for_death(&mut self) {
-        let absence = self.settings.absence;
-        let dead_at = |it: Socket<'_, State>| it.state.line()?.dead_at(it.link, absence);
-        if let Some(first) = self.reactor.iter().filter_map(|(_, socket)| dead_at(socket)).min() {
-            self.reactor.wake_by(first.max(self.reactor.now + GRAIN));
-        }
-    }
 }
 
-/// Goes on until there is payload, or nothing.
-fn listen_to(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<Heard, Fault> {
-    if let Some(got) = hear_marker(link, &mut line.pulse, &mut line.marked, desk, now)? {
-        return Ok(Heard::Nothing(got));
+/// Goes on until there is payload, or nothing. Payload that is returned may have more behind it.
+fn listen_to(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(Vec<u8>, Got), Fault> {
+    let mut payload = Vec::new();
+    if let Some(got) = line.hear_marker(link, desk, now)? {
+        return Ok((payload, got));
     }
     let is_plain = link.is_plain();
     for _ in 0..GLANCES {
-        let mut bytes = Vec::new();
         let got = link.receive(GLANCE, desk, now, |message| {
-            let (payload, answers) = match v1::beats(message, BEATS_A_RECORD) {
+            let (rest, answers) = match v1::beats(message, BEATS_A_RECORD) {
                 _ if line.marked.is_some() => (message, 0),
                 _ if is_plain => v1::sift(message, line.pulse.awaited()),
                 0 => (message, 0),
                 answers => (&[][..], answers),
             };
             line.pulse.answered(answers, now);
-            bytes.extend_from_slice(payload);
+            payload.extend_from_slice(rest);
         })?;
-        if !bytes.is_empty() {
-            return Ok(Heard::Payload(bytes));
-        }
-        if got != Got::Some {
-            return Ok(Heard::Nothing(got));
+        if !payload.is_empty() || got != Got::Some {
+            return Ok((payload, got));
         }
     }
-    Ok(Heard::Nothing(Got::Some))
+    Ok((payload, Got::Some))
 }

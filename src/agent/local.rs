@@ -2,13 +2,11 @@
 
 use super::resolver::Answer;
 use super::state::{Destination, First, Line, Local, State, Task};
-use super::{Agent, Near};
+use super::{Agent, Near, Topic};
 use crate::limits::SUMMON;
 use crate::net::reactor::Key;
 use crate::net::service::Service;
 use crate::net::session::{self, Cause};
-use crate::throttle::and_more;
-use log::warn;
 use std::io;
 
 impl Agent {
@@ -49,10 +47,9 @@ impl Agent {
 
     /// Nobody can serve who came: the line is closed, so that its user sees an end and not silence.
     pub(super) fn refused(&mut self, line: Key, error: &io::Error) {
-        if let Some(unsaid) = self.log.refusals.may_say(self.reactor.now) {
-            let service = self.settings.role.target();
-            warn!("The local service {service} cannot be reached, a session is ended: {error}{}", and_more(unsaid));
-        }
+        let service = &self.settings.target;
+        let what = format_args!("The local service {service} cannot be reached, a session is ended: {error}");
+        self.log.warn(Topic::Refusal, what, self.reactor.now);
         self.end(line, Cause::Interrupted("the local service cannot be reached"));
     }
 
@@ -91,7 +88,7 @@ impl Agent {
     pub(super) fn serve_local(&mut self, key: Key, line: Key) {
         match self.reactor.get(line).and_then(|socket| socket.state.line()).map(|line| &line.task) {
             Some(Task::Joined { .. }) => self.relay(line, key),
-            Some(Task::Calling { .. }) => self.look_after_client(key),
+            Some(Task::Opening { call_at: Some(_), .. }) => self.look_after_client(key),
             // What the service says first waits until the other end of the tunnel listens.
             _ => {}
         }

@@ -4,18 +4,17 @@
 //! names are looked up in helper threads. Nothing here blocks, and nothing here knows of the daemon.
 //!
 //! ```text
-//! line:    Dialling -> Handshaking -> Greeting -> Free                          (dial)
-//!          Free -> Connecting -> Joined                                         (line, local)
-//!          Free -> Connecting -> Answering -> Joined  a tunnel's exposing end   (tunnel)
-//!          Free -> Calling -> Joined                  a tunnel's listening end  (tunnel)
-//! service: Dialling -> Local                                                    (local)
-//! client:  Waiting -> Local                                                     (clients)
+//! line:    Dialling -> Greeting -> Free                                       (dial)
+//!          Free -> Connecting -> Joined                                       (line, local)
+//!          Free -> Connecting -> Opening -> Joined  a tunnel's exposing end   (tunnel)
+//!          Free -> Opening -> Joined                a tunnel's listening end  (tunnel)
+//! service: Dialling -> Local                                                  (local)
+//! client:  Waiting -> Local                                                   (clients)
 //! ```
 //!
 //! A line serves one session. When it ends, its place in the [`pool`] is filled again at once.
 
 pub mod arguments;
-mod backoff;
 mod clients;
 mod dial;
 mod failure;
@@ -35,16 +34,17 @@ use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
 use crate::net::reactor::{Close, Key, Reactor, Socket};
 use crate::net::service::{self, Service};
 use crate::net::session::{Cause, STOPPING};
-use crate::throttle::{self, Throttle, and_more};
+use crate::throttle::{self, Throttle, Throttles, and_more};
 use clients::Clients;
 use failure::Failure;
-use log::{Level, debug, info, log_enabled};
+use log::{Level, debug, info, log_enabled, warn};
 use pool::{Place, Pool};
 use resolver::Resolver;
 use rustls::ClientConfig;
 use settings::Settings;
 pub use start::{Handle, StartError, run};
 use state::{Destination, Line, Local, State, Task};
+use std::fmt;
 use std::io;
 use std::mem::Discriminant;
 use std::sync::Arc;
@@ -85,12 +85,27 @@ struct Log {
     connected: bool,
     last_failure: Option<Discriminant<Failure>>,
     failures: Throttle,
-    losses: Throttle,
-    absences: Throttle,
     shortages: Throttle,
-    refusals: Throttle,
-    crowds: Throttle,
-    unanswered: Throttle,
+    said: Throttles<Topic>,
+}
+
+/// What a log line may be about again and again.
+#[derive(PartialEq, Eq, Hash)]
+enum Topic {
+    Absence,
+    Accept,
+    Loss,
+    NoLine,
+    OtherEnd,
+    Refusal,
+}
+
+impl Log {
+    fn warn(&mut self, topic: Topic, what: fmt::Arguments<'_>, now: Instant) {
+        if let Some(unsaid) = self.said.may_say(topic, now) {
+            warn!("{what}{}", and_more(unsaid));
+        }
+    }
 }
 
 /// The reactor's own tokens.
@@ -127,7 +142,7 @@ impl Agent {
         self.ending = Some(now + LAST_WORDS);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
         if let Near::Clients(clients) = &mut self.near {
-            clients.close();
+            clients.listener = None;
         }
         for key in self.reactor.keys(|_| true) {
             let Some(socket) = self.reactor.get(key) else { continue };
@@ -135,9 +150,9 @@ impl Agent {
                 State::Line(Line { task: Task::Joined { .. }, .. }) | State::Local(_) => self.reactor.again(key),
                 State::Line(Line { task: Task::Free, .. }) => self.close(key, Close::Now),
                 State::Waiting { .. } => self.dismiss_client(key),
-                State::Dialling { to: Destination::Connector(_), .. }
-                | State::Handshaking { .. }
-                | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
+                State::Dialling { to: Destination::Connector(_), .. } | State::Greeting { .. } => {
+                    self.give_up(key, Failure::TooSlow);
+                }
                 State::Line(_) | State::Dialling { .. } => self.end(key, STOPPING),
             }
         }
@@ -145,8 +160,8 @@ impl Agent {
 
     /// A line's heartbeats have not been answered.
     fn absent(&mut self, key: Key) {
-        if let Some(unsaid) = self.log.absences.may_say(self.reactor.now) {
-            info!("The Connector does not answer heartbeats, connection given up{}", and_more(unsaid));
+        if let Some(unsaid) = self.log.said.may_say(Topic::Absence, self.reactor.now) {
+            info!("The Connector does not answer heartbeats, connection closed{}", and_more(unsaid));
         }
         self.end(key, Cause::Absent(key));
     }
@@ -185,13 +200,12 @@ impl Service for Agent {
         let Some(socket) = self.reactor.get(key) else { return };
         match socket.state {
             State::Dialling { .. } => self.dial_further(key),
-            State::Handshaking { .. } | State::Greeting { .. } => self.greet(key),
+            State::Greeting { .. } => self.greet(key),
             State::Line(line) => match line.task {
                 Task::Free => self.attend(key),
                 // Not read before the service is there.
                 Task::Connecting { .. } => {}
-                Task::Answering { .. } => self.hear_client(key),
-                Task::Calling { .. } => self.hear_service(key),
+                Task::Opening { .. } => self.open_tunnel(key),
                 Task::Joined { local } => self.relay(key, local),
             },
             State::Waiting { .. } => self.look_after_client(key),
@@ -207,12 +221,11 @@ impl Service for Agent {
         let Some(socket) = self.reactor.get(key) else { return };
         match socket.state {
             State::Dialling { .. } => self.dial_next(key, io::ErrorKind::TimedOut.into()),
-            State::Handshaking { .. } | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
+            State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
             State::Line(line) => match line.task {
                 Task::Free | Task::Joined { .. } => self.absent(key),
                 Task::Connecting { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
-                Task::Answering { .. } => self.nobody_answers(key),
-                Task::Calling { .. } => self.nobody_answers(key),
+                Task::Opening { .. } => self.nobody_answers(key),
             },
             State::Waiting { .. } => self.dismiss_client(key),
             State::Local(_) => {}

@@ -1,11 +1,12 @@
 //! The places of the pool: which connections are there, which are to be tried, and when. No I/O.
 //!
 //! While none is authorized only the first place is tried: a Connector that is down, or that refuses the passcode,
-//! sees one attempt at a time and not as many as there are places.
+//! sees one attempt at a time and not as many as there are places. A place that failed rests: twice as long each time,
+//! with jitter, from 100 ms to 30 s.
 
-use super::backoff::Backoff;
-use crate::limits::UNDERWAY;
-use std::time::Instant;
+use crate::limits::{RETRY_LONGEST, RETRY_SHORTEST, UNDERWAY};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// Names a place of the pool.
 pub(super) type Place = usize;
@@ -19,7 +20,8 @@ pub(super) struct Pool {
 
 struct Slot {
     stage: Stage,
-    backoff: Backoff,
+    /// In a row.
+    failures: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,7 @@ enum Stage {
 impl Pool {
     /// `count` places, all of which may be tried at once.
     pub(super) fn new(count: usize, now: Instant) -> Self {
-        let places = (0..count).map(|_| Slot { stage: Stage::Resting(now), backoff: Backoff::default() });
+        let places = (0..count).map(|_| Slot { stage: Stage::Resting(now), failures: 0 });
         Self { places: places.collect(), authorized: 0, underway: 0 }
     }
 
@@ -76,7 +78,10 @@ impl Pool {
 
     /// The connection failed, or was lost before it proved its worth. Returns when the place is tried again.
     pub(super) fn fail(&mut self, place: Place, now: Instant) -> Instant {
-        let until = now + self.places[place].backoff.fail();
+        let failures = self.places[place].failures.saturating_add(1);
+        self.places[place].failures = failures;
+        // The low bits of a version 4 UUID are all random.
+        let until = now + pause(failures, Uuid::new_v4().as_u64_pair().1);
         self.set(place, Stage::Resting(until));
         until
     }
@@ -88,7 +93,7 @@ impl Pool {
 
     /// The connection has served its purpose: its place is to be filled again at once.
     pub(super) fn renew(&mut self, place: Place, now: Instant) -> Instant {
-        self.places[place].backoff.reset();
+        self.places[place].failures = 0;
         self.set(place, Stage::Resting(now));
         now
     }
@@ -105,10 +110,16 @@ impl Pool {
     }
 }
 
+/// How long to wait after so many failures. Somewhere in the upper half of the range that has been reached, so that many
+/// who failed together do not come back together.
+fn pause(failures: u32, random: u64) -> Duration {
+    let range = RETRY_SHORTEST.saturating_mul(1 << failures.min(16)).min(RETRY_LONGEST);
+    range / 2 + range / 2 * (random % 1024) as u32 / 1023
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn take_all(pool: &mut Pool, now: Instant) -> Vec<Place> {
         std::iter::from_fn(|| pool.take_due(now)).collect()
@@ -151,5 +162,35 @@ mod tests {
         assert!(pool.fail(1, now) > now + Duration::from_millis(50));
         pool.renew(0, now);
         assert_eq!((pool.authorized(), pool.next_due()), (0, Some(now)));
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_never_leave_their_range() {
+        for random in [0, 511, 1023, u64::MAX] {
+            let pauses: Vec<_> = (1..=40).map(|failures| pause(failures, random)).collect();
+            assert!(pauses.iter().all(|&pause| (RETRY_SHORTEST..=RETRY_LONGEST).contains(&pause)), "{pauses:?}");
+            assert!(pauses.is_sorted());
+            assert!(pauses[0] <= RETRY_SHORTEST * 2);
+            assert!(pauses[39] >= RETRY_LONGEST / 2);
+            let first_minute = pauses.iter().scan(Duration::ZERO, |sum, &pause| {
+                *sum += pause;
+                Some(*sum)
+            });
+            assert!(first_minute.filter(|sum| sum.as_secs() < 60).count() <= 12, "too many tries in a minute");
+        }
+    }
+
+    #[test]
+    fn jitter_spreads_and_success_starts_again() {
+        let now = Instant::now();
+        let pauses: Vec<_> = (0..20).map(|_| Pool::new(1, now).fail(0, now) - now).collect();
+        assert!(pauses.iter().any(|pause| *pause != pauses[0]), "twenty times the same pause");
+        let mut pool = Pool::new(1, now);
+        for _ in 0..10 {
+            pool.fail(0, now);
+        }
+        assert!(pool.fail(0, now) - now > RETRY_SHORTEST * 2);
+        pool.renew(0, now);
+        assert!(pool.fail(0, now) - now <= RETRY_SHORTEST * 2);
     }
 }

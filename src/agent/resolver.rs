@@ -1,12 +1,12 @@
 //! Looks a name up in a thread of its own, anew for each attempt: the loop never waits for DNS.
 //!
-//! One resolver for one target. Who asks while an answer is on its way gets that one.
+//! One resolver for one target, and one lookup at a time. Who asks while an answer is on its way gets that one.
 
 use super::target::Target;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 
 /// What a name stands for now.
@@ -14,70 +14,49 @@ pub(super) type Answer = io::Result<Vec<SocketAddr>>;
 
 /// Knows where one target is.
 pub(super) struct Resolver {
-    way: Way,
-    /// Somebody waits for the answer.
-    asked: bool,
-}
-
-enum Way {
-    /// The target is an address: there is nothing to look up.
-    Known(SocketAddr),
-    Helper {
-        questions: Sender<()>,
-        answers: Receiver<Answer>,
-    },
+    target: Target,
+    /// Wakes the loop when there is an answer.
+    waker: Arc<mio::Waker>,
+    /// Somebody waits for this answer.
+    pending: Option<Receiver<Answer>>,
 }
 
 impl Resolver {
-    /// For `target`; its helper thread wakes the loop when there is an answer. Errors: no thread can be had.
-    pub(super) fn new(target: &Target, waker: &Arc<mio::Waker>) -> io::Result<Self> {
-        let way = match target.address() {
-            Some(address) => Way::Known(address),
-            None => helper(target.clone(), Arc::clone(waker))?,
-        };
-        Ok(Self { way, asked: false })
+    pub(super) fn new(target: &Target, waker: &Arc<mio::Waker>) -> Self {
+        Self { target: target.clone(), waker: Arc::clone(waker), pending: None }
     }
 
     /// Asks where the target is; [`Resolver::answer`] has it sooner or later.
     pub(super) fn ask(&mut self) {
-        if let (Way::Helper { questions, .. }, false) = (&self.way, self.asked) {
-            // A helper that is gone shows when its answer is fetched.
-            let _ = questions.send(());
+        if self.pending.is_some() {
+            return;
         }
-        self.asked = true;
+        let (found, pending) = channel();
+        self.pending = Some(pending);
+        let target = self.target.clone();
+        if target.is_address() {
+            let _ = found.send(target.look_up());
+            return;
+        }
+        let waker = Arc::clone(&self.waker);
+        let look_up = move || {
+            // A loop that is gone needs no answer, and cannot be woken.
+            let _ = found.send(target.look_up()).is_ok() && waker.wake().is_ok();
+        };
+        // Where no thread can be had, that shows when the answer is fetched.
+        let _ = thread::Builder::new().name("names".into()).spawn(look_up);
     }
 
     /// The answer, once, if there is one.
     pub(super) fn answer(&mut self) -> Option<Answer> {
-        if !self.asked {
-            return None;
-        }
-        let answer = match &self.way {
-            Way::Known(address) => Ok(vec![*address]),
-            Way::Helper { answers, .. } => match answers.try_recv() {
-                Ok(answer) => answer,
-                Err(TryRecvError::Empty) => return None,
-                Err(TryRecvError::Disconnected) => Err(io::Error::other("the helper thread has died")),
-            },
+        let answer = match self.pending.as_ref()?.try_recv() {
+            Ok(answer) => answer,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err(io::Error::other("no thread can be had to look it up")),
         };
-        self.asked = false;
+        self.pending = None;
         Some(answer)
     }
-}
-
-/// The thread ends when the resolver is dropped, after the lookup that it is in.
-fn helper(target: Target, waker: Arc<mio::Waker>) -> io::Result<Way> {
-    let (questions, asked) = channel();
-    let (found, answers) = channel();
-    thread::Builder::new().name("names".into()).spawn(move || {
-        for () in asked {
-            // A loop that is gone needs no answer, and cannot be woken.
-            if found.send(target.look_up()).is_err() || waker.wake().is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(Way::Helper { questions, answers })
 }
 
 #[cfg(test)]
@@ -88,7 +67,7 @@ mod tests {
     fn resolve(target: &str) -> Answer {
         let poll = mio::Poll::new().unwrap();
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
-        let mut resolver = Resolver::new(&target.parse().unwrap(), &waker).unwrap();
+        let mut resolver = Resolver::new(&target.parse().unwrap(), &waker);
         assert!(resolver.answer().is_none(), "an answer that nobody asked for");
         resolver.ask();
         resolver.ask();

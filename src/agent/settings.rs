@@ -1,26 +1,27 @@
 //! What an agent is told: where the Connector is, what it shows there, and what it makes reachable.
 //!
-//! A [`Draft`] is what one source says (a file, options), each key checked by itself. Drafts are laid over each
-//! other and completed to [`Settings`], in which nothing is missing or contradictory.
+//! A [`Draft`] is what the file and the options say, each key checked by itself. It is completed to [`Settings`], in
+//! which nothing is missing or contradictory.
 
 use super::target::Target;
 use crate::exit;
+use crate::net::certificate::CertificateError;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use rustls::pki_types::ServerName;
-use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use thiserror::Error;
 
 /// The environment variable that may hold the passcode. The command line may not: everybody can read it there.
 pub const PASSCODE_VARIABLE: &str = "IOFOG_PASSCODE";
 /// Connections to the Connector, unless told otherwise.
 const CONNECTIONS: u16 = 10;
-/// Interval of heartbeats, unless told otherwise.
-const HEARTBEAT: Duration = Duration::from_secs(20);
-/// Silence after a heartbeat that means the Connector is gone, unless told otherwise.
-const ABSENCE: Duration = Duration::from_secs(60);
+/// Interval of heartbeats, unless told otherwise. Milliseconds.
+const HEARTBEAT: u32 = 20_000;
+/// Silence after a heartbeat that means the Connector is gone, unless told otherwise. Milliseconds.
+const ABSENCE: u32 = 60_000;
 /// Where the local service is, unless told otherwise.
 const LOCAL_HOST: &str = "127.0.0.1";
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub connections: u16,
     pub passcode: Secret,
     pub role: Role,
+    /// The local service, or where local clients connect to.
+    pub target: Target,
     /// Interval of heartbeats; `None`: never.
     pub heartbeat: Option<Duration>,
     /// A heartbeat that has been answered by silence for so long means that the connection is dead; `None`: never.
@@ -40,23 +43,13 @@ pub struct Settings {
 }
 
 /// What the agent's connections are for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Connect whoever comes through the Connector to a local service: users of a public pipe, or the clients of
     /// the other end of a tunnel.
-    Expose { service: Target },
+    Expose,
     /// The listening end of a tunnel: connect local clients to what the other end exposes.
-    Listen { on: Target },
-}
-
-impl Role {
-    /// The local service, or where local clients come to.
-    pub fn target(&self) -> &Target {
-        match self {
-            Self::Expose { service } => service,
-            Self::Listen { on } => on,
-        }
-    }
+    Listen,
 }
 
 /// How the agent talks to the Connector.
@@ -64,10 +57,8 @@ impl Role {
 pub enum Security {
     /// Plain TCP: the Connector is in dev mode.
     Dev,
-    Tls {
-        trust: Trust,
-        name: ServerName<'static>,
-    },
+    /// The Connector shows a certificate for this name.
+    Tls { trust: Trust, name: ServerName<'static> },
 }
 
 /// The kind of pipe; the Connector's ports belong to one or the other.
@@ -77,7 +68,7 @@ pub enum Mode {
     Private,
 }
 
-/// What one source of settings says; `None`: nothing.
+/// What file and options say; `None`: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
     pub mode: Option<Mode>,
@@ -88,80 +79,45 @@ pub struct Draft {
     pub local_host: Option<String>,
     pub local_port: Option<u16>,
     pub listen: Option<Target>,
-    /// Zero: never.
-    pub heartbeat: Option<Duration>,
-    /// Zero: never.
-    pub absence: Option<Duration>,
+    /// Milliseconds; 0: never.
+    pub heartbeat: Option<u32>,
+    /// Milliseconds; 0: never.
+    pub absence: Option<u32>,
     pub trust: Option<Trust>,
-    pub dev: Option<bool>,
+    pub dev: bool,
 }
 
 /// Why an agent cannot be set up. One line, for who has to mend it.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum SettingsError {
-    Unreadable {
-        file: PathBuf,
-        cause: io::Error,
-    },
-    /// A key of the file has a wrong value, or the file is no JSON object.
-    InFile {
-        file: PathBuf,
-        problem: String,
-    },
+    /// The file cannot be read, or what it says cannot be used.
+    #[error("{}: {problem}", file.display())]
+    File { file: PathBuf, problem: String },
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// An option has a wrong value, or does not go with another.
-    Option {
-        option: &'static str,
-        problem: String,
-    },
+    #[error("{option}: {problem}")]
+    Option { option: &'static str, problem: String },
     /// No source says something that is needed.
-    Missing {
-        what: &'static str,
-        how: &'static str,
-    },
+    #[error("{what} is missing: give {how}")]
+    Missing { what: &'static str, how: &'static str },
 }
 
 impl SettingsError {
     /// The exit status: whether a file or the command line is to blame.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Unreadable { .. } | Self::InFile { .. } => exit::CONFIG,
+            Self::File { .. } | Self::Certificate(_) => exit::CONFIG,
             Self::Option { .. } | Self::Missing { .. } => exit::USAGE,
         }
     }
-}
 
-impl fmt::Display for SettingsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable { file, cause } => write!(f, "{}: cannot be read: {cause}", file.display()),
-            Self::InFile { file, problem } => write!(f, "{}: {problem}", file.display()),
-            Self::Option { option, problem } => write!(f, "{option}: {problem}"),
-            Self::Missing { what, how } => write!(f, "{what} is missing: give {how}"),
-        }
+    pub(super) fn unreadable(file: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |cause| Self::File { file: file.to_owned(), problem: format!("cannot be read: {cause}") }
     }
 }
-
-impl std::error::Error for SettingsError {}
 
 impl Draft {
-    /// What this draft says and, where it says nothing, what `other` does.
-    pub fn or(self, other: Self) -> Self {
-        Self {
-            mode: self.mode.or(other.mode),
-            host: self.host.or(other.host),
-            port: self.port.or(other.port),
-            connections: self.connections.or(other.connections),
-            passcode: self.passcode.or(other.passcode),
-            local_host: self.local_host.or(other.local_host),
-            local_port: self.local_port.or(other.local_port),
-            listen: self.listen.or(other.listen),
-            heartbeat: self.heartbeat.or(other.heartbeat),
-            absence: self.absence.or(other.absence),
-            trust: self.trust.or(other.trust),
-            dev: self.dev.or(other.dev),
-        }
-    }
-
     /// Fills in what nobody has to say, and refuses what cannot be guessed.
     pub fn complete(self) -> Result<Settings, SettingsError> {
         let missing = |what, how| SettingsError::Missing { what, how };
@@ -170,31 +126,32 @@ impl Draft {
         let port = self.port.ok_or(missing("the Connector's port", connector))?;
         let how = "--passcode-file FILE, the environment variable IOFOG_PASSCODE, or the key \"passcode\" in the file";
         let passcode = self.passcode.ok_or(missing("the passcode", how))?;
-        let role = match self.listen {
+        let (role, target) = match self.listen {
             Some(_) if self.mode == Some(Mode::Public) => {
                 let problem = "only one end of a private pipe listens; the file says \"mode\": \"public\"".to_owned();
                 return Err(SettingsError::Option { option: "--listen", problem });
             }
-            Some(on) => Role::Listen { on },
+            Some(on) => (Role::Listen, on),
             None => {
                 let how = "--to HOST:PORT (or the key \"localport\" in the file), or --listen HOST:PORT for a tunnel";
                 let port = self.local_port.ok_or(missing("the local service", how))?;
                 let host = self.local_host.unwrap_or_else(|| LOCAL_HOST.to_owned());
-                Role::Expose { service: Target { host, port } }
+                (Role::Expose, Target { host, port })
             }
         };
         let security = match self.dev {
-            Some(true) => Security::Dev,
-            _ => Security::Tls { name: server_name(&host)?, trust: self.trust.unwrap_or(Trust::System) },
+            true => Security::Dev,
+            false => Security::Tls { name: server_name(&host)?, trust: self.trust.unwrap_or(Trust::System) },
         };
-        let unless_zero = |time: Duration| (!time.is_zero()).then_some(time);
+        let every = |time: u32| (time > 0).then(|| Duration::from_millis(time.into()));
         Ok(Settings {
             connector: Target { host, port },
             connections: self.connections.unwrap_or(CONNECTIONS),
             passcode,
             role,
-            heartbeat: unless_zero(self.heartbeat.unwrap_or(HEARTBEAT)),
-            absence: unless_zero(self.absence.unwrap_or(ABSENCE)),
+            target,
+            heartbeat: every(self.heartbeat.unwrap_or(HEARTBEAT)),
+            absence: every(self.absence.unwrap_or(ABSENCE)),
             security,
         })
     }
@@ -225,14 +182,14 @@ mod tests {
     fn what_nobody_has_to_say_is_filled_in() {
         let settings = least().complete().unwrap();
         assert_eq!(settings.connections, CONNECTIONS);
-        assert_eq!(settings.role, Role::Expose { service: "127.0.0.1:80".parse().unwrap() });
-        assert_eq!((settings.heartbeat, settings.absence), (Some(HEARTBEAT), Some(ABSENCE)));
+        assert_eq!((settings.role, settings.target.to_string().as_str()), (Role::Expose, "127.0.0.1:80"));
+        assert_eq!((settings.heartbeat, settings.absence), ([20, 60].map(Duration::from_secs).map(Some)).into());
         assert!(matches!(settings.security, Security::Tls { trust: Trust::System, .. }));
     }
 
     #[test]
     fn zero_means_never() {
-        let never = Draft { heartbeat: Some(Duration::ZERO), absence: Some(Duration::ZERO), ..least() };
+        let never = Draft { heartbeat: Some(0), absence: Some(0), ..least() };
         let settings = never.complete().unwrap();
         assert_eq!((settings.heartbeat, settings.absence), (None, None));
     }
@@ -254,7 +211,8 @@ mod tests {
     fn only_a_private_pipe_has_a_listening_end() {
         let listening = Draft { listen: Some("127.0.0.1:1".parse().unwrap()), ..least() };
         let private = Draft { mode: Some(Mode::Private), ..listening.clone() };
-        assert!(matches!(private.complete().unwrap().role, Role::Listen { .. }));
+        let settings = private.complete().unwrap();
+        assert_eq!((settings.role, settings.target.to_string().as_str()), (Role::Listen, "127.0.0.1:1"));
         let public = Draft { mode: Some(Mode::Public), ..listening };
         assert!(public.complete().unwrap_err().to_string().contains("--listen"));
     }
@@ -263,11 +221,5 @@ mod tests {
     fn the_passcode_is_not_shown() {
         let draft = Draft { passcode: Some(Secret::new("hush-hush")), ..least() };
         assert!(!format!("{draft:?} {:?}", draft.clone().complete()).contains("hush-hush"));
-    }
-
-    #[test]
-    fn the_first_source_wins() {
-        let first = Draft { port: Some(1), ..Draft::default() };
-        assert_eq!(first.or(least()).port, Some(1));
     }
 }

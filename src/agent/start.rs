@@ -16,31 +16,29 @@ use crate::net::trust::{self, TrustError};
 use log::info;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
+use thiserror::Error;
 
 /// Relay buffers of one session: one for each direction, one for the beginning of a record.
 const BUFFERS_EACH: usize = 3;
 
 /// Why an agent did not start, or ended early.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum StartError {
-    Settings(SettingsError),
-    Trust(TrustError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// `--listen` names an address that cannot be listened on.
-    Listen {
-        on: Target,
-        cause: io::Error,
-    },
+    #[error("--listen: {on} cannot be listened on: {cause}")]
+    Listen { on: Target, cause: io::Error },
     /// The system refuses something that every agent needs.
-    System {
-        what: &'static str,
-        cause: io::Error,
-    },
+    #[error("{what}: {cause}")]
+    System { what: &'static str, cause: io::Error },
 }
 
 impl StartError {
@@ -56,18 +54,9 @@ impl StartError {
     }
 }
 
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Settings(e) => e.fmt(f),
-            Self::Trust(e) => e.fmt(f),
-            Self::Listen { on, cause } => write!(f, "--listen: {on} cannot be listened on: {cause}"),
-            Self::System { what, cause } => write!(f, "{what}: {cause}"),
-        }
-    }
+fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |cause| StartError::System { what, cause }
 }
-
-impl std::error::Error for StartError {}
 
 /// Ends an agent from another thread.
 #[derive(Clone)]
@@ -86,9 +75,8 @@ impl Handle {
 
 /// Runs an agent in the foreground until SIGTERM or SIGINT.
 pub fn run(arguments: &Arguments) -> Result<(), StartError> {
-    let settings = arguments.settings().map_err(StartError::Settings)?;
+    let settings = arguments.settings()?;
     let (mut agent, handle) = Agent::new(settings)?;
-    let system = |what| move |cause| StartError::System { what, cause };
     stop_on_signal(handle).map_err(system("no signal handler could be set"))?;
     info!("{}", agent.summary());
     agent.run().map_err(system("the event loop failed"))?;
@@ -111,10 +99,9 @@ fn stop_on_signal(handle: Handle) -> io::Result<()> {
 impl Agent {
     /// Binds the listening end of a tunnel, if this is one. Nothing is dialled before [`Agent::run`].
     pub fn new(settings: Settings) -> Result<(Self, Handle), StartError> {
-        let system = |what| move |cause| StartError::System { what, cause };
         let tls = match &settings.security {
             Security::Dev => None,
-            Security::Tls { trust, .. } => Some(trust::client_config(trust, None).map_err(StartError::Trust)?),
+            Security::Tls { trust, .. } => Some(trust::client_config(trust, None)?),
         };
         let connections = usize::from(settings.connections);
         // Every line, and a local connection for each. What cannot be had shows when it is needed.
@@ -124,18 +111,17 @@ impl Agent {
         let reactor = Reactor::new(buffers).map_err(system("no event loop"))?;
         let waker = mio::Waker::new(reactor.registry(), own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
-        let resolver = |target| Resolver::new(target, &waker).map_err(system("no thread to look up names"));
-        let near = match &settings.role {
-            Role::Expose { service } => Near::Service(resolver(service)?),
-            Role::Listen { on } => {
-                let token = own_token(CLIENTS);
-                let clients = Clients::listen(on, reactor.registry(), token);
-                Near::Clients(clients.map_err(|cause| StartError::Listen { on: on.clone(), cause })?)
+        let near = match settings.role {
+            Role::Expose => Near::Service(Resolver::new(&settings.target, &waker)),
+            Role::Listen => {
+                let clients = Clients::listen(&settings.target, reactor.registry(), own_token(CLIENTS));
+                let failed = |cause| StartError::Listen { on: settings.target.clone(), cause };
+                Near::Clients(clients.map_err(failed)?)
             }
         };
         let handle = Handle { stop: Arc::default(), waker: Arc::clone(&waker) };
         let agent = Self {
-            connector: resolver(&settings.connector)?,
+            connector: Resolver::new(&settings.connector, &waker),
             ask_again: Instant::now(),
             pool: Pool::new(connections, Instant::now()),
             asking: Vec::new(),
@@ -152,10 +138,10 @@ impl Agent {
 
     /// One line with what the agent is going to do.
     fn summary(&self) -> String {
-        let Settings { connector, connections, role, security, .. } = &self.settings;
+        let Settings { connector, connections, role, target, security, .. } = &self.settings;
         let role = match role {
-            Role::Expose { service } => format!("exposes {service}"),
-            Role::Listen { on } => format!("listens on {on} for clients of the other end"),
+            Role::Expose => format!("exposes {target}"),
+            Role::Listen => format!("listens on {target} for clients of the other end"),
         };
         let security = if *security == Security::Dev { "dev mode" } else { "TLS" };
         let version = env!("CARGO_PKG_VERSION");

@@ -6,7 +6,8 @@
 use super::heartbeat::Pulse;
 use super::pool::Place;
 use crate::limits::PROVED;
-use crate::net::link::Link;
+use crate::net::buffers::Desk;
+use crate::net::link::{Fault, Got, Link};
 use crate::net::marked::Marked;
 use crate::net::pump::Framing;
 use crate::net::reactor::Key;
@@ -17,29 +18,15 @@ use std::time::{Duration, Instant};
 /// The states of a connection.
 pub(crate) enum State {
     /// Its connect is under way. `rest`: addresses to try if it fails.
-    Dialling {
-        to: Destination,
-        rest: Vec<SocketAddr>,
-        until: Instant,
-    },
-    /// To the Connector, in its TLS handshake.
-    Handshaking {
-        place: Place,
-        until: Instant,
-    },
-    /// To the Connector, which has been sent the passcode; `heard` is the beginning of `AUTHORIZED`. `asked`: the
-    /// preamble was sent before, whose answer comes first.
-    Greeting {
-        place: Place,
-        heard: Vec<u8>,
-        asked: bool,
-        until: Instant,
-    },
+    Dialling { to: Destination, rest: Vec<SocketAddr>, until: Instant },
+    /// To the Connector, not authorized yet. `asked`: `None` in the TLS handshake; then the passcode has been sent, and
+    /// perhaps the preamble before it, whose answer comes first. `heard` is the beginning of what authorizes it.
+    Greeting { place: Place, heard: Vec<u8>, asked: Option<bool>, until: Instant },
+    /// An authorized connection to the Connector.
     Line(Line),
     /// A local client that waits for a free line. Its bytes stay in the kernel.
-    Waiting {
-        until: Instant,
-    },
+    Waiting { until: Instant },
+    /// A local connection that belongs to a line.
     Local(Local),
 }
 
@@ -66,29 +53,15 @@ pub(crate) struct Line {
 
 /// What a line is doing.
 pub(crate) enum Task {
+    /// Nobody needs it yet.
     Free,
     /// The local service is being looked up and dialled.
-    Connecting {
-        first: First,
-        local: Option<Key>,
-        until: Instant,
-    },
-    /// At a tunnel's exposing end: the service is there and the other end has been told. Its word is awaited.
-    Answering {
-        local: Key,
-        heard: Vec<u8>,
-        until: Instant,
-    },
-    /// At a tunnel's listening end: the other end is called until it answers.
-    Calling {
-        client: Key,
-        heard: Vec<u8>,
-        again: Instant,
-        until: Instant,
-    },
-    Joined {
-        local: Key,
-    },
+    Connecting { first: First, local: Option<Key>, until: Instant },
+    /// At either end of a tunnel: a word of the other end is awaited. `call_at`: at the listening end, which calls the
+    /// other one again then.
+    Opening { local: Key, heard: Vec<u8>, call_at: Option<Instant>, until: Instant },
+    /// It serves a session.
+    Joined { local: Key },
 }
 
 /// What made a line needed.
@@ -119,17 +92,17 @@ impl Line {
         self.marked.as_ref().is_some_and(Marked::is_beyond_heartbeats)
     }
 
+    /// Takes in the answers before the marker behind which payload begins. `None`: it has come, or there is none.
+    pub(super) fn hear_marker(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Option<Got>, Fault> {
+        let Some(marked) = self.marked.as_mut().filter(|marked| !marked.hears_payload()) else { return Ok(None) };
+        let (answers, got) = marked.hear(link, desk, now)?;
+        self.pulse.answered(answers, now);
+        Ok(Some(got).filter(|_| !marked.hears_payload()))
+    }
+
     /// It was worth having: its place is filled again at once.
     pub(super) fn has_proved_itself(&self, now: Instant) -> bool {
         self.used || now >= self.born + PROVED
-    }
-
-    fn until(&self) -> Option<Instant> {
-        match self.task {
-            Task::Connecting { until, .. } | Task::Answering { until, .. } | Task::Calling { until, .. } => Some(until),
-            // Lives until it is needed, or as long as its session, or is found dead.
-            Task::Free | Task::Joined { .. } => None,
-        }
     }
 
     /// When it is dead for want of an answer to its heartbeats.
@@ -154,11 +127,15 @@ impl State {
     /// When the connection has outstayed its state. `absence`: the heartbeat threshold.
     pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         match self {
-            Self::Dialling { until, .. }
-            | Self::Handshaking { until, .. }
-            | Self::Greeting { until, .. }
-            | Self::Waiting { until } => Some(*until),
-            Self::Line(line) => [line.until(), line.dead_at(link, absence)].into_iter().flatten().min(),
+            Self::Dialling { until, .. } | Self::Greeting { until, .. } | Self::Waiting { until } => Some(*until),
+            Self::Line(line) => {
+                let until = match line.task {
+                    Task::Connecting { until, .. } | Task::Opening { until, .. } => Some(until),
+                    // Lives until it is needed, or as long as its session, or is found dead.
+                    Task::Free | Task::Joined { .. } => None,
+                };
+                [until, line.dead_at(link, absence)].into_iter().flatten().min()
+            }
             Self::Local(_) => None,
         }
     }
@@ -170,8 +147,7 @@ impl Party for State {
             Self::Dialling { to: Destination::Service(line), .. } | Self::Local(Local { line, .. }) => Some(*line),
             Self::Line(line) => match line.task {
                 Task::Connecting { local, .. } => local,
-                Task::Answering { local, .. } | Task::Joined { local } => Some(local),
-                Task::Calling { client, .. } => Some(client),
+                Task::Opening { local, .. } | Task::Joined { local } => Some(local),
                 Task::Free => None,
             },
             _ => None,

@@ -1,19 +1,15 @@
 //! Both ends of a tunnel, up to its payload (see [`crate::wire::tunnel`]).
 
-use super::Agent;
-use super::heartbeat::{Pulse, hear_marker};
 use super::state::{Line, Local, State, Task};
+use super::{Agent, Topic};
 use crate::limits::{CALL, CALL_AGAIN, GREETING};
-use crate::net::buffers::{Desk, Want};
+use crate::net::buffers::Desk;
 use crate::net::link::{Fault, Got, Link};
-use crate::net::marked::Marked;
 use crate::net::reactor::{Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::Cause;
-use crate::throttle::and_more;
 use crate::wire::tunnel::{BEGIN, CALLS, HERE, Heard, Word, understand};
 use crate::wire::v1::BEAT;
-use log::warn;
 use std::io::{Error, ErrorKind};
 use std::time::Instant;
 
@@ -24,7 +20,7 @@ impl Agent {
         let until = now + CALL;
         let Some(line) = self.line_mut(key) else { return };
         line.used = true;
-        line.task = Task::Calling { client, heard: Vec::new(), again: now, until };
+        line.task = Task::Opening { local: client, heard: Vec::new(), call_at: Some(now), until };
         let joined = State::Local(Local { line: key, is_client: true, half_closed: None });
         if self.reactor.change(client, joined).is_some() {
             self.client_has_left();
@@ -36,14 +32,14 @@ impl Agent {
     /// Repeats the calls that have not been answered.
     pub(super) fn call_again(&mut self) {
         let now = self.reactor.now;
-        let calls = |line: &Line| matches!(line.task, Task::Calling { .. });
+        let calls = |line: &Line| matches!(line.task, Task::Opening { call_at: Some(_), .. });
         for key in self.reactor.keys(|socket| socket.state.line().is_some_and(calls)) {
             let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else {
                 continue;
             };
-            let Task::Calling { again, .. } = &mut line.task else { continue };
-            if *again <= now {
-                *again = now + CALL_AGAIN;
+            let Task::Opening { call_at: Some(at), .. } = &mut line.task else { continue };
+            if *at <= now {
+                *at = now + CALL_AGAIN;
                 let sent = if link.is_flushed() { say(CALLS, link, line, desk, now) } else { Ok(()) };
                 if let Err(fault) = sent {
                     self.end(key, Cause::Failed(key, fault));
@@ -54,25 +50,6 @@ impl Agent {
         }
     }
 
-    /// The listening end listens for the answer.
-    pub(super) fn hear_service(&mut self, key: Key) {
-        let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else { return };
-        let Line { task: Task::Calling { heard, client, .. }, pulse, marked, .. } = line else { return };
-        let client = *client;
-        match next_word(link, pulse, marked, heard, desk, now) {
-            Ok(Next::Word(Word::Here)) => {}
-            Ok(Next::Word(_)) => return self.not_a_tunnel(key),
-            Ok(Next::Later(wanted)) => return self.reactor.wait_for_buffer(key, wanted),
-            Err(_) => return self.end(key, Cause::Interrupted("the other end of the tunnel has left")),
-        }
-        if let Err(fault) = link.send(BEGIN, desk, now) {
-            return self.end(key, Cause::Failed(key, fault));
-        }
-        line.task = Task::Joined { local: client };
-        self.join(key, client);
-    }
-
     /// The exposing end has its service, and tells the other end.
     pub(super) fn answer_call(&mut self, key: Key, local: Key) -> Result<(), Fault> {
         let now = self.reactor.now;
@@ -81,23 +58,32 @@ impl Agent {
         let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else {
             return Ok(());
         };
-        line.task = Task::Answering { local, heard: Vec::new(), until };
+        line.task = Task::Opening { local, heard: Vec::new(), call_at: None, until };
         say(HERE, link, line, desk, now)
     }
 
-    /// The exposing end waits for the word behind which payload begins.
-    pub(super) fn hear_client(&mut self, key: Key) {
+    /// Waits for the word of the other end: `HERE` at the listening one, `BEGIN` at the exposing one.
+    pub(super) fn open_tunnel(&mut self, key: Key) {
         let now = self.reactor.now;
         let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else { return };
-        let Line { task: Task::Answering { heard, local, .. }, pulse, marked, .. } = line else { return };
-        let local = *local;
-        match next_word(link, pulse, marked, heard, desk, now) {
-            Ok(Next::Word(Word::Begin)) => {}
-            // Said before our answer arrived.
-            Ok(Next::Word(Word::Call)) => return self.reactor.again(key),
-            Ok(Next::Word(Word::Here)) => return self.not_a_tunnel(key),
-            Ok(Next::Later(wanted)) => return self.reactor.wait_for_buffer(key, wanted),
-            Err(_) => return self.end(key, Cause::Interrupted("the other end of the tunnel has left")),
+        let Task::Opening { local, call_at, .. } = &line.task else { return };
+        let (local, listens) = (*local, call_at.is_some());
+        let next = next_word(link, line, desk, now);
+        let wanted = matches!(next, Ok((_, Got::Starved))).then(|| link.record_want());
+        match (next, listens) {
+            (Ok((Some(Word::Here), _)), true) => {
+                if let Err(fault) = link.send(BEGIN, desk, now) {
+                    return self.end(key, Cause::Failed(key, fault));
+                }
+            }
+            (Ok((Some(Word::Begin), _)), false) => {}
+            // A call was sent before our answer arrived. Or there is more than one turn takes.
+            (Ok((Some(Word::Call), _)), false) | (Ok((None, Got::Some)), _) => return self.reactor.again(key),
+            (Ok((Some(_), _)), _) => return self.not_a_tunnel(key),
+            (Ok((None, Got::Dry | Got::Starved)), _) => return self.reactor.wait_for_buffer(key, wanted),
+            (Ok((None, Got::End)) | Err(_), _) => {
+                return self.end(key, Cause::Interrupted("the other end of the tunnel has left"));
+            }
         }
         line.task = Task::Joined { local };
         self.join(key, local);
@@ -105,17 +91,15 @@ impl Agent {
 
     /// The other end does not speak as a tunnel's other end does.
     pub(super) fn not_a_tunnel(&mut self, key: Key) {
-        if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
-            warn!("The other end is no agent with --to; a connection is closed{}", and_more(unsaid));
-        }
-        self.end(key, Cause::Interrupted("the other end is no agent with --to"));
+        let what = format_args!("The other end is not an agent with --to; a connection is closed");
+        self.log.warn(Topic::OtherEnd, what, self.reactor.now);
+        self.end(key, Cause::Interrupted("the other end is not an agent with --to"));
     }
 
     /// A client has waited for the other end in vain.
     pub(super) fn nobody_answers(&mut self, key: Key) {
-        if let Some(unsaid) = self.log.unanswered.may_say(self.reactor.now) {
-            warn!("The other end of the tunnel does not answer; a client is turned away{}", and_more(unsaid));
-        }
+        let what = format_args!("The other end of the tunnel does not answer; a client is closed");
+        self.log.warn(Topic::OtherEnd, what, self.reactor.now);
         self.end(key, Cause::Interrupted("the other end of the tunnel does not answer"));
     }
 }
@@ -128,43 +112,26 @@ fn say(word: &[u8], link: &mut Link, line: &mut Line, desk: &mut Desk, now: Inst
     link.send(word, desk, now)
 }
 
-/// What [`next_word`] has found.
-enum Next {
-    Word(Word),
-    /// More must come; a buffer may be wanted for it.
-    Later(Option<Want>),
-}
-
 /// The next word that is there. Reads nothing behind it. Answers to heartbeats are taken out.
-fn next_word(
-    link: &mut Link,
-    pulse: &mut Pulse,
-    marked: &mut Option<Marked>,
-    heard: &mut Vec<u8>,
-    desk: &mut Desk,
-    now: Instant,
-) -> Result<Next, Fault> {
-    match hear_marker(link, pulse, marked, desk, now)? {
-        None => {}
-        Some(Got::End) => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
-        Some(_) => return Ok(Next::Later(None)),
+fn next_word(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(Option<Word>, Got), Fault> {
+    if let Some(got) = line.hear_marker(link, desk, now)? {
+        return Ok((None, got));
     }
+    let Task::Opening { heard, .. } = &mut line.task else { return Ok((None, Got::Dry)) };
     loop {
         match understand(heard) {
             Heard::Beat => {
                 heard.drain(..BEAT.len());
-                pulse.answered(1, now);
+                line.pulse.answered(1, now);
             }
             Heard::Word(word) => {
                 heard.clear();
-                return Ok(Next::Word(word));
+                return Ok((Some(word), Got::Some));
             }
             Heard::Part { missing } => {
-                match link.receive(missing, desk, now, |message| heard.extend_from_slice(message))? {
-                    Got::Some => {}
-                    Got::Dry => return Ok(Next::Later(None)),
-                    Got::Starved => return Ok(Next::Later(Some(link.record_want()))),
-                    Got::End => return Err(Error::from(ErrorKind::UnexpectedEof).into()),
+                let got = link.receive(missing, desk, now, |message| heard.extend_from_slice(message))?;
+                if got != Got::Some {
+                    return Ok((None, got));
                 }
             }
             Heard::Other => return Err(Error::new(ErrorKind::InvalidData, "no word of a tunnel").into()),

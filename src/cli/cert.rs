@@ -5,8 +5,9 @@
 
 mod pair;
 
+use super::options::default_settings;
 use super::output::{complain, say};
-use super::{Failure, Outcome, default_settings};
+use super::{Failure, Outcome};
 use crate::exit;
 use crate::files;
 use crate::layout::folder_of;
@@ -16,7 +17,7 @@ use pair::Place;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType, date_time_ymd};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
 
 /// A certificate is valid from this year on: peers without a clock of their own are years behind.
@@ -52,21 +53,30 @@ impl Cert {
     pub fn run(self) -> Outcome {
         let settings = Place::new(folder_of(&self.config));
         let place = self.state.as_deref().map_or_else(|| settings.clone(), Place::new);
-        // What the operator has put beside the settings comes first anyway, also if it is only half of it.
-        if self.complete && (settings.is_whole() || place.is_whole() || place != settings && !settings.is_empty()) {
-            return Ok(exit::OK);
+        let found = place.found();
+        if self.complete {
+            // What the operator has put beside the settings comes first anyway, also if it is only half of it.
+            let theirs = settings.found();
+            let has_half = place != settings && theirs.iter().any(Option::is_some);
+            if has_half || [&found, &theirs].iter().any(|pair| pair.iter().all(Option::is_some)) {
+                return Ok(exit::OK);
+            }
+        } else if let Some(file) = found.iter().flatten().next() {
+            return Err(Failure::new(exit::CANNOT_CREATE, format!("{}: is there already", file.display())));
         }
-        if !self.complete && !place.is_empty() {
-            return Err(Failure::new(exit::CANNOT_CREATE, format!("{}: is there already", place.first().display())));
-        }
-        // Nobody is asked for names in vain.
+        // Missing names are an error only where a certificate is to be made.
         let parameters = self.parameters()?;
         place.enter()?;
-        let key = match place.lone_key() {
-            Some(file) => self.kept_key(&place, &file)?,
-            None => None,
+        let key = match place.found() {
+            [None, Some(file)] => kept_key(&place, &file)?,
+            [Some(file), None] => {
+                // A certificate is worth nothing without its key.
+                complain(format!("{}: has no key", file.display()));
+                place.set_aside(&file)?;
+                None
+            }
+            _ => None,
         };
-        place.set_aside_lone_certificate()?;
         self.make(&place, parameters, key)
     }
 
@@ -74,21 +84,6 @@ impl Cert {
     pub(super) fn run_in_own_folder(self) -> Outcome {
         let parameters = self.parameters()?;
         self.make(&Place::new(folder_of(&self.config)), parameters, None)
-    }
-
-    /// The key of which the certificate is missing. One that cannot be used is put aside.
-    fn kept_key(&self, place: &Place, file: &std::path::Path) -> Result<Option<KeyPair>, Failure> {
-        let text = files::read_text(file, CONFIG_FILE).map_err(|e| e.to_string());
-        match text.and_then(|text| KeyPair::from_pem(&text).map_err(|e| e.to_string())) {
-            Ok(key) => {
-                complain(&format!("{}: its certificate is missing, a new one is made for it", file.display()));
-                Ok(Some(key))
-            }
-            Err(reason) => {
-                complain(&format!("{}: has no certificate and cannot be used ({reason})", file.display()));
-                place.set_aside(file).map(|()| None)
-            }
-        }
     }
 
     fn make(&self, place: &Place, parameters: CertificateParams, key: Option<KeyPair>) -> Outcome {
@@ -101,9 +96,9 @@ impl Cert {
         let certificate = parameters.self_signed(&key).map_err(failed)?;
         let key = is_new.then(|| key.serialize_pem());
         place.write(key.as_deref(), &certificate.pem())?;
-        say(&format!("{}: valid until {}", place.certificate().display(), until.date()));
+        say(format!("{}: valid until {}", place.certificate().display(), until.date()));
         if is_new {
-            say(&format!("{}: its key, keep it to this machine", place.key().display()));
+            say(format!("{}: its key, keep it to this machine", place.key().display()));
         }
         Ok(exit::OK)
     }
@@ -125,6 +120,21 @@ impl Cert {
         let now = OffsetDateTime::now_utc().max(date_time_ymd(THIS_YEAR, 1, 1));
         parameters.not_after = now + Duration::days(self.days.into());
         Ok(parameters)
+    }
+}
+
+/// The key of which the certificate is missing. One that cannot be used is put aside.
+fn kept_key(place: &Place, file: &Path) -> Result<Option<KeyPair>, Failure> {
+    let text = files::read_text(file, CONFIG_FILE).map_err(|e| e.to_string());
+    match text.and_then(|text| KeyPair::from_pem(&text).map_err(|e| e.to_string())) {
+        Ok(key) => {
+            complain(format!("{}: its certificate is missing, a new one is made for it", file.display()));
+            Ok(Some(key))
+        }
+        Err(reason) => {
+            complain(format!("{}: has no certificate and cannot be used ({reason})", file.display()));
+            place.set_aside(file).map(|()| None)
+        }
     }
 }
 

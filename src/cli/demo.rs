@@ -4,25 +4,28 @@
 //! the agent. All of it stands in a temporary folder and on free ports of this machine, and is gone at the end.
 
 mod folder;
-mod page;
 mod running;
 
-use super::client::{Client, ClientError};
+use super::client::Client;
+use super::mapping;
 use super::output::{complain, say};
 use super::{Failure, Outcome};
 use crate::config::Config;
 use crate::exit;
 use argh::FromArgs;
 use folder::Folder;
-use running::{RunningAgent, RunningConnector};
-use serde_json::{Value, json};
+use running::{Running, agent_failed, start_agent, start_connector, start_page};
+use serde::Deserialize;
+use serde_json::Value;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the Connector may take to answer for the first time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that the agent keeps: users that can be served at once.
 const CONNECTIONS: u16 = 4;
+/// The agent may be silent for so long. Milliseconds.
+const THRESHOLD: u32 = 60_000;
 
 /// Try it out: a Connector, an agent and a small web page on this machine, until Ctrl-C.
 #[derive(FromArgs)]
@@ -36,11 +39,14 @@ pub(super) struct Demo {
     once: bool,
 }
 
-/// The mapping of the demo.
+/// The mapping of the demo, as the API tells it.
+#[derive(Deserialize)]
 struct Mapping {
-    agents: u16,
-    users: u16,
-    passcode: String,
+    /// Where agents connect.
+    port1: u16,
+    /// Where users connect.
+    port2: u16,
+    passcode1: String,
 }
 
 impl Demo {
@@ -49,41 +55,42 @@ impl Demo {
         let ended = self.run_in(&folder);
         if ended.is_err() {
             // The folder is gone in a moment.
-            complain(&format!("what the log has:\n{}", folder.log()));
+            complain(format!("what the log has:\n{}", folder.log()));
         }
         ended.map(|()| exit::OK)
     }
 
     fn run_in(&self, folder: &Folder) -> Result<(), Failure> {
         let config = folder.furnish(self.tls)?;
-        let client = Client::of(&config).map_err(failed)?;
-        let connector = RunningConnector::start(&config.file, folder.path(folder::LOG))?;
+        let client = Client::of(&config)?;
+        let connector = start_connector(&config.file, folder.path(folder::LOG))?;
         await_answer(&client, &connector)?;
         let mapping = Mapping::open(&client)?;
-        let page = page::serve().map_err(|e| Failure::new(exit::SYSTEM, format!("no port for the page: {e}")))?;
+        let page = start_page().map_err(|e| Failure::new(exit::SYSTEM, format!("no port for the page: {e}")))?;
         let certificate = self.tls.then(|| folder.path(folder::CERTIFICATE));
-        let agent = RunningAgent::start(&mapping, page, certificate.as_deref())?;
+        let (handle, agent) = start_agent(&mapping, page, certificate.as_deref())?;
         self.explain(folder, &config, &mapping, page);
         if self.once {
             look(&config, &mapping)?;
-            client.post("/api/v2/commandline", &[("command", "stop"), ("params", "")]).map_err(failed)?;
+            client.post("/api/v2/commandline", &[("command", "stop"), ("params", "")])?;
         } else {
             say("\nCtrl-C ends it all and leaves nothing behind.");
         }
         connector.wait()?;
-        agent.stop()
+        handle.stop().map_err(agent_failed)?;
+        agent.wait()
     }
 
     /// What is running, and what to try.
     fn explain(&self, folder: &Folder, config: &Config, mapping: &Mapping, page: u16) {
-        let Mapping { agents, users, .. } = mapping;
+        let Mapping { port1: agents, port2: users, .. } = mapping;
         // curl looks at the name in the certificate.
         let (origin, trust) = match self.tls {
             true => ("https://localhost", format!("--cacert {} ", folder.path(folder::CERTIFICATE).display())),
             false => ("http://127.0.0.1", String::new()),
         };
         let api = format!("{origin}:{}/api/v2", config.api_port);
-        say(&format!(
+        say(format!(
             "Running, all in this process:\n\n\
              \x20 a Connector   users on port {users}, agents on port {agents}, API on port {}\n\
              \x20 an agent      has dialled out to port {agents}; it listens nowhere, so it could be behind NAT\n\
@@ -96,7 +103,7 @@ impl Demo {
              \x20 curl {trust}-d 'mapping={}' {api}/mapping/add\n\n\
              Settings and log are in {}",
             config.api_port,
-            Mapping::request(),
+            request(),
             folder.name().display(),
         ));
     }
@@ -105,26 +112,24 @@ impl Demo {
 impl Mapping {
     /// Opens it as a Controller does.
     fn open(client: &Client) -> Result<Self, Failure> {
-        let request = Self::request().to_string();
-        let answer = client.post("/api/v2/mapping/add", &[("mapping", &request)]).map_err(failed)?;
-        let odd = || Failure::new(exit::SOFTWARE, format!("the Connector's answer is not understood: {answer}"));
-        let port = |key: &str| answer[key].as_u64().and_then(|port| u16::try_from(port).ok()).ok_or_else(odd);
-        let passcode = answer["passcode1"].as_str().ok_or_else(odd)?.to_owned();
-        Ok(Self { agents: port("port1")?, users: port("port2")?, passcode })
-    }
-
-    fn request() -> Value {
-        json!({"type": "public", "maxconnections": CONNECTIONS, "heartbeatabsencethreshold": 60000})
+        let answer = client.post("/api/v2/mapping/add", &[("mapping", &request().to_string())])?;
+        Self::deserialize(&answer).map_err(|e| {
+            Failure::new(exit::SOFTWARE, format!("the Connector's answer is not understood: {e}: {answer}"))
+        })
     }
 }
 
+fn request() -> Value {
+    mapping::request(false, CONNECTIONS, THRESHOLD)
+}
+
 /// Waits until the API answers.
-fn await_answer(client: &Client, connector: &RunningConnector) -> Result<(), Failure> {
-    let deadline = Instant::now() + PATIENCE;
+fn await_answer(client: &Client, connector: &Running) -> Result<(), Failure> {
+    let deadline = Instant::now() + START_TIMEOUT;
     loop {
         match client.post("/api/v2/status", &[("mappingid", "all")]) {
             Ok(_) => return Ok(()),
-            Err(e) if connector.has_ended() || Instant::now() > deadline => return Err(failed(e)),
+            Err(e) if connector.has_ended() || Instant::now() > deadline => return Err(e.into()),
             Err(_) => thread::sleep(Duration::from_millis(20)),
         }
     }
@@ -132,12 +137,8 @@ fn await_answer(client: &Client, connector: &RunningConnector) -> Result<(), Fai
 
 /// Fetches the page as a user does, and prints it.
 fn look(config: &Config, mapping: &Mapping) -> Result<(), Failure> {
-    let user = Client::of(config).map_err(failed)?.at_port(mapping.users);
-    let page = user.get("/").map_err(failed)?;
-    say(&format!("\nThis came back from {}:\n\n{}", user.url(), page.trim_end()));
+    let user = Client::of(config)?.at_port(mapping.port2);
+    let page = user.get("/")?;
+    say(format!("\nThis came back from {}:\n\n{}", user.url(), page.trim_end()));
     Ok(())
-}
-
-fn failed(error: ClientError) -> Failure {
-    Failure::new(error.exit_status(), error)
 }

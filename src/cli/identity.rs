@@ -10,7 +10,7 @@
 use super::Failure;
 use super::output::complain;
 use crate::daemon::privileges::{RunAs, can_become_others};
-use crate::daemon::writer::Writer;
+use crate::daemon::writer::{self, Writer};
 use crate::exit;
 use crate::layout::Layout;
 use nix::sys::signal::{Signal, kill};
@@ -24,40 +24,46 @@ use std::process;
 use std::time::Duration;
 
 /// What a command may take: two deadlines of the client, and the look-up of a name.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Becomes the first user other than root who can change a file of the daemon's. Returns in another process then, which
-/// has `patience` to end.
+/// has `timeout` to end.
 ///
 /// # Errors
 /// All is root's, but others may write to it.
-pub(super) fn take_on(layout: &Layout, patience: Duration) -> Result<(), Failure> {
+pub(super) fn take_on(layout: &Layout, timeout: Duration) -> Result<(), Failure> {
+    take_on_for(&paths(layout), timeout)
+}
+
+/// The same for these paths.
+pub(super) fn take_on_for(paths: &[&Path], timeout: Duration) -> Result<(), Failure> {
     if !can_become_others() {
         return Ok(());
     }
     let mut shared = None;
-    for path in paths(layout) {
+    for path in paths {
         match Writer::of(path).map_err(|e| unusable(path, e))? {
             Writer::Root => {}
-            Writer::Owner(user) => return become_user(&user, path, patience),
+            Writer::Owner(user) => return become_user(&user, path, timeout),
             Writer::Others(place) => shared = Some(place),
         }
     }
-    shared.map_or(Ok(()), |place| Err(shared_by_others(&place)))
+    let problem = "others can write to it, so root does not open it; chown it to the daemon's user, or chmod go-w";
+    shared.map_or(Ok(()), |place| Err(unusable(&place, problem)))
 }
 
 /// Goes on as `user`, who can change `path`, in a child of this process.
-pub(super) fn become_user(user: &RunAs, path: &Path, patience: Duration) -> Result<(), Failure> {
+fn become_user(user: &RunAs, path: &Path, timeout: Duration) -> Result<(), Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(|e| unusable(path, e))?;
     // SAFETY: this process has no other thread yet, so that no lock is held by one that the child lacks.
     match unsafe { fork() }.map_err(|e| unusable(path, e))? {
         ForkResult::Parent { child } => {
             drop(theirs);
-            process::exit(wait_for(child, ours, patience).into())
+            process::exit(wait_for(child, ours, timeout).into())
         }
         ForkResult::Child => {
             drop(ours);
-            // Its end is how the parent hears of ours.
+            // The parent sees our end by its end.
             std::mem::forget(theirs);
             user.switch().map_err(|e| unusable(path, e))
         }
@@ -65,11 +71,11 @@ pub(super) fn become_user(user: &RunAs, path: &Path, patience: Duration) -> Resu
 }
 
 /// Waits for the end of a child, and returns its exit status.
-fn wait_for(child: Pid, mut end: UnixStream, patience: Duration) -> u8 {
-    let waited = end.set_read_timeout(Some(patience)).and_then(|()| end.read(&mut [0]));
+fn wait_for(child: Pid, mut end: UnixStream, timeout: Duration) -> u8 {
+    let waited = end.set_read_timeout(Some(timeout)).and_then(|()| end.read(&mut [0]));
     if waited.is_err_and(|e| e.kind() != ErrorKind::Interrupted) {
-        complain(&format!("process {child} has not ended within {} s, it is killed", patience.as_secs()));
-        // It is ours until it has been waited for: nobody else has its number.
+        complain(format!("process {child} has not ended within {} s, it is killed", timeout.as_secs()));
+        // Nobody else gets its process id before it has been waited for.
         let _ = kill(child, Signal::SIGKILL);
     }
     match waitpid(child, None) {
@@ -78,21 +84,13 @@ fn wait_for(child: Pid, mut end: UnixStream, patience: Duration) -> u8 {
     }
 }
 
-/// Root opens nothing there.
-pub(super) fn shared_by_others(place: &Path) -> Failure {
-    let problem = "root opens nothing that others may write to, and nothing in there; give it to the user who shall, or \
-                   take their right (chmod go-w)";
-    unusable(place, problem)
-}
-
 fn unusable(path: &Path, problem: impl fmt::Display) -> Failure {
     Failure::new(exit::NOT_PERMITTED, format!("{}: {problem}", path.display()))
 }
 
 /// Whether [`take_on`] would change nothing: this process opens what is there as whoever it is.
 pub(super) fn may_stay(layout: &Layout) -> bool {
-    let of_roots = |path| matches!(Writer::of(path), Ok(Writer::Root));
-    !can_become_others() || paths(layout).into_iter().all(of_roots)
+    !can_become_others() || writer::is_only_root(paths(layout)).unwrap_or(false)
 }
 
 fn paths(layout: &Layout) -> [&Path; 3] {

@@ -5,6 +5,7 @@
 use super::NAME;
 use crate::exit;
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static LOST: AtomicBool = AtomicBool::new(false);
 
 /// To standard output.
-pub(super) fn say(text: &str) {
-    put(&(printable(text, |c| c == '\n') + "\n"));
+pub(super) fn say(text: impl Display) {
+    put(&(printable(&text.to_string(), |c| c == '\n') + "\n"));
 }
 
 fn put(text: &str) {
@@ -22,7 +23,7 @@ fn put(text: &str) {
         Ok(()) => {}
         // A reader that has left (`| head`) has what it wanted.
         Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
-        Err(e) if !LOST.swap(true, Ordering::Relaxed) => complain(&format!("standard output cannot be written: {e}")),
+        Err(e) if !LOST.swap(true, Ordering::Relaxed) => complain(format!("standard output cannot be written: {e}")),
         Err(_) => {}
     }
 }
@@ -33,8 +34,8 @@ pub(super) fn settled(status: u8) -> u8 {
 }
 
 /// To standard error.
-pub(super) fn complain(problem: &str) {
-    let _ = writeln!(io::stderr().lock(), "{NAME}: {}", printable(problem, |c| c == '\n'));
+pub(super) fn complain(problem: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{NAME}: {}", printable(&problem.to_string(), |c| c == '\n'));
 }
 
 /// The text with control characters, other than those that `may_stay`, as `\u{1b}`.

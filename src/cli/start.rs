@@ -1,8 +1,9 @@
 //! `start`: runs the daemon in the foreground.
 
+use super::options::default_settings;
 use super::output::say;
 use super::status::is_stopping;
-use super::{Failure, Outcome, default_settings, identity};
+use super::{Outcome, identity};
 use crate::daemon::pidfile::LockError;
 use crate::daemon::{Daemon, Options, StartError};
 use crate::exit;
@@ -47,12 +48,11 @@ impl Start {
         let Self { config, state, pid_file, user, log_file, log_level } = self;
         let layout = Layout::new(config, state, pid_file);
         let daemon = match enter(&Options { layout, user, log_file, log_level }) {
-            Ok(daemon) => daemon,
             Err(e @ StartError::PidFile(LockError::Held)) => {
-                say(&e.to_string());
+                say(e);
                 return Ok(exit::OK);
             }
-            Err(e) => return Err(Failure::new(e.status(), e)),
+            entered => entered?,
         };
         let logs_to_file = daemon.logs_to_file();
         let ended = daemon.run();
@@ -63,7 +63,7 @@ impl Start {
         match ended {
             Ok(()) => Ok(exit::OK),
             // Whoever sits at the terminal has not seen the log.
-            Err(e) if logs_to_file => Err(Failure::new(e.status(), e)),
+            Err(e) if logs_to_file => Err(e.into()),
             Err(e) => Ok(e.status()),
         }
     }

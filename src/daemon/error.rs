@@ -7,41 +7,36 @@ use crate::control::TokenError;
 use crate::exit;
 use crate::net::certificate::CertificateError;
 use crate::store::LoadError;
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Another daemon of these settings runs, or there is no pid file.
-    PidFile(LockError),
-    User(PrivilegeError),
-    /// The log file cannot be opened.
-    Log {
-        file: PathBuf,
-        cause: io::Error,
-    },
-    Config(ConfigError),
-    Certificate(CertificateError),
-    Token(TokenError),
+    #[error(transparent)]
+    PidFile(#[from] LockError),
+    #[error(transparent)]
+    User(#[from] PrivilegeError),
+    #[error("{file}: the log file cannot be opened: {cause}")]
+    Log { file: PathBuf, cause: io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The mappings could not be read.
-    Store(LoadError),
-    /// There is no room for so many relay buffers.
-    Buffers {
-        settings: PathBuf,
-        cause: io::Error,
-    },
-    /// The API port could not be bound.
-    Api {
-        port: u16,
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Store(#[from] LoadError),
+    #[error("{settings}: the relay buffers cannot be set aside: {cause}. Key \"buffers\" says how many")]
+    Buffers { settings: PathBuf, cause: io::Error },
+    #[error("the API port {port} could not be bound: {cause}. {}", api_port_remedy(cause.kind()))]
+    Api { port: u16, cause: io::Error },
     /// The system refuses something that every daemon needs.
-    System {
-        what: &'static str,
-        cause: io::Error,
-    },
-    /// The control thread has ended though nobody told it to; what it said is in the log.
+    #[error("{what}: {cause}")]
+    System { what: &'static str, cause: io::Error },
+    /// The control thread has ended though it was not asked to; the log says why.
+    #[error("the control thread has died")]
     Died,
 }
 
@@ -65,37 +60,12 @@ impl StartError {
     }
 }
 
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PidFile(e) => e.fmt(f),
-            Self::User(e) => e.fmt(f),
-            Self::Log { file, cause } => write!(f, "{}: the log file cannot be opened: {cause}", file.display()),
-            Self::Config(e) => e.fmt(f),
-            Self::Certificate(e) => e.fmt(f),
-            Self::Token(e) => e.fmt(f),
-            Self::Store(e) => e.fmt(f),
-            Self::Buffers { settings, cause } => {
-                write!(
-                    f,
-                    "{}: the relay buffers cannot be set aside: {cause}. Key \"buffers\" says how many",
-                    settings.display()
-                )
-            }
-            Self::Api { port, cause } => {
-                write!(f, "the API port {port} could not be bound: {cause}. ")?;
-                if cause.kind() == ErrorKind::PermissionDenied {
-                    f.write_str("Ports below 1024 need root or CAP_NET_BIND_SERVICE; ")?;
-                }
-                if cause.kind() == ErrorKind::AddrNotAvailable {
-                    return f.write_str("`listen` is no address of this machine");
-                }
-                f.write_str("`apiport` names another one")
-            }
-            Self::System { what, cause } => write!(f, "{what}: {cause}"),
-            Self::Died => f.write_str("the control thread has died"),
+fn api_port_remedy(problem: ErrorKind) -> &'static str {
+    match problem {
+        ErrorKind::PermissionDenied => {
+            "Ports below 1024 need root or CAP_NET_BIND_SERVICE; set `apiport` to another port"
         }
+        ErrorKind::AddrNotAvailable => "`listen` is no address of this machine",
+        _ => "set `apiport` to another port",
     }
 }
-
-impl std::error::Error for StartError {}

@@ -1,8 +1,8 @@
 //! The pid file: at most one daemon for each settings file.
 //!
 //! The lock on the file decides, not the number in it. The kernel holds the lock exactly as long as the daemon
-//! lives and tells who holds it: a file that a crash left behind is harmless, and nobody can turn `stop` against a
-//! stranger by writing a number. The number is there for other programs: init scripts, logrotate.
+//! lives and says who holds it: a file that a crash left behind is harmless, and nobody can turn `stop` against another
+//! process by writing a number. The number is there for other programs: init scripts, logrotate.
 //!
 //! It is a lock of fcntl(2), which belongs to the process and is lost as soon as that closes *any* descriptor of
 //! the file. So the daemon opens it once and never closes it.
@@ -11,6 +11,7 @@ use crate::files::expect_regular;
 use crate::layout::folder_of;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{AccessFlags, Pid, Uid, access, fchown, geteuid};
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 const MODE: u32 = 0o644;
 /// Neither through a link, nor waiting for the other end of a FIFO.
 const OPEN_FLAGS: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-/// How often a file that another daemon just removed is opened anew.
+/// How often a file that another daemon just removed is opened again.
 const TRIES: usize = 100;
 
 /// The lock of a running daemon. It lasts until the process ends; dropping this takes the file away.
@@ -35,38 +36,22 @@ pub struct PidFile {
 }
 
 /// Why there is no lock.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another daemon has it.
+    #[error("iofog-connector is already running.")]
     Held,
-    System {
-        path: PathBuf,
-        cause: io::Error,
-    },
+    #[error(
+        "{path}: the pid file cannot be written: {cause}. --pid-file names another place; `status` and `stop` need it too"
+    )]
+    System { path: PathBuf, cause: io::Error },
 }
-
-impl fmt::Display for LockError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Held => f.write_str("iofog-connector is already running."),
-            Self::System { path, cause } => write!(
-                f,
-                "{}: the pid file cannot be written: {cause}. --pid-file names another place; `status` and `stop` need \
-                 it too",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for LockError {}
 
 impl PidFile {
     /// Locks the file and writes this process's number into it.
     pub fn lock(path: &Path) -> Result<Self, LockError> {
         let system = |cause| LockError::System { path: path.to_owned(), cause };
         for _ in 0..TRIES {
-            let file = open(path, true).map_err(system)?;
+            let file = open(path, OpenOptions::new().write(true).create(true).truncate(false)).map_err(system)?;
             match fcntl(&file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))) {
                 Ok(_) => {}
                 Err(Errno::EACCES | Errno::EAGAIN) => return Err(LockError::Held),
@@ -87,7 +72,7 @@ impl PidFile {
     /// # Errors
     /// What it would fail with.
     pub fn can_be_made(path: &Path) -> Result<(), LockError> {
-        let opened = match open(path, false) {
+        let opened = match open(path, OpenOptions::new().write(true)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 access(folder_of(path), AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
             }
@@ -121,10 +106,8 @@ impl Drop for PidFile {
 }
 
 /// Not through a link: the folder may belong to another user than the one who starts the daemon.
-fn open(path: &Path, may_make: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(may_make).truncate(false).mode(MODE).custom_flags(OPEN_FLAGS);
-    let file = options.open(path)?;
+fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = options.read(true).mode(MODE).custom_flags(OPEN_FLAGS).open(path)?;
     expect_own(&file)?;
     Ok(file)
 }
@@ -142,12 +125,12 @@ fn expect_one_name(metadata: &Metadata) -> io::Result<()> {
     }
 }
 
-/// Whether `file` is what stands at `path` now, and nowhere else: one look tells both, or a name could come and go
+/// Whether `file` is what stands at `path` now, and nowhere else: one look shows both, or a name could come and go
 /// between two.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
+    let opened = file.metadata()?;
     match fs::symlink_metadata(path) {
-        Ok(there) if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) => Ok(false),
+        Ok(there) if (opened.dev(), opened.ino()) != (there.dev(), there.ino()) => Ok(false),
         Ok(there) => expect_one_name(&there).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -164,43 +147,64 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
     }
 }
 
-/// A look at a daemon through its pid file, from another process.
+/// A daemon as other processes see it: whoever held the lock when it was looked for.
 #[derive(Debug)]
-pub struct Sight(File);
-
-/// What the lock says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    Nobody,
-    /// A running daemon.
-    Process(Pid),
-    /// A running daemon in a container whose process numbers mean nothing here.
-    Elsewhere,
+pub struct Running {
+    /// Kept open: the lock can be seen through it even when the daemon has removed the file.
+    file: File,
+    /// `None`: it is in a container whose process numbers mean nothing here.
+    pid: Option<Pid>,
 }
 
-impl Sight {
-    /// `None`: there is no pid file, and so no daemon.
+impl Running {
+    /// `None`: no daemon has this pid file.
     ///
     /// # Errors
-    /// The file is there and cannot be opened.
-    pub fn of(path: &Path) -> io::Result<Option<Self>> {
-        let opened = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path);
-        match opened.and_then(|file| expect_own(&file).map(|()| file)) {
-            Ok(file) => Ok(Some(Self(file))),
+    /// Why that is unknown, with the file's name.
+    pub fn find(pid_file: &Path) -> Result<Option<Self>, String> {
+        let found = match open(pid_file, &mut OpenOptions::new()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
-        }
+            Ok(file) => {
+                let mut running = Self { file, pid: None };
+                running.is_gone().map(|is_gone| (!is_gone).then_some(running))
+            }
+        };
+        found.map_err(|e| format!("{}: {e}", pid_file.display()))
     }
 
-    /// Who holds the lock now.
-    pub fn holder(&self) -> io::Result<Holder> {
+    /// Its number, if it has one here.
+    pub fn pid(&self) -> Option<i32> {
+        self.pid.map(Pid::as_raw)
+    }
+
+    /// Whether nobody holds the lock by now; a successor is signalled next time.
+    pub fn is_gone(&mut self) -> io::Result<bool> {
         let mut lock = whole_file(libc::F_WRLCK);
-        fcntl(&self.0, FcntlArg::F_GETLK(&mut lock))?;
-        Ok(match (libc::c_int::from(lock.l_type), lock.l_pid) {
-            (libc::F_UNLCK, _) => Holder::Nobody,
-            (_, pid) if pid > 0 => Holder::Process(Pid::from_raw(pid)),
-            _ => Holder::Elsewhere,
-        })
+        fcntl(&self.file, FcntlArg::F_GETLK(&mut lock))?;
+        self.pid = (lock.l_pid > 0).then(|| Pid::from_raw(lock.l_pid));
+        Ok(libc::c_int::from(lock.l_type) == libc::F_UNLCK)
+    }
+
+    /// One that has ended meanwhile needs no signal.
+    ///
+    /// # Errors
+    /// Why it cannot be signalled.
+    pub fn signal(&self, signal: Signal) -> Result<(), String> {
+        match self.pid.map(|pid| kill(pid, signal)) {
+            Some(Ok(()) | Err(Errno::ESRCH)) => Ok(()),
+            Some(Err(_)) => Err(format!("{self} belongs to another user: no permission to signal it")),
+            None => Err(format!("{self} cannot be signalled from here")),
+        }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid}"),
+            None => f.write_str("a process in another container"),
+        }
     }
 }
 
@@ -237,20 +241,30 @@ mod tests {
         fs::write(&target, "precious").unwrap();
         fs::hard_link(&target, &path).unwrap();
         assert!(PidFile::lock(&path).unwrap_err().to_string().contains("hard links"));
-        assert!(Sight::of(&path).is_err());
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(PidFile::lock(&path).unwrap_err().to_string().contains("regular file"));
-        assert!(Sight::of(&path).is_err());
     }
 
     #[test]
     fn without_a_lock_nobody_holds_it() {
         let folder = Folder::new();
         let path = folder.0.join("pid");
-        assert!(Sight::of(&path).unwrap().is_none());
+        assert!(Running::find(&path).unwrap().is_none());
         fs::write(&path, "1\n").unwrap();
-        assert_eq!(Sight::of(&path).unwrap().unwrap().holder().unwrap(), Holder::Nobody);
+        assert!(Running::find(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_a_pid_file_of_the_daemon_is_an_error() {
+        let folder = Folder::new();
+        let (path, target) = (folder.0.join("pid"), folder.0.join("precious"));
+        fs::write(&target, "precious").unwrap();
+        fs::hard_link(&target, &path).unwrap();
+        assert!(Running::find(&path).unwrap_err().contains("hard links"));
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(Running::find(&path).unwrap_err().contains("regular file"));
     }
 }

@@ -3,7 +3,7 @@
 //! Only the pid file is made as root, and only in a folder where nobody else could have put another file in its place.
 //! Settings, certificates, mappings, log and ports are all opened as the user,
 //! so that whatever works at the start works as well when it is done again: at a reload, when the log is rotated,
-//! when a port is free at last. One capability is kept, CAP_NET_BIND_SERVICE, for ports below 1024.
+//! when a port is free later. One capability is kept, CAP_NET_BIND_SERVICE, for ports below 1024.
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setgroups, setresgid, setresuid};
@@ -13,29 +13,16 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// Why the daemon cannot run as the user it was told to.
-#[derive(Debug)]
+/// Why the daemon cannot run as the user of `--user`.
+#[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
+    #[error("--user {0}: there is no such user on this machine")]
     NoSuchUser(String),
-    /// Only root may become somebody else.
+    #[error("--user {0}: only root can become another user")]
     NotRoot(String),
-    System {
-        step: &'static str,
-        cause: String,
-    },
+    #[error("--user: could not {step}: {cause}")]
+    System { step: &'static str, cause: String },
 }
-
-impl fmt::Display for PrivilegeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSuchUser(name) => write!(f, "--user {name}: there is no such user on this machine"),
-            Self::NotRoot(name) => write!(f, "--user {name}: only root can become another user"),
-            Self::System { step, cause } => write!(f, "--user: could not {step}: {cause}"),
-        }
-    }
-}
-
-impl std::error::Error for PrivilegeError {}
 
 /// A user that this process shall run as.
 #[derive(Clone, Debug)]

@@ -28,12 +28,11 @@ pub(super) struct Files {
 impl Files {
     /// Reads them all. Warns if the certificate ends soon.
     pub fn read(config: &Config) -> Result<Self, StartError> {
-        let token = config.api_token.as_deref().map(read_token).transpose().map_err(StartError::Token)?;
+        let token = config.api_token.as_deref().map(read_token).transpose()?;
         if config.dev {
             return Ok(Self { tls: None, token });
         }
-        let tls = server_tls::server_tls(certificate::folder(config), config.controller_ca.as_deref());
-        let tls = tls.map_err(StartError::Certificate)?;
+        let tls = server_tls::server_tls(certificate::folder(config), config.controller_ca.as_deref())?;
         if let Some(warning) = tls.expiry.as_ref().and_then(Expiry::warning) {
             warn!("{}: the certificate {warning}", tls.file.display());
         }
@@ -56,7 +55,7 @@ impl Reloader {
         self.supervisor.reloading();
         match load(&self.layout) {
             Ok((config, files)) => self.take_over(config, files),
-            Err(e) => error!("Nothing is reloaded, all stays as it was: {e}"),
+            Err(e) => error!("Reload failed, nothing changed: {e}"),
         }
         self.supervisor.ready();
     }
@@ -76,13 +75,13 @@ impl Reloader {
         // Last, so that what the log calls reloaded is in force: a token or a Controller taken away lets nobody in.
         info!("Reloaded {file} and the files that it names; sessions are not interrupted");
         if !stays.is_empty() {
-            warn!("{file}: only a restart changes {}; the old values stay until then", stays.join(", "));
+            warn!("{file}: {} need a restart; the old values apply until then", stays.join(", "));
         }
     }
 }
 
 fn load(layout: &Layout) -> Result<(Config, Files), StartError> {
-    let config = Config::load(layout).map_err(StartError::Config)?;
+    let config = Config::load(layout)?;
     let files = Files::read(&config)?;
     Ok((config, files))
 }

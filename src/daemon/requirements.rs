@@ -54,7 +54,7 @@ fn most_connections(config: &Config) -> usize {
     let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(16);
     let connections = config.connections.unwrap_or(most);
     if connections > most {
-        warn!("`connections` is {connections}, but {descriptors} descriptors allow no more than {most}; those it is");
+        warn!("`connections` is {connections}, but {descriptors} descriptors allow no more than {most}; using {most}");
     }
     connections.min(most)
 }

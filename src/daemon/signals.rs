@@ -3,7 +3,7 @@
 //! | signal | what it does | thread |
 //! |---|---|---|
 //! | SIGTERM, SIGINT | ends the daemon; what is in flight is delivered | signals |
-//! | SIGUSR1 | opens the log file anew | signals |
+//! | SIGUSR1 | reopens the log file | signals |
 //! | SIGHUP | reads settings, certificate, key and token again | reload |
 //!
 //! The first of the two never waits for anything, so that the daemon can be ended whatever else hangs: a reload may,

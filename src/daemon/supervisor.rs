@@ -1,4 +1,4 @@
-//! What the service manager is told: systemd's notification protocol, sd_notify(3), without its library.
+//! What the service manager is notified of: systemd's notification protocol, sd_notify(3), without its library.
 //!
 //! One datagram a message, to the socket that the environment names. Without such a socket nothing is sent.
 //! Nothing here blocks: a message that the manager cannot take at once is lost, as if it had hung.
@@ -29,7 +29,7 @@ impl Supervisor {
         match connect(&name) {
             Ok(socket) => Self { socket: Some(socket), watchdog: watchdog() },
             Err(error) => {
-                warn!("NOTIFY_SOCKET {}: {error}; the service manager is told nothing", name.to_string_lossy());
+                warn!("NOTIFY_SOCKET {}: {error}; the service manager is not notified", name.to_string_lossy());
                 Self::default()
             }
         }
@@ -37,48 +37,37 @@ impl Supervisor {
 
     /// All ports that can be bound are bound.
     pub fn ready(&self) {
-        self.tell("READY=1");
+        self.notify("READY=1");
     }
 
     /// The settings are being read again; [`Supervisor::ready`] ends that.
     pub fn reloading(&self) {
         // The manager matches this with the moment of its own signal.
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
+        self.notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
     }
 
     /// The daemon is about to end.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1");
+        self.notify("STOPPING=1");
     }
 
-    /// For the event loop itself, and for nobody else: only its own turns prove that it turns.
-    pub fn pulse(self: &Arc<Self>) -> Pulse {
-        Pulse { supervisor: Arc::clone(self), next: Instant::now() }
-    }
-
-    fn tell(&self, message: &str) {
-        if let Some(socket) = &self.socket {
-            // Nobody to tell it to.
-            let _ = socket.send(message.as_bytes());
+    /// Feeds the watchdog, twice in the time it waits. For the event loop itself, and for nobody else: only its own
+    /// turns prove that it turns.
+    pub fn heartbeat(self: &Arc<Self>) -> impl FnMut() + use<> {
+        let (supervisor, mut next) = (Arc::clone(self), Instant::now());
+        move || {
+            let now = Instant::now();
+            if let Some(period) = supervisor.watchdog.filter(|_| now >= next) {
+                next = now + period / 2;
+                supervisor.notify("WATCHDOG=1");
+            }
         }
     }
-}
 
-/// Feeds the watchdog, twice in the time it waits.
-pub struct Pulse {
-    supervisor: Arc<Supervisor>,
-    next: Instant,
-}
-
-impl Pulse {
-    pub fn beat(&mut self) {
-        let Some(period) = self.supervisor.watchdog else { return };
-        let now = Instant::now();
-        if now >= self.next {
-            self.next = now + period / 2;
-            self.supervisor.tell("WATCHDOG=1");
-        }
+    fn notify(&self, message: &str) {
+        // If the manager cannot be reached, nobody else can be notified of that.
+        let _ = self.socket.as_ref().map(|socket| socket.send(message.as_bytes()));
     }
 }
 
@@ -94,7 +83,7 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// The watchdog's patience, if it means this process.
+/// How long the watchdog waits, if it means this process.
 fn watchdog() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));

@@ -70,6 +70,16 @@ impl Writer {
     }
 }
 
+/// Whether root alone can change what stands at each of these paths.
+pub fn is_only_root<'a>(paths: impl IntoIterator<Item = &'a Path>) -> io::Result<bool> {
+    for path in paths {
+        if !matches!(Writer::of(path)?, Writer::Root) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn guards_names(metadata: &Metadata) -> bool {
     metadata.is_dir() && metadata.mode() & STICKY != 0
 }

@@ -15,8 +15,9 @@ pub fn body(bytes: &[u8]) {
     if let Ok(target) = text.parse::<Target>() {
         assert!(target.port != 0 && !target.host.is_empty(), "{target:?}");
         assert_eq!(target.to_string().parse(), Ok(target.clone()));
-        if let Some(address) = target.address() {
-            assert_eq!(address.port(), target.port);
+        if target.is_address() {
+            let found = target.look_up().expect("an address needs no lookup");
+            assert!(found.len() == 1 && found[0].port() == target.port, "{found:?}");
         }
     }
     if let Ok(range) = text.parse::<PortRange>() {

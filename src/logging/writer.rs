@@ -8,23 +8,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Where the log goes.
-pub(super) enum Destination {
-    StandardError,
-    File { path: PathBuf, file: File },
-}
-
-impl Destination {
-    /// The end of the file `path`, which is made if need be.
-    pub fn file(path: &Path) -> io::Result<Self> {
-        Ok(Self::File { path: path.to_owned(), file: open(path, true)? })
-    }
-}
-
-/// Whether [`Destination::file`] would succeed. Makes no file.
+/// Whether a log to this file could be started. Makes no file.
 ///
 /// # Errors
-/// What it would fail with.
+/// What that would fail with.
 pub fn can_be_opened(path: &Path) -> io::Result<()> {
     match open(path, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -49,33 +36,36 @@ fn open(path: &Path, may_make: bool) -> io::Result<File> {
 
 /// Writes whole lines.
 pub(super) struct Writer {
-    destination: Destination,
+    /// `None`: to standard error.
+    file: Option<(PathBuf, File)>,
     /// The last line may be there in part.
     torn: bool,
 }
 
 impl Writer {
-    pub fn new(destination: Destination) -> Self {
-        Self { destination, torn: false }
+    /// To the end of a file, which is made if need be, or to standard error.
+    pub fn new(path: Option<&Path>) -> io::Result<Self> {
+        let file = path.map(|path| open(path, true).map(|file| (path.to_owned(), file))).transpose()?;
+        Ok(Self { file, torn: false })
     }
 
     /// Writes `line`; `false` if it, or its end, is lost.
     pub fn write(&mut self, line: &[u8]) -> bool {
-        let out: &mut dyn Write = match &mut self.destination {
-            Destination::StandardError => &mut io::stderr(),
-            Destination::File { file, .. } => file,
+        let out: &mut dyn Write = match &mut self.file {
+            None => &mut io::stderr(),
+            Some((_, file)) => file,
         };
         let start: &[u8] = if self.torn { b"\n" } else { b"" };
         self.torn = out.write_all(start).and_then(|()| out.write_all(line)).is_err();
         !self.torn
     }
 
-    /// Opens the file anew. If that fails the old one is kept: better a line in the wrong file than none.
+    /// Opens the file again. If that fails the old one is kept: better a line in the wrong file than none.
     pub fn reopen(&mut self) {
-        if let Destination::File { path, file } = &mut self.destination {
+        if let Some((path, file)) = &mut self.file {
             match open(path, true) {
                 Ok(new) => (*file, self.torn) = (new, false),
-                Err(error) => log::warn!("{} cannot be opened anew ({error}); the old file is kept", path.display()),
+                Err(error) => log::warn!("{} cannot be reopened ({error}); the old file is kept", path.display()),
             }
         }
     }

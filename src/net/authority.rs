@@ -6,19 +6,24 @@
 
 use super::certificate::{CertificateError, read_chain};
 use super::link::Fault;
+use super::provider::signatures_by_provider;
 use super::tls::Broken;
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::{DistinguishedName, Error, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Certificates that must have signed a Controller's.
 #[derive(Debug)]
-pub struct Authority(Arc<dyn ClientCertVerifier>);
+pub struct Authority {
+    signed: Arc<dyn ClientCertVerifier>,
+    /// The server's own certificate.
+    own: Option<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
 
 impl Authority {
     /// Those in the PEM file `file`; at least one.
@@ -28,24 +33,19 @@ impl Authority {
         for certificate in read_chain(file)? {
             roots.add(certificate).map_err(|cause| unusable(cause.to_string()))?;
         }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        verifier.map(Self).map_err(|cause| unusable(cause.to_string()))
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        Ok(Self { signed: verifier.map_err(|cause| unusable(cause.to_string()))?, own: None, provider })
     }
 
     /// What a TLS server asks of its clients, whose own certificate is `own`.
     pub(super) fn or(self, own: CertificateDer<'static>) -> Arc<dyn ClientCertVerifier> {
-        Arc::new(Demand { signed: self.0, own })
+        Arc::new(Self { own: Some(own), ..self })
     }
 }
 
-/// A certificate that is signed, or the server's own.
-#[derive(Debug)]
-struct Demand {
-    signed: Arc<dyn ClientCertVerifier>,
-    own: CertificateDer<'static>,
-}
+impl ClientCertVerifier for Authority {
+    signatures_by_provider!(verify_tls12_signature, verify_tls13_signature);
 
-impl ClientCertVerifier for Demand {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.signed.root_hint_subjects()
     }
@@ -56,33 +56,11 @@ impl ClientCertVerifier for Demand {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if self.own == *leaf {
+        if self.own.as_ref() == Some(leaf) {
             // That the client has the key, too, is checked by the signature, as ever.
             return Ok(ClientCertVerified::assertion());
         }
         self.signed.verify_client_cert(leaf, intermediates, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.signed.verify_tls12_signature(message, leaf, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.signed.verify_tls13_signature(message, leaf, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signed.supported_verify_schemes()
     }
 }
 

@@ -5,80 +5,42 @@ use crate::files;
 use crate::limits::CONFIG_FILE;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::fmt;
 use std::path::{Path, PathBuf};
+use thiserror::Error;
 
 /// The files' names, without their ending.
 const CERTIFICATE: &str = "server-cert";
 pub(super) const KEY: &str = "server-key";
 
 /// Why the daemon has no TLS. Names the file, and what was expected in it.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum CertificateError {
     /// Neither spelling of the file is there.
-    Missing {
-        expected: PathBuf,
-    },
-    Unreadable {
-        file: PathBuf,
-        cause: pem::Error,
-    },
+    #[error(
+        "{}: no such file. Outside dev mode a certificate and its key are needed; `iofog-connector cert` makes them",
+        expected.display()
+    )]
+    Missing { expected: PathBuf },
+    #[error("{}: a PEM file was expected: {cause}", file.display())]
+    Unreadable { file: PathBuf, cause: pem::Error },
     /// The file has no key in it that can be used.
-    NoKey {
-        file: PathBuf,
-        cause: pem::Error,
-    },
+    #[error(
+        "{}: a private key without a password was expected, in PEM format (BEGIN PRIVATE KEY): {cause}",
+        file.display()
+    )]
+    NoKey { file: PathBuf, cause: pem::Error },
     /// The file has no certificate in it.
-    Empty {
-        file: PathBuf,
-    },
-    /// The two files do not belong together, or rustls cannot use them.
-    Unusable {
-        certificate: PathBuf,
-        key: PathBuf,
-        cause: rustls::Error,
-    },
+    #[error("{}: no certificate (BEGIN CERTIFICATE) in it", file.display())]
+    Empty { file: PathBuf },
+    #[error("{}: this key does not belong to the certificate in {}", key.display(), certificate.display())]
+    AnotherKey { certificate: PathBuf, key: PathBuf },
+    /// rustls cannot use the two files.
+    #[error("{} and {}: {cause}", certificate.display(), key.display())]
+    Unusable { certificate: PathBuf, key: PathBuf, cause: rustls::Error },
     /// The file of the key `controllerca` has a certificate in it that cannot be an authority.
-    Authority {
-        file: PathBuf,
-        cause: String,
-    },
+    #[error("{}: cannot be used as an authority for client certificates: {cause}", file.display())]
+    Authority { file: PathBuf, cause: String },
 }
-
-impl fmt::Display for CertificateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { expected } => write!(
-                f,
-                "{}: no such file. Outside dev mode a certificate and its key are needed; `iofog-connector cert` makes them",
-                expected.display()
-            ),
-            Self::Unreadable { file, cause } => {
-                write!(f, "{}: a PEM file was expected: {cause}", file.display())
-            }
-            Self::NoKey { file, cause } => write!(
-                f,
-                "{}: a private key without a password was expected, in PEM format (BEGIN PRIVATE KEY): {cause}",
-                file.display()
-            ),
-            Self::Empty { file } => write!(f, "{}: no certificate (BEGIN CERTIFICATE) in it", file.display()),
-            Self::Unusable { certificate, key, cause } => match cause {
-                rustls::Error::InconsistentKeys(_) => write!(
-                    f,
-                    "{}: this key does not belong to the certificate in {}",
-                    key.display(),
-                    certificate.display()
-                ),
-                _ => write!(f, "{} and {}: {cause}", certificate.display(), key.display()),
-            },
-            Self::Authority { file, cause } => {
-                write!(f, "{}: cannot be used as an authority for client certificates: {cause}", file.display())
-            }
-        }
-    }
-}
-
-impl std::error::Error for CertificateError {}
 
 /// The folder that has certificate and key: the operator's own stand beside the settings, and come first. Else it is
 /// the pair that the machine made for itself, in the state folder.
@@ -94,14 +56,8 @@ pub fn folder(config: &Config) -> &Path {
 /// The one of both spellings that exists: `stem.pem`, or `stem.per` as some documentation has it.
 pub(super) fn spelled(folder: &Path, stem: &str) -> Result<PathBuf, CertificateError> {
     let expected = folder.join(stem).with_extension("pem");
-    let other = expected.with_extension("per");
-    if expected.exists() {
-        Ok(expected)
-    } else if other.exists() {
-        Ok(other)
-    } else {
-        Err(CertificateError::Missing { expected })
-    }
+    let found = ["pem", "per"].map(|ending| expected.with_extension(ending)).into_iter().find(|file| file.exists());
+    found.ok_or(CertificateError::Missing { expected })
 }
 
 /// `server-cert.pem` (a chain, leaf first) of `folder`: the file, and what is in it.

@@ -45,47 +45,41 @@ impl fmt::Display for Expiry {
     }
 }
 
+const SEQUENCE: u8 = 0x30;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+
 /// Walks a Certificate up to `notAfter` (RFC 5280, section 4.1).
 fn not_after(certificate: &[u8]) -> Option<OffsetDateTime> {
-    let (certificate, []) = element(SEQUENCE, certificate)? else { return None };
-    let (to_be_signed, _signature) = element(SEQUENCE, certificate)?;
-    let after_version = element(VERSION, to_be_signed).map_or(to_be_signed, |(_, rest)| rest);
-    // Serial number, algorithm, issuer.
-    let rest = (0..3).try_fold(after_version, |rest, _| Some(any_element(rest)?.2))?;
-    let (validity, _subject) = element(SEQUENCE, rest)?;
-    let (_, _not_before, end) = any_element(validity)?;
-    match any_element(end)? {
+    let (_, certificate) = elements(certificate).next()?;
+    let (_, to_be_signed) = elements(certificate).next()?;
+    // Behind version and serial number, which are none: algorithm, issuer, validity.
+    let (_, validity) = elements(to_be_signed).filter(|(tag, _)| *tag == SEQUENCE).nth(2)?;
+    match elements(validity).nth(1)? {
         // Two digits of the year: 1950 to 2049.
-        (UTC_TIME, text, []) => moment(&[if *text.first()? < b'5' { b"20" } else { b"19" }, text].concat()),
-        (GENERALIZED_TIME, text, []) => moment(text),
+        (UTC_TIME, text) => moment(&[if *text.first()? < b'5' { b"20" } else { b"19" }, text].concat()),
+        (GENERALIZED_TIME, text) => moment(text),
         _ => None,
     }
 }
 
-const SEQUENCE: u8 = 0x30;
-const VERSION: u8 = 0xa0;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-
-/// What is in the element of this tag at the front, and what stands behind it.
-fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
-    any_element(der).filter(|(found, ..)| *found == tag).map(|(_, content, rest)| (content, rest))
-}
-
-/// Tag and content of the element at the front, and what stands behind it. No certificate needs a length of more than
-/// three bytes, or a tag of more than one.
-fn any_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let [tag, length, rest @ ..] = der else { return None };
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(*length), rest),
-        0x81..=0x83 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
-            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((*tag, content, rest))
+/// Tag and content of each element, up to the first that is none. No certificate needs a length of more than three
+/// bytes, or a tag of more than one.
+fn elements(mut der: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let [tag, length, rest @ ..] = der else { return None };
+        let (length, rest) = match length {
+            0..=0x7f => (usize::from(*length), rest),
+            0x81..=0x83 => {
+                let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+                (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
+            }
+            _ => return None,
+        };
+        let (content, rest) = rest.split_at_checked(length)?;
+        der = rest;
+        Some((*tag, content))
+    })
 }
 
 /// `YYYYMMDDHHMMSSZ`: certificates have no other form of it.

@@ -16,7 +16,8 @@
 //! | `marked` | payload without records: where it begins on a connection of dev mode |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files |
-//! | `server_tls` | what TLS is set up to |
+//! | `provider` | the cryptography of TLS |
+//! | `server_tls` | what TLS is set up to at the daemon's ports |
 //! | `trust` | whether the other end of a dialled connection is the Connector |
 //! | `authority` | whom the API port takes for a Controller |
 //! | `expiry` | until when a certificate is valid |
@@ -34,6 +35,7 @@ mod inbox;
 pub mod link;
 pub mod marked;
 pub mod outbox;
+pub mod provider;
 pub mod pump;
 pub mod reactor;
 pub mod server_tls;

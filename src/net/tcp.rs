@@ -143,17 +143,10 @@ fn tcp_info(stream: &impl AsFd) -> Option<Info> {
     // The beginning of `struct tcp_info` of <linux/tcp.h>, which only ever grows; that of libc is shorter.
     let mut bytes = [0; 128];
     let mut length = bytes.len() as libc::socklen_t;
+    let (fd, buffer) = (stream.as_fd().as_raw_fd(), bytes.as_mut_ptr().cast());
     // SAFETY: the descriptor is open for the duration of the call, and the kernel writes at most `length` bytes
     // into `bytes`, which is that long. No crate at hand offers TCP_INFO.
-    let result = unsafe {
-        libc::getsockopt(
-            stream.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            bytes.as_mut_ptr().cast(),
-            &mut length,
-        )
-    };
+    let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, buffer, &mut length) };
     let [.., b0, b1, b2, b3, b4, b5, b6, b7] = bytes;
     (result == 0).then(|| Info {
         state: bytes[0],

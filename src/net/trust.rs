@@ -10,15 +10,14 @@
 //!
 //! Whichever it is, the peer proves in the handshake that it has the certificate's key.
 
-use super::server_tls::{has_aes, provider};
+use super::provider::{has_aes, provider, signatures_by_provider};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use std::fmt;
-use std::path::{Path, PathBuf};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Which Connector is believed.
@@ -35,50 +34,38 @@ pub enum Trust {
 /// What a client shows of itself when it is asked: chain, leaf first, and key.
 pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
+/// What is to be done where no authority is known.
+const HINT: &str = "--ca FILE (or the key \"cert\") names the Connector's certificate, SSL_CERT_FILE another list";
+
 /// Why nobody can be trusted.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The system has no list of authorities, or an empty one.
-    NoAuthorities { looked_in: Option<PathBuf> },
+    #[error("this system has no list of certificate authorities; {HINT}")]
+    NoList,
+    #[error("{}: no usable certificate authority in it; {HINT}", .0.display())]
+    NoAuthorities(PathBuf),
     /// rustls cannot be set up, or the identity's certificate and key do not belong together.
-    Tls(Error),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] Error),
 }
-
-impl fmt::Display for TrustError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hint = "--ca FILE (or the key \"cert\") names the Connector's certificate, SSL_CERT_FILE another list";
-        match self {
-            Self::NoAuthorities { looked_in: None } => {
-                write!(f, "this system has no list of certificate authorities; {hint}")
-            }
-            Self::NoAuthorities { looked_in: Some(file) } => {
-                write!(f, "{}: no usable certificate authority in it; {hint}", file.display())
-            }
-            Self::Tls(e) => write!(f, "TLS cannot be set up: {e}"),
-        }
-    }
-}
-
-impl std::error::Error for TrustError {}
 
 /// What a dialled TLS connection is set up with.
 pub fn client_config(trust: &Trust, identity: Option<Identity>) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(provider(has_aes()));
-    let verifier = match trust {
-        Trust::Only(certificate) => Verifier::new(vec![certificate.clone()], RootCertStore::empty(), &provider)?,
-        Trust::Certificates(configured) => Verifier::new(configured.clone(), roots(configured.iter()), &provider)?,
-        Trust::System => Verifier::new(Vec::new(), system_roots()?, &provider)?,
+    let (configured, roots) = match trust {
+        Trust::Only(certificate) => (vec![certificate.clone()], RootCertStore::empty()),
+        Trust::Certificates(configured) => (configured.clone(), roots(configured)),
+        Trust::System => (Vec::new(), system_roots()?),
     };
+    let verifier = Verifier::new(configured, roots, &provider)?;
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(TrustError::Tls)?
+        .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let config = match identity {
+    Ok(Arc::new(match identity {
         None => builder.with_no_client_auth(),
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(TrustError::Tls)?,
-    };
-    Ok(Arc::new(config))
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+    }))
 }
 
 /// Whether a handshake failed because the peer has a certificate that nothing vouches for.
@@ -87,23 +74,18 @@ pub fn is_unknown_certificate(error: &Error) -> bool {
 }
 
 /// Those of `certificates` that can vouch for others.
-fn roots<'a>(certificates: impl Iterator<Item = &'a CertificateDer<'static>>) -> RootCertStore {
+fn roots(certificates: &[CertificateDer<'static>]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates.cloned());
+    roots.add_parsable_certificates(certificates.iter().cloned());
     roots
 }
 
-/// The authorities that this system trusts. SSL_CERT_FILE is honoured.
+/// The authorities that this system trusts. SSL_CERT_FILE is honoured. What is no certificate in the list is left out.
 fn system_roots() -> Result<RootCertStore, TrustError> {
-    let looked_in = openssl_probe::probe().cert_file;
-    let certificates = looked_in.as_deref().map(read_list).unwrap_or_default();
-    let roots = roots(certificates.iter());
-    if roots.is_empty() { Err(TrustError::NoAuthorities { looked_in }) } else { Ok(roots) }
-}
-
-/// The certificates of a list; what is no certificate in it is left out.
-fn read_list(file: &Path) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_file_iter(file).map(|list| list.flatten().collect()).unwrap_or_default()
+    let list = openssl_probe::probe().cert_file.ok_or(TrustError::NoList)?;
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(&list).into_iter().flatten().flatten().collect();
+    let roots = roots(&certificates);
+    if roots.is_empty() { Err(TrustError::NoAuthorities(list)) } else { Ok(roots) }
 }
 
 /// Accepts one of the configured certificates itself, or what the authorities vouch for.
@@ -119,19 +101,17 @@ impl Verifier {
         configured: Vec<CertificateDer<'static>>,
         roots: RootCertStore,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, TrustError> {
-        let provider = Arc::clone(provider);
-        let authorities = if roots.is_empty() {
-            None
-        } else {
-            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-            Some(builder.build().map_err(|e| TrustError::Tls(Error::General(e.to_string())))?)
-        };
-        Ok(Self { configured, authorities, provider })
+    ) -> Result<Self, Error> {
+        let build = |roots| WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
+        let authorities = (!roots.is_empty()).then(|| build(Arc::new(roots))).transpose();
+        let authorities = authorities.map_err(|e| Error::General(e.to_string()))?;
+        Ok(Self { configured, authorities, provider: Arc::clone(provider) })
     }
 }
 
 impl ServerCertVerifier for Verifier {
+    signatures_by_provider!(verify_tls12_signature, verify_tls13_signature);
+
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -147,28 +127,6 @@ impl ServerCertVerifier for Verifier {
             Some(authorities) => authorities.verify_server_cert(leaf, rest, name, ocsp, now),
             None => Err(CertificateError::UnknownIssuer.into()),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -187,7 +145,7 @@ mod tests {
 
     fn verify(configured: &[CertificateDer<'static>], leaf: &CertificateDer<'_>, name: &str) -> Result<(), Error> {
         let provider = Arc::new(provider(true));
-        let verifier = Verifier::new(configured.to_vec(), roots(configured.iter()), &provider).unwrap();
+        let verifier = Verifier::new(configured.to_vec(), roots(configured), &provider).unwrap();
         let name = ServerName::try_from(name).unwrap();
         verifier.verify_server_cert(leaf, &[], &name, &[], UnixTime::now()).map(drop)
     }

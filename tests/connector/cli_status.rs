@@ -1,4 +1,4 @@
-//! status: 0 running, 3 stopped, 1 not able to tell; for people and for programs.
+//! status: 0 running, 3 stopped, 1 unknown; for people and for programs.
 
 use crate::harness::{Certificate, Daemon, Mode, Setup, in_both_modes};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -58,7 +58,7 @@ fn of_a_daemon_that_does_not_answer_nobody_can_tell() {
     let said = daemon.command(&["status"]);
     daemon.signal(libc::SIGCONT);
     assert_eq!((said.status, said.out.as_str()), (1, ""), "{said:?}");
-    assert!(said.err.contains("not able to tell") && said.err.contains(&daemon.pid().to_string()), "{said:?}");
+    assert!(said.err.contains("unknown: ") && said.err.contains(&daemon.pid().to_string()), "{said:?}");
 }
 
 #[test]
@@ -130,5 +130,5 @@ fn a_look_at_the_lock_says_why_it_cannot_tell() {
     fs::create_dir(daemon.path("connector.conf.pid")).expect("a folder");
     let said = look(&daemon);
     assert_eq!((said.status, said.out.as_str()), (1, ""), "{said:?}");
-    assert!(said.err.contains("not able to tell") && said.err.contains("connector.conf.pid"), "{said:?}");
+    assert!(said.err.contains("unknown: ") && said.err.contains("connector.conf.pid"), "{said:?}");
 }

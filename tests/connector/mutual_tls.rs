@@ -110,7 +110,7 @@ fn another_authority_is_taken_over_without_a_restart() {
     fs::write(daemon.path("controllers.pem"), "nonsense").expect("a file");
     daemon.signal(libc::SIGHUP);
     wait_until("the log names the file", PATIENCE, || {
-        daemon.log().contains("Nothing is reloaded") && daemon.log().contains("controllers.pem: no certificate")
+        daemon.log().contains("Reload failed") && daemon.log().contains("controllers.pem: no certificate")
     });
     assert!(new.try_post(ASK.0, ASK.1).is_ok());
 }

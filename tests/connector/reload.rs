@@ -51,7 +51,7 @@ fn what_is_invalid_is_refused_and_the_old_stays() {
     let daemon = Setup::new(Mode::Tls).start();
     fs::write(daemon.path("server-key.pem"), certificate().key).expect("a file");
     write_settings(&daemon, |settings| settings["ports"] = json!(["1-2"]));
-    reload(&daemon, "Nothing is reloaded, all stays as it was");
+    reload(&daemon, "Reload failed, nothing changed");
     assert!(daemon.log().contains("server-key.pem: this key does not belong"), "{}", daemon.log());
     assert_eq!(daemon.command(&["status"]).status, 0);
     let mapping = daemon.add_public(1);
@@ -114,7 +114,7 @@ fn what_only_a_restart_changes_is_said_every_time() {
     let daemon = Setup::new(Mode::Plain).start();
     write_settings(&daemon, |settings| settings["buffers"] = json!(7));
     for _ in 0..2 {
-        reload(&daemon, "only a restart changes buffers");
+        reload(&daemon, "buffers need a restart");
     }
     write_settings(&daemon, |settings| settings["dev"] = json!(false));
     reload(&daemon, "server-cert.pem: no such file");
@@ -145,7 +145,7 @@ fn a_pipe_in_the_place_of_the_token_is_refused_and_holds_up_nothing() {
     let mut daemon = Setup::new(Mode::Plain).start();
     mkfifo(&daemon.path("token"), Permissions::S_IRWXU).expect("a pipe");
     write_settings(&daemon, |settings| settings["apitoken"] = json!("token"));
-    reload(&daemon, "Nothing is reloaded, all stays as it was");
+    reload(&daemon, "Reload failed, nothing changed");
     assert!(daemon.log().contains("a regular file was expected"), "{}", daemon.log());
     assert!(daemon.terminate().success());
 }
@@ -171,7 +171,7 @@ fn one_bad_file_leaves_all_the_others_as_they_were() {
             settings["controllers"] = json!([]);
             settings["ports"] = json!([format!("{}-{last}", last - 1)]);
         });
-        reload(&daemon, "Nothing is reloaded, all stays as it was");
+        reload(&daemon, "Reload failed, nothing changed");
         assert!(daemon.log().contains(complaint), "{}", daemon.log());
         let answer = status();
         assert_eq!((answer.status, &answer.json()["availablePorts"]), (200, &before), "{complaint}");

@@ -3,7 +3,6 @@
 use crate::cli::output::complain;
 use crate::cli::{Failure, identity};
 use crate::daemon::privileges::can_become_others;
-use crate::daemon::writer::Writer;
 use crate::exit;
 use nix::unistd::{Gid, Uid, fchown};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -29,44 +28,13 @@ impl Place {
         self.0.join("server-key.pem")
     }
 
-    /// The daemon takes either spelling: a new .pem would quietly replace an old .per.
-    fn spellings(file: &Path) -> [PathBuf; 2] {
-        [file.to_owned(), file.with_extension("per")]
-    }
-
-    fn found(file: &Path) -> Option<PathBuf> {
-        Self::spellings(file).into_iter().find(|file| exists(file))
-    }
-
-    /// Whether neither file is there.
-    pub fn is_empty(&self) -> bool {
-        Self::found(&self.certificate()).is_none() && Self::found(&self.key()).is_none()
-    }
-
-    /// Whether both files are there.
-    pub fn is_whole(&self) -> bool {
-        Self::found(&self.certificate()).is_some() && Self::found(&self.key()).is_some()
-    }
-
-    /// One that is there.
-    pub fn first(&self) -> PathBuf {
-        Self::found(&self.certificate()).or_else(|| Self::found(&self.key())).unwrap_or_else(|| self.certificate())
-    }
-
-    /// The key, if there is no certificate.
-    pub fn lone_key(&self) -> Option<PathBuf> {
-        Self::found(&self.key()).filter(|_| Self::found(&self.certificate()).is_none())
-    }
-
-    /// A certificate is worth nothing without its key.
-    pub fn set_aside_lone_certificate(&self) -> Result<(), Failure> {
-        match Self::found(&self.certificate()) {
-            Some(file) if Self::found(&self.key()).is_none() => {
-                complain(&format!("{}: has no key", file.display()));
-                self.set_aside(&file)
-            }
-            _ => Ok(()),
-        }
+    /// The certificate and the key that are there. The daemon takes either spelling: a new .pem would quietly replace
+    /// an old .per.
+    pub fn found(&self) -> [Option<PathBuf>; 2] {
+        [self.certificate(), self.key()].map(|file| {
+            let old = file.with_extension("per");
+            [file, old].into_iter().find(|file| exists(file))
+        })
     }
 
     /// Gives a file another name, under which nothing looks for it.
@@ -75,20 +43,13 @@ impl Place {
         aside.push(".unusable");
         let aside = PathBuf::from(aside);
         fs::rename(file, &aside).map_err(|e| cannot_write(file, &e))?;
-        complain(&format!("{}: was renamed to {}", file.display(), aside.display()));
+        complain(format!("{}: was renamed to {}", file.display(), aside.display()));
         Ok(())
     }
 
     /// Before anything is opened in the folder: if it is not root's, root becomes the user who can change it.
     pub fn enter(&self) -> Result<(), Failure> {
-        if !can_become_others() {
-            return Ok(());
-        }
-        match Writer::of(&self.0).map_err(|e| cannot_write(&self.0, &e))? {
-            Writer::Root => Ok(()),
-            Writer::Owner(user) => identity::become_user(&user, &self.0, identity::PATIENCE),
-            Writer::Others(place) => Err(identity::shared_by_others(&place)),
-        }
+        identity::take_on_for(&[&self.0], identity::TIMEOUT)
     }
 
     /// Writes both files, or the certificate alone. They come into place by a rename, when they are durable.

@@ -66,7 +66,7 @@ impl Folder {
             Cert { config: file.clone(), state: None, complete: false, name, address, days: DAYS }
                 .run_in_own_folder()?;
         }
-        Config::load(&Layout::new(file, None, None)).map_err(|e| Failure::new(exit::CONFIG, e))
+        Ok(Config::load(&Layout::new(file, None, None))?)
     }
 }
 

@@ -1,10 +1,10 @@
-//! The two programs of the demo, each in a thread of its own.
+//! The three programs of the demo, each in a thread of its own: Connector, agent, web server.
 
 use super::{CONNECTIONS, Mapping};
-use crate::agent::settings::{Draft, SettingsError};
+use crate::agent::settings::Draft;
 use crate::agent::{self, Agent};
 use crate::cli::Failure;
-use crate::daemon::{Daemon, Options, StartError};
+use crate::daemon::{Daemon, Options};
 use crate::exit;
 use crate::layout::Layout;
 use crate::net::trust::Trust;
@@ -13,22 +13,29 @@ use log::LevelFilter;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
+use tiny_http::{Header, Response, Server};
 
-/// The daemon. It ends by itself on Ctrl-C, or when its API is told so.
-pub(super) struct RunningConnector(JoinHandle<Result<(), StartError>>);
+const PAGE: &str = "<!doctype html>
+<html lang=\"en\">
+<meta charset=\"utf-8\">
+<title>It works</title>
+<h1>It works</h1>
+<p>This page came from a web server that nobody can reach from outside.
+An agent beside it had dialled out to a Connector; you connected to the Connector,
+and it joined you to that connection.</p>
+</html>
+";
 
-impl RunningConnector {
-    pub(super) fn start(settings: &Path, log: PathBuf) -> Result<Self, Failure> {
-        let options = Options {
-            layout: Layout::new(settings.to_owned(), None, None),
-            user: None,
-            log_file: Some(log),
-            log_level: LevelFilter::Info,
-        };
-        let daemon = Daemon::enter(options).map_err(|e| Failure::new(e.status(), e))?;
-        Ok(Self(spawn("connector", move || daemon.run())?))
+/// A thread that does one program's work.
+pub(super) struct Running(JoinHandle<Result<(), Failure>>);
+
+impl Running {
+    fn spawn(name: &str, work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<Self, Failure> {
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+        spawned.map(Self).map_err(|e| Failure::new(exit::SYSTEM, format!("no thread for the {name}: {e}")))
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -37,50 +44,57 @@ impl RunningConnector {
 
     /// Waits for its end.
     pub(super) fn wait(self) -> Result<(), Failure> {
-        join(self.0)?.map_err(|e| Failure::new(e.status(), e))
+        self.0.join().unwrap_or_else(|_| Err(Failure::new(exit::SOFTWARE, "a thread has died")))
     }
 }
 
-/// The agent.
-pub(super) struct RunningAgent {
-    handle: agent::Handle,
-    thread: JoinHandle<io::Result<()>>,
+/// The daemon. It ends by itself on Ctrl-C, or when its API is asked for it.
+pub(super) fn start_connector(settings: &Path, log: PathBuf) -> Result<Running, Failure> {
+    let layout = Layout::new(settings.to_owned(), None, None);
+    let daemon = Daemon::enter(Options { layout, user: None, log_file: Some(log), log_level: LevelFilter::Info })?;
+    Running::spawn("connector", move || Ok(daemon.run()?))
 }
 
-impl RunningAgent {
-    /// Makes the service on port `page` reachable. `certificate`: the Connector's; `None` in dev mode.
-    pub(super) fn start(mapping: &Mapping, page: u16, certificate: Option<&Path>) -> Result<Self, Failure> {
-        let trust = certificate.map(CertificateDer::from_pem_file).transpose();
-        let trust =
-            trust.map_err(|e| Failure::new(exit::CONFIG, format!("the certificate that was just made: {e}")))?;
-        let draft = Draft {
-            host: Some("127.0.0.1".to_owned()),
-            port: Some(mapping.agents),
-            connections: Some(CONNECTIONS),
-            passcode: Some(Secret::new(mapping.passcode.as_str())),
-            local_port: Some(page),
-            dev: Some(trust.is_none()),
-            trust: trust.map(Trust::Only),
-            ..Draft::default()
-        };
-        let settings = draft.complete().map_err(|e: SettingsError| Failure::new(e.status(), e))?;
-        let (mut agent, handle) = Agent::new(settings).map_err(|e| Failure::new(e.status(), e))?;
-        Ok(Self { handle, thread: spawn("agent", move || agent.run())? })
-    }
-
-    /// Ends it.
-    pub(super) fn stop(self) -> Result<(), Failure> {
-        let failed = |e| Failure::new(exit::SYSTEM, format!("the agent: {e}"));
-        self.handle.stop().map_err(failed)?;
-        join(self.thread)?.map_err(failed)
-    }
+/// The agent, which makes the service on port `page` reachable until its handle stops it. `certificate`: the
+/// Connector's; `None` in dev mode.
+pub(super) fn start_agent(
+    mapping: &Mapping,
+    page: u16,
+    certificate: Option<&Path>,
+) -> Result<(agent::Handle, Running), Failure> {
+    let trust = certificate.map(CertificateDer::from_pem_file).transpose();
+    let trust = trust.map_err(|e| Failure::new(exit::CONFIG, format!("the certificate that was just made: {e}")))?;
+    let draft = Draft {
+        host: Some("127.0.0.1".to_owned()),
+        port: Some(mapping.port1),
+        connections: Some(CONNECTIONS),
+        passcode: Some(Secret::new(mapping.passcode1.as_str())),
+        local_port: Some(page),
+        dev: trust.is_none(),
+        trust: trust.map(Trust::Only),
+        ..Draft::default()
+    };
+    let settings = draft.complete().map_err(|e| Failure::new(e.status(), e))?;
+    let (mut agent, handle) = Agent::new(settings).map_err(|e| Failure::new(e.status(), e))?;
+    Ok((handle, Running::spawn("agent", move || agent.run().map_err(agent_failed))?))
 }
 
-fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {
-    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
-    spawned.map_err(|e| Failure::new(exit::SYSTEM, format!("no thread for the {name}: {e}")))
+pub(super) fn agent_failed(cause: io::Error) -> Failure {
+    Failure::new(exit::SYSTEM, format!("the agent: {cause}"))
 }
 
-fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
-    thread.join().map_err(|_| Failure::new(exit::SOFTWARE, "a thread has died"))
+/// A web server that listens on this machine only, as long as the process lives. Returns its port.
+pub(super) fn start_page() -> io::Result<u16> {
+    let server = Server::http((Ipv4Addr::LOCALHOST, 0)).map_err(io::Error::other)?;
+    let port = server.server_addr().to_ip().map(|address| address.port());
+    let port = port.ok_or_else(|| io::Error::other("the page listens on no port"))?;
+    thread::Builder::new().name("page".into()).spawn(move || {
+        for request in server.incoming_requests() {
+            let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8");
+            let response = html.into_iter().fold(Response::from_string(PAGE), Response::with_header);
+            // A reader that has left needs no page.
+            let _ = request.respond(response);
+        }
+    })?;
+    Ok(port)
 }

@@ -11,36 +11,37 @@ pub(super) struct Report {
     dev: bool,
     pid: Option<i32>,
     url: String,
-    /// The daemon's answer, or why it gave none.
-    answer: Result<Value, String>,
-    certificate: Option<Certificate>,
-}
-
-struct Certificate {
-    file: PathBuf,
-    /// `None`: not to be read.
-    expiry: Option<Expiry>,
+    /// The daemon's answer; nothing if it gave none.
+    daemon: Value,
+    /// Why it gave none.
+    refusal: Option<String>,
+    /// Its file, and its end if that can be read.
+    certificate: Option<(PathBuf, Option<Expiry>)>,
 }
 
 impl Report {
     pub fn new(config: &Config, pid: Option<i32>, url: String, answer: Result<Value, String>) -> Self {
         // In TLS mode the daemon was asked with this very certificate, so it is the one in use.
         let chain = if config.dev { None } else { certificate::chain(certificate::folder(config)).ok() };
-        let certificate = chain.map(|(file, chain)| Certificate { file, expiry: chain.first().and_then(Expiry::of) });
-        Self { settings: config.file.clone(), dev: config.dev, pid, url, answer, certificate }
+        let certificate = chain.map(|(file, chain)| (file, chain.first().and_then(Expiry::of)));
+        let (daemon, refusal) = answer.map_or_else(|refusal| (Value::Null, Some(refusal)), |answer| (answer, None));
+        Self { settings: config.file.clone(), dev: config.dev, pid, url, daemon, refusal, certificate }
     }
 
-    /// A number that the daemon told.
+    pub fn is_stopping(&self) -> bool {
+        self.daemon["status"] == "stopping"
+    }
+
+    /// A number of the daemon's answer.
     fn number(&self, name: &str) -> Option<u64> {
-        self.answer.as_ref().ok()?[name].as_u64()
+        self.daemon[name].as_u64()
     }
 
-    /// Lines of a name and a value; what the daemon did not tell has none.
+    /// Lines of a name and a value; what the daemon did not report has none.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
-        let version = self.answer.as_ref().ok().and_then(|answer| answer["version"].as_str());
         let mode = if self.dev { "dev (no TLS)" } else { "TLS" };
         let facts = [
-            ("version", version.map(str::to_owned)),
+            ("version", self.daemon["version"].as_str().map(str::to_owned)),
             ("pid", self.pid.map(|pid| pid.to_string())),
             ("uptime", self.number("uptime").map(duration)),
             ("settings", Some(self.settings.display().to_string())),
@@ -76,16 +77,14 @@ impl Report {
     }
 
     fn expiry(&self) -> Option<String> {
-        let expiry = self.certificate.as_ref()?.expiry?;
+        let expiry = self.certificate.as_ref()?.1?;
         Some(format!("valid until {expiry} ({} days)", expiry.days_left()))
     }
 
     /// What somebody should look after.
     pub fn warnings(&self) -> Vec<String> {
-        let refusal = self.answer.as_ref().err().cloned();
-        let certificate = self.certificate.as_ref().and_then(|certificate| {
-            let warning = certificate.expiry?.warning()?;
-            Some(format!("{}: the certificate {warning}", certificate.file.display()))
+        let certificate = self.certificate.as_ref().and_then(|(file, expiry)| {
+            Some(format!("{}: the certificate {}", file.display(), expiry.as_ref()?.warning()?))
         });
         let some = |name| self.number(name).filter(|count| *count > 0);
         let inactive =
@@ -94,7 +93,7 @@ impl Report {
         let starved = self.is_full("buffers", "maxbuffers").then(|| "all relay buffers are in use".to_owned());
         let pauses =
             some("pauses").map(|count| format!("{count} times since its start no connection could be accepted"));
-        [refusal, certificate, inactive, full, starved, pauses].into_iter().flatten().collect()
+        [self.refusal.clone(), certificate, inactive, full, starved, pauses].into_iter().flatten().collect()
     }
 
     fn is_full(&self, count: &str, most: &str) -> bool {
@@ -102,23 +101,22 @@ impl Report {
     }
 
     /// All of it, with the daemon's own answer as it came.
-    pub fn to_json(&self, status: &str) -> Value {
-        let certificate = self.certificate.as_ref().map(|certificate| {
-            let expiry = certificate.expiry;
+    pub fn to_json(&self) -> Value {
+        let certificate = self.certificate.as_ref().map(|(file, expiry)| {
             json!({
-                "file": certificate.file,
+                "file": file,
                 "validUntil": expiry.map(|expiry| expiry.to_string()),
                 "daysLeft": expiry.map(|expiry| expiry.days_left()),
             })
         });
         json!({
-            "status": status,
+            "status": if self.is_stopping() { "stopping" } else { "running" },
             "pid": self.pid,
             "settings": self.settings,
             "mode": if self.dev { "dev" } else { "tls" },
             "api": self.url,
             "certificate": certificate,
-            "daemon": self.answer.as_ref().ok(),
+            "daemon": self.daemon,
             "warnings": self.warnings(),
         })
     }
@@ -173,8 +171,8 @@ mod tests {
             report.facts().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
         assert_eq!(names(Err("no".to_owned())), ["pid", "settings", "mode", "API"]);
-        let told = names(Ok(json!({"version": "2.0.0", "mappings": 3, "uptime": 5})));
-        assert_eq!(told, ["version", "pid", "uptime", "settings", "mode", "API", "mappings"]);
+        let reported = names(Ok(json!({"version": "2.0.0", "mappings": 3, "uptime": 5})));
+        assert_eq!(reported, ["version", "pid", "uptime", "settings", "mode", "API", "mappings"]);
     }
 
     #[test]

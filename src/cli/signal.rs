@@ -1,60 +1,58 @@
-//! `stop`: ends the daemon and waits until it is gone.
+//! `stop` and `reload`: signals to the daemon, which need neither token nor certificate nor a free place at the API.
 //!
-//! A signal does it, since that needs neither token nor certificate nor a free place at the API. Who may not
-//! signal the daemon asks it over the API, as any program on this machine may.
+//! `stop` waits until the daemon is gone. Who may not signal it asks it over the API, as any program on this machine may.
 
 use super::client::Client;
 use super::output::{complain, say};
-use super::running::Running;
-use super::{Failure, Outcome, default_settings, identity};
+use super::{Failure, Outcome, identity};
 use crate::config::Config;
+use crate::daemon::pidfile::Running;
 use crate::exit;
 use crate::layout::Layout;
-use argh::FromArgs;
 use nix::sys::signal::Signal;
 use std::io;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often to look whether the daemon is gone.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Stop the daemon and wait until it is gone.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "stop")]
-pub(super) struct Stop {
-    /// settings file (default: /etc/iofog-connector/iofog-connector.conf)
-    #[argh(option, default = "default_settings()", arg_name = "file")]
-    config: PathBuf,
-    /// state folder, if the daemon was started with one of its own
-    #[argh(option, arg_name = "folder")]
-    state: Option<PathBuf>,
-    /// pid file, if the daemon was started with one of its own
-    #[argh(option, arg_name = "file")]
-    pid_file: Option<PathBuf>,
-    /// how long to wait, in seconds (default: 10)
-    #[argh(option, default = "10", arg_name = "seconds")]
-    timeout: u64,
-    /// kill the daemon if it has not ended by then
-    #[argh(switch)]
-    kill: bool,
+daemon_command! {
+    /// Stop the daemon and wait until it is gone.
+    "stop" Stop with pid_file {
+        /// how long to wait, in seconds (default: 10)
+        #[argh(option, default = "10", arg_name = "seconds")]
+        timeout: u64,
+        /// kill the daemon if it has not ended by then
+        #[argh(switch)]
+        kill: bool,
+    }
+}
+
+daemon_command! {
+    /// Have the daemon read settings, certificate, key and token again.
+    "reload" Reload with pid_file {}
 }
 
 impl Stop {
     pub fn run(self) -> Outcome {
-        let layout = Layout::new(self.config, self.state, self.pid_file);
+        let layout = self.layout();
         let timeout = Duration::from_secs(self.timeout);
         // It may have to wait twice.
-        identity::take_on(&layout, timeout.saturating_mul(2).saturating_add(identity::PATIENCE))?;
+        identity::take_on(&layout, timeout.saturating_mul(2).saturating_add(identity::TIMEOUT))?;
         let unreadable = |e| Failure::new(exit::UNKNOWN, e);
         let Some(mut running) = Running::find(&layout.pid_file).map_err(unreadable)? else {
             say("iofog-connector is already stopped.");
             return Ok(exit::OK);
         };
         say("Stopping connector...");
-        if !running.signal(Signal::SIGTERM) {
-            ask(&running, &layout)?;
+        if let Err(problem) = running.signal(Signal::SIGTERM) {
+            ask(&layout).map_err(|e| {
+                Failure::new(
+                    exit::NOT_PERMITTED,
+                    format!("{problem}; the request to its API failed, too: {}", e.message),
+                )
+            })?;
         }
         let is_gone = await_end(&mut running, timeout, |_| {})
             .and_then(|gone| Ok(gone || self.kill && end_by_force(&mut running, timeout)?));
@@ -81,7 +79,7 @@ fn await_end(running: &mut Running, timeout: Duration, meanwhile: impl Fn(&Runni
 
 /// Kills the process that holds the lock, and any that takes it over meanwhile.
 fn end_by_force(running: &mut Running, timeout: Duration) -> io::Result<bool> {
-    complain(&format!("{running} does not end by itself: it is killed"));
+    complain(format!("{running} did not stop in time and is killed"));
     await_end(running, timeout, |running| {
         // Whether it was of use shows by the lock.
         let _ = running.signal(Signal::SIGKILL);
@@ -89,13 +87,18 @@ fn end_by_force(running: &mut Running, timeout: Duration) -> io::Result<bool> {
 }
 
 /// Asks the daemon to end, as any program on this machine may.
-fn ask(running: &Running, layout: &Layout) -> Result<(), Failure> {
-    let not_permitted = |reason: String| {
-        let problem = format!("{running} is not ours to signal, and could not be asked either: {reason}");
-        Failure::new(exit::NOT_PERMITTED, problem)
-    };
-    let config = Config::load(layout).map_err(|e| not_permitted(e.to_string()))?;
-    let client = Client::of(&config).map_err(|e| not_permitted(e.to_string()))?;
-    let answer = client.post("/api/v2/commandline", &[("command", "stop")]);
-    answer.map(|_| ()).map_err(|e| not_permitted(e.to_string()))
+fn ask(layout: &Layout) -> Result<(), Failure> {
+    Client::of(&Config::load(layout)?)?.post("/api/v2/commandline", &[("command", "stop")])?;
+    Ok(())
+}
+
+impl Reload {
+    pub fn run(self) -> Outcome {
+        let layout = self.layout();
+        identity::take_on(&layout, identity::TIMEOUT)?;
+        let running = Running::find(&layout.pid_file).map_err(|e| Failure::new(exit::UNKNOWN, e))?;
+        let running = running.ok_or_else(|| Failure::new(exit::STOPPED, "iofog-connector is stopped."))?;
+        running.signal(Signal::SIGHUP).map_err(|e| Failure::new(exit::NOT_PERMITTED, e))?;
+        Ok(exit::OK)
+    }
 }
