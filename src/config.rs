@@ -118,13 +118,13 @@ pub enum ConfigError {
     Unreadable { file: PathBuf, cause: io::Error },
     /// The file was read and something in it is wrong.
     #[error("{file}, {fault}")]
-    Invalid { file: PathBuf, fault: Fault },
+    Invalid { file: PathBuf, fault: LinkError },
 }
 
 /// What is wrong in a settings file, and where.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {problem}")]
-pub struct Fault {
+pub struct LinkError {
     /// Counted from 1.
     pub line: usize,
     /// In bytes, counted from 1; that of the last byte that was read when the fault showed.

@@ -29,7 +29,7 @@ use crate::logging::{self, Logging};
 use crate::net::server_tls::ServerTls;
 use crate::ports::ephemeral;
 use crate::relay::command::{EventLoop, Gone, Handle};
-use crate::relay::{self, NewError, ParserSocket, Relay, Sign};
+use crate::relay::{self, LoopEvent, NewError, ParserSocket, Relay};
 use crate::store::{self, FILE_NAME, Store};
 use log::{LevelFilter, error, info, warn};
 use pidfile::PidFile;
@@ -125,8 +125,8 @@ impl Daemon {
         let failed = run_control(work, handle)?;
         let mut heartbeat = supervisor.heartbeat();
         let watched = relay.run(move |sign| match sign {
-            Sign::Alive => heartbeat(),
-            Sign::Ending => supervisor.stopping(),
+            LoopEvent::Turning => heartbeat(),
+            LoopEvent::Stopping => supervisor.stopping(),
         });
         watched.map_err(system("the event loop failed"))?;
         if failed.load(Ordering::Relaxed) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// A relay buffer: what one direction of a pipe may hold while its reader is not ready. Bytes.
 pub const BUFFER: usize = 64 * 1024;
 /// A stranger has so long to finish its TLS handshake and passcode.
-pub const GREETING: Duration = Duration::from_secs(10);
+pub const AUTHENTICATION: Duration = Duration::from_secs(10);
 /// What a peer may send before its TLS handshake is done, bytes.
 pub const HANDSHAKE_BYTES: usize = 64 * 1024;
 /// A TLS handshake message in pieces is kept up to this size until it is complete, bytes ...
@@ -13,9 +13,9 @@ pub const HANDSHAKE_PIECES: usize = 4 * 1024;
 /// ... and up to this one where the peer may show a certificate: at the API port and as an agent.
 pub const HANDSHAKE_CHAIN: usize = 32 * 1024;
 /// Connections at one agent port that have not shown a passcode yet; one more pushes out the oldest.
-pub const STRANGERS: usize = 64;
+pub const UNAUTHENTICATED: usize = 64;
 /// So many of them count as one for a network that has authorized agents at the port.
-pub const STRANGERS_OF_A_FLEET: usize = 32;
+pub const UNAUTHENTICATED_OF_A_FLEET: usize = 32;
 /// Users of one mapping that have not sent a byte yet; one more pushes out the oldest.
 pub const SILENT_USERS: usize = 256;
 /// How long a user may stay silent before its first byte.
@@ -28,9 +28,9 @@ pub const WAIT_FOR_AGENT: Duration = Duration::from_secs(5);
 /// API connections at once; one more pushes out the one longest without a complete request.
 pub const API_CONNECTIONS: usize = 32;
 /// API connections at once from addresses that are not in `controllers`; one more pushes out the oldest.
-pub const API_OUTSIDERS: usize = 4;
+pub const API_UNLISTED: usize = 4;
 /// So far apart such connections are taken when they come faster; the others are closed at once.
-pub const API_OUTSIDER_INTERVAL: Duration = Duration::from_millis(100);
+pub const API_UNLISTED_INTERVAL: Duration = Duration::from_millis(100);
 /// A request's body, bytes.
 pub const REQUEST_BODY: usize = 64 * 1024;
 /// A request's line and headers, bytes.
@@ -62,7 +62,7 @@ pub const BROKER_REQUEST: usize = 16 * 1024;
 /// A peer has so long to say it.
 pub const BROKER_REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Connections at the broker that have not said it yet; one more pushes out the oldest.
-pub const BROKER_STRANGERS: usize = 64;
+pub const BROKER_UNAUTHENTICATED: usize = 64;
 /// Peers that wait for another one; one more pushes out the oldest.
 pub const BROKER_WAITING: usize = 256;
 /// How long a peer waits for the other one.
@@ -137,7 +137,7 @@ pub const BURST: Duration = Duration::from_millis(10);
 /// A joined agent is sent a heartbeat of its own accord this often, if it is told nothing else or held back.
 pub const PROMPT: Duration = Duration::from_secs(15);
 /// From the word to stop on, what is in flight is delivered for so long. The rest of 2 s is for closing and leaving.
-pub const LAST_WORDS: Duration = Duration::from_millis(1800);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(1800);
 /// When all relay buffers are in use, a session whose reader has taken nothing for so long is ended.
 pub const STALLED: Duration = Duration::from_secs(10);
 /// Connections that are accepted at one port before the others have their turn, and before one more may push out
@@ -150,10 +150,10 @@ pub const BUFFERS: usize = 1024;
 
 /// The agent: a connect that is not answered is given up after this, and the next address is tried.
 pub const DIAL: Duration = Duration::from_secs(5);
-/// The agent: the Connector has so long to take the handshake and the passcode. Above [`GREETING`] and
+/// The agent: the Connector has so long to take the handshake and the passcode. Above [`AUTHENTICATION`] and
 /// [`REJECTION_LONGEST`] together, so that a rejection is heard, however late.
 pub const AUTHORIZATION: Duration = Duration::from_secs(25);
-/// The agent: connections that are on their way to being authorized at once. Below [`STRANGERS`] by far.
+/// The agent: connections that are on their way to being authorized at once. Below [`UNAUTHENTICATED`] by far.
 pub const UNDERWAY: usize = 16;
 /// The agent: the shortest pause before a failed connection is tried again ...
 pub const RETRY_SHORTEST: Duration = Duration::from_millis(100);
@@ -162,7 +162,7 @@ pub const RETRY_LONGEST: Duration = Duration::from_secs(30);
 /// The agent: an authorized connection that lived so long was worth having; its place is tried again at once.
 pub const PROVED: Duration = Duration::from_secs(10);
 /// The agent: the local service must be connected after this, looking up its name included.
-pub const SUMMON: Duration = Duration::from_secs(10);
+pub const CONNECT_SERVICE: Duration = Duration::from_secs(10);
 /// The agent: a Connector that did not know the preamble of dev mode is asked again after this.
 pub const ASK_AGAIN: Duration = Duration::from_secs(600);
 /// The agent: over plain TCP payload waits so long for the answer to a heartbeat that was sent before it.

@@ -2,11 +2,13 @@
 //!
 //! The control thread owns the list of mappings; the relay gets a copy of each one it opens.
 
+mod field;
 pub mod options;
 mod request;
 
+pub use field::FieldError;
 pub use options::Options;
-pub use request::{ABSENCE_MAX, FieldError, Request, Terms, Wanted, absence_of_millis};
+pub use request::{ABSENCE_MAX, Request, Terms, Wanted, absence_of_millis};
 
 use crate::secret::Secret;
 use std::time::Duration;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 /// The modules of src, the lowest floor first. Those of one floor do not use each other.
 const FLOORS: &[&[&str]] = &[
     &["limits", "exit", "secret", "cidr", "network", "descriptors", "failure", "ports", "layout", "files", "bucket"],
-    &["throttle", "fairness", "config", "mapping", "wire"],
+    &["wire"],
+    &["throttle", "fairness", "config", "mapping"],
     &["logging", "crash", "store"],
     &["net"],
     &["relay", "agent"],

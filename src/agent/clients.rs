@@ -5,7 +5,7 @@ use super::target::Target;
 use super::{Agent, Near, Topic};
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{ACCEPTS, HALF_CLOSED_CONTENDED, WAIT_FOR_LINE, WAITING_USERS};
-use crate::net::link::{Got, Link};
+use crate::net::link::{Input, Link};
 use crate::net::reactor::{Close, Key, Socket};
 use crate::net::service::Service;
 use crate::net::session::Cause;
@@ -83,7 +83,7 @@ impl Agent {
     fn make_room_for_client(&mut self) {
         let waiting: Vec<_> = self.waiting_clients().collect();
         if waiting.len() >= WAITING_USERS {
-            first_to_go(waiting, 1).into_iter().for_each(|key| self.dismiss_client(key));
+            first_to_go(waiting, 1).into_iter().for_each(|key| self.close_client(key));
         }
     }
 
@@ -115,7 +115,7 @@ impl Agent {
             if let Some((socket, _)) = self.reactor.get_mut(line) {
                 socket.link.look_again();
             }
-            self.attend(line);
+            self.read_free(line);
             if self.reactor.get(line).is_some_and(|socket| is_fit(&socket)) {
                 self.call(line, client);
             }
@@ -136,16 +136,16 @@ impl Agent {
 
     /// A client has sent something, which waits, or has left.
     pub(super) fn look_after_client(&mut self, key: Key) {
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-        match socket.link.waiting(desk) {
-            Ok(Got::Some | Got::Dry | Got::Starved) => {}
-            Ok(Got::End) => self.end(key, Cause::Ended(key)),
+        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
+        match socket.link.waiting(ctx) {
+            Ok(Input::Data | Input::WouldBlock | Input::Starved) => {}
+            Ok(Input::Eof) => self.end(key, Cause::Ended(key)),
             Err(fault) => self.end(key, Cause::Truncated(key, fault)),
         }
     }
 
     /// A client has waited for a line in vain.
-    pub(super) fn dismiss_client(&mut self, key: Key) {
+    pub(super) fn close_client(&mut self, key: Key) {
         let what = format_args!("A client was closed: no connection to the Connector was free");
         self.log.warn(Topic::NoLine, what, self.reactor.now);
         self.close(key, Close::Now);

@@ -4,12 +4,12 @@
 
 use super::Agent;
 use super::failure::Failure;
-use super::pool::Place;
+use super::pool::SlotId;
 use super::resolver::Answer;
 use super::settings::Security;
 use super::state::{Destination, Line, State};
 use crate::limits::{ASK_AGAIN, AUTHORIZATION, DIAL, HANDSHAKE_CHAIN};
-use crate::net::link::{Fault, Got, Link};
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::marked::Marked;
 use crate::net::reactor::{Close, Key};
 use crate::net::stream::Stream;
@@ -86,14 +86,14 @@ impl Agent {
     /// A connect is done, or has failed.
     pub(super) fn dial_further(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
+        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
         let State::Dialling { to, .. } = *socket.state else { return };
         match (socket.link.is_connected(), to) {
             (Ok(false), _) => {}
             (Ok(true), Destination::Connector(place)) => {
                 let until = now + AUTHORIZATION;
                 *socket.state = State::Greeting { place, heard: Vec::new(), asked: None, until };
-                match socket.link.begin(desk, now) {
+                match socket.link.begin(ctx, now) {
                     Ok(()) => self.greet(key),
                     Err(fault) => self.give_up(key, Failure::Broken(fault)),
                 }
@@ -133,34 +133,34 @@ impl Agent {
         let passcode = self.settings.passcode.expose().as_bytes();
         let dev = self.tls.is_none();
         let asks = dev && now >= self.ask_again;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(false) };
+        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(false) };
         let State::Greeting { heard, asked, .. } = socket.state else { return Ok(false) };
         if asked.is_none() {
-            match socket.link.handshake(desk, now) {
+            match socket.link.handshake(ctx, now) {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
-                Err(Fault::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Failure::HandshakeCut),
+                Err(LinkError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Failure::HandshakeCut),
                 Err(fault) => return Err(Failure::Handshake(fault)),
             }
             let said = if asks { [PREAMBLE, passcode].concat() } else { passcode.to_vec() };
-            socket.link.send(&said, desk, now).map_err(Failure::Broken)?;
+            socket.link.send(&said, ctx, now).map_err(Failure::Broken)?;
             *asked = Some(asks);
         }
         loop {
             let missing = answer(*asked, heard).len() - heard.len();
-            let got = socket.link.receive(missing, desk, now, |message| heard.extend_from_slice(message));
+            let got = socket.link.receive(missing, ctx, now, |message| heard.extend_from_slice(message));
             let awaited = answer(*asked, heard);
             match got {
                 // A refused passcode may show as a reset, when it was still on its way.
-                Err(Fault::Io(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
+                Err(LinkError::Io(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
                     return Err(Failure::Refused { dev });
                 }
-                Err(Fault::Truncated) | Ok(Got::End) => return Err(Failure::Refused { dev }),
+                Err(LinkError::Truncated) | Ok(Input::Eof) => return Err(Failure::Refused { dev }),
                 Err(fault) => return Err(Failure::Broken(fault)),
                 Ok(_) if *heard == awaited => return Ok(true),
                 Ok(_) if !awaited.starts_with(heard) => return Err(Failure::NotAConnector),
-                Ok(Got::Some) => {}
-                Ok(Got::Dry | Got::Starved) => return Ok(false),
+                Ok(Input::Data) => {}
+                Ok(Input::WouldBlock | Input::Starved) => return Ok(false),
             }
         }
     }
@@ -204,7 +204,7 @@ impl Agent {
     }
 
     /// A place could not be filled: it is tried again later.
-    fn fail(&mut self, place: Place, failure: Failure) {
+    fn fail(&mut self, place: SlotId, failure: Failure) {
         let now = self.reactor.now;
         let until = self.pool.fail(place, now);
         self.reactor.wake_by(until);

@@ -1,7 +1,7 @@
 //! Why a connection to the Connector did not come about, in words that say what to do.
 
-use crate::net::link::Fault;
-use crate::net::tls::Broken;
+use crate::net::link::LinkError;
+use crate::net::tls::TlsError;
 use rustls::{CertificateError, Error};
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ pub(super) enum Failure {
     #[error("{0} cannot be reached: {1}")]
     Connect(SocketAddr, io::Error),
     #[error("{}", handshake(.0))]
-    Handshake(Fault),
+    Handshake(LinkError),
     #[error("closed during the TLS handshake; is it in dev mode? Then give --dev")]
     HandshakeCut,
     /// It took the passcode and closed without a word. `dev`: we spoke plain TCP.
@@ -27,13 +27,13 @@ pub(super) enum Failure {
     #[error("the answer was not AUTHORIZED; is it a Connector, and does it expect TLS (no --dev)?")]
     NotAConnector,
     #[error("the connection broke before it was authorized: {0}")]
-    Broken(Fault),
+    Broken(LinkError),
     #[error("no answer to the TLS handshake or the passcode in time")]
     TooSlow,
 }
 
-fn handshake(fault: &Fault) -> String {
-    let Fault::Tls(Broken::Tls(Error::InvalidCertificate(reason))) = fault else {
+fn handshake(fault: &LinkError) -> String {
+    let LinkError::Tls(TlsError::Tls(Error::InvalidCertificate(reason))) = fault else {
         return format!("TLS handshake: {fault}");
     };
     let reason = match reason {

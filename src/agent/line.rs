@@ -3,8 +3,8 @@
 use super::settings::Role;
 use super::state::{First, Line, State, Task};
 use super::{Agent, Topic};
-use crate::net::buffers::Desk;
-use crate::net::link::{Fault, Got, Link};
+use crate::net::buffers::IoContext;
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::Cause;
@@ -21,20 +21,20 @@ const GRAIN: Duration = Duration::from_millis(20);
 
 impl Agent {
     /// Listens to a free line.
-    pub(super) fn attend(&mut self, key: Key) {
+    pub(super) fn read_free(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else { return };
+        let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else { return };
         if !matches!(line.task, Task::Free) {
             return;
         }
-        let heard = listen_to(link, line, desk, now);
-        let wanted = matches!(heard, Ok((_, Got::Starved))).then(|| link.record_want());
+        let heard = listen_to(link, line, ctx, now);
+        let wanted = matches!(heard, Ok((_, Input::Starved))).then(|| link.record_want());
         self.reactor.wait_for_buffer(key, wanted);
         match heard {
             Ok((payload, _)) if !payload.is_empty() => self.needed(key, payload),
-            Ok((_, Got::Some)) => self.reactor.again(key),
-            Ok((_, Got::Dry | Got::Starved)) => {}
-            Ok((_, Got::End)) => self.lost(key, Cause::Ended(key)),
+            Ok((_, Input::Data)) => self.reactor.again(key),
+            Ok((_, Input::WouldBlock | Input::Starved)) => {}
+            Ok((_, Input::Eof)) => self.lost(key, Cause::Ended(key)),
             Err(fault) => self.lost(key, Cause::Failed(key, fault)),
         }
     }
@@ -69,18 +69,18 @@ impl Agent {
     /// Sends the heartbeat of one line if it is due. Returns when the next one is.
     fn beat(&mut self, key: Key, interval: Duration) -> Option<Instant> {
         let now = self.reactor.now;
-        let (SocketMut { link, state: State::Line(line) }, desk) = self.reactor.get_mut(key)? else { return None };
+        let (SocketMut { link, state: State::Line(line) }, ctx) = self.reactor.get_mut(key)? else { return None };
         if line.is_beyond_heartbeats() {
             return None;
         }
         let delicate = link.is_plain() && line.marked.is_none() && !matches!(line.task, Task::Free);
-        let quiet_since = delicate.then(|| link.heard.max(link.told));
+        let quiet_since = delicate.then(|| link.last_rx.max(link.last_tx));
         let pulse = &mut line.pulse;
         let due = pulse.due(interval, quiet_since);
         // Behind something that is not taken it would have to wait. What waits unread at the other end is life.
-        if due <= now && link.is_flushed() && link.can_send(&desk.pool) {
+        if due <= now && link.is_flushed() && link.can_send(&ctx.pool) {
             pulse.sent(now);
-            if let Err(fault) = link.send(BEAT, desk, now) {
+            if let Err(fault) = link.send(BEAT, ctx, now) {
                 self.end(key, Cause::Failed(key, fault));
             }
             // It may be dead then for want of an answer.
@@ -98,14 +98,19 @@ impl Agent {
 }
 
 /// Goes on until there is payload, or nothing. Payload that is returned may have more behind it.
-fn listen_to(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(Vec<u8>, Got), Fault> {
+fn listen_to(
+    link: &mut Link,
+    line: &mut Line,
+    ctx: &mut IoContext,
+    now: Instant,
+) -> Result<(Vec<u8>, Input), LinkError> {
     let mut payload = Vec::new();
-    if let Some(got) = line.hear_marker(link, desk, now)? {
+    if let Some(got) = line.hear_marker(link, ctx, now)? {
         return Ok((payload, got));
     }
     let is_plain = link.is_plain();
     for _ in 0..GLANCES {
-        let got = link.receive(GLANCE, desk, now, |message| {
+        let got = link.receive(GLANCE, ctx, now, |message| {
             let (rest, answers) = match v1::beats(message, BEATS_A_RECORD) {
                 _ if line.marked.is_some() => (message, 0),
                 _ if is_plain => v1::sift(message, line.pulse.awaited()),
@@ -115,9 +120,9 @@ fn listen_to(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) ->
             line.pulse.answered(answers, now);
             payload.extend_from_slice(rest);
         })?;
-        if !payload.is_empty() || got != Got::Some {
+        if !payload.is_empty() || got != Input::Data {
             return Ok((payload, got));
         }
     }
-    Ok((payload, Got::Some))
+    Ok((payload, Input::Data))
 }

@@ -3,7 +3,7 @@
 use super::resolver::Answer;
 use super::state::{Destination, First, Line, Local, State, Task};
 use super::{Agent, Near, Topic};
-use crate::limits::SUMMON;
+use crate::limits::CONNECT_SERVICE;
 use crate::net::reactor::Key;
 use crate::net::service::Service;
 use crate::net::session::{self, Cause};
@@ -17,7 +17,7 @@ impl Agent {
 
     /// A free line is needed: the service is looked up.
     pub(super) fn connect_to_service(&mut self, key: Key, first: First) {
-        let until = self.reactor.now + SUMMON;
+        let until = self.reactor.now + CONNECT_SERVICE;
         let Near::Service(resolver) = &mut self.near else { return };
         resolver.ask();
         let Some(line) = self.line_mut(key) else { return };
@@ -65,8 +65,8 @@ impl Agent {
         match first {
             First::Payload(bytes) => {
                 self.join(line, key);
-                let Some((socket, desk)) = self.reactor.get_mut(key) else { return };
-                let Err(fault) = socket.link.send(&bytes, desk, now) else { return };
+                let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
+                let Err(fault) = socket.link.send(&bytes, ctx, now) else { return };
                 if let Some(cause) = session::end_of_sink(&self.reactor, key, fault) {
                     self.end(key, cause);
                 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Names a place of the pool.
-pub(super) type Place = usize;
+pub(super) type SlotId = usize;
 
 /// All places of an agent.
 pub(super) struct Pool {
@@ -47,7 +47,7 @@ impl Pool {
     }
 
     /// A place that is to be tried now, if there is one. It is underway from then on.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<Place> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<SlotId> {
         if self.authorized > 0 && self.underway >= UNDERWAY {
             return None;
         }
@@ -72,12 +72,12 @@ impl Pool {
     }
 
     /// The Connector has taken the passcode.
-    pub(super) fn authorize(&mut self, place: Place) {
+    pub(super) fn authorize(&mut self, place: SlotId) {
         self.set(place, Stage::Authorized);
     }
 
     /// The connection failed, or was lost before it proved its worth. Returns when the place is tried again.
-    pub(super) fn fail(&mut self, place: Place, now: Instant) -> Instant {
+    pub(super) fn fail(&mut self, place: SlotId, now: Instant) -> Instant {
         let failures = self.places[place].failures.saturating_add(1);
         self.places[place].failures = failures;
         // The low bits of a version 4 UUID are all random.
@@ -87,18 +87,18 @@ impl Pool {
     }
 
     /// It is tried again at once in another way.
-    pub(super) fn retry(&mut self, place: Place, now: Instant) {
+    pub(super) fn retry(&mut self, place: SlotId, now: Instant) {
         self.set(place, Stage::Resting(now));
     }
 
     /// The connection has served its purpose: its place is to be filled again at once.
-    pub(super) fn renew(&mut self, place: Place, now: Instant) -> Instant {
+    pub(super) fn renew(&mut self, place: SlotId, now: Instant) -> Instant {
         self.places[place].failures = 0;
         self.set(place, Stage::Resting(now));
         now
     }
 
-    fn set(&mut self, place: Place, stage: Stage) {
+    fn set(&mut self, place: SlotId, stage: Stage) {
         let before = std::mem::replace(&mut self.places[place].stage, stage);
         for (stage, change) in [(before, -1), (stage, 1)] {
             match stage {
@@ -121,7 +121,7 @@ fn pause(failures: u32, random: u64) -> Duration {
 mod tests {
     use super::*;
 
-    fn take_all(pool: &mut Pool, now: Instant) -> Vec<Place> {
+    fn take_all(pool: &mut Pool, now: Instant) -> Vec<SlotId> {
         std::iter::from_fn(|| pool.take_due(now)).collect()
     }
 

@@ -4,10 +4,10 @@
 //! local client of a tunnel. Each state has a deadline, or a reason to have none.
 
 use super::heartbeat::Pulse;
-use super::pool::Place;
+use super::pool::SlotId;
 use crate::limits::PROVED;
-use crate::net::buffers::Desk;
-use crate::net::link::{Fault, Got, Link};
+use crate::net::buffers::IoContext;
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::marked::Marked;
 use crate::net::pump::Framing;
 use crate::net::reactor::Key;
@@ -21,7 +21,7 @@ pub(crate) enum State {
     Dialling { to: Destination, rest: Vec<SocketAddr>, until: Instant },
     /// To the Connector, not authorized yet. `asked`: `None` in the TLS handshake; then the passcode has been sent, and
     /// perhaps the preamble before it, whose answer comes first. `heard` is the beginning of what authorizes it.
-    Greeting { place: Place, heard: Vec<u8>, asked: Option<bool>, until: Instant },
+    Greeting { place: SlotId, heard: Vec<u8>, asked: Option<bool>, until: Instant },
     /// An authorized connection to the Connector.
     Line(Line),
     /// A local client that waits for a free line. Its bytes stay in the kernel.
@@ -33,14 +33,14 @@ pub(crate) enum State {
 /// What is dialled, and for whom.
 #[derive(Clone, Copy)]
 pub(crate) enum Destination {
-    Connector(Place),
+    Connector(SlotId),
     /// The local service, for this line.
     Service(Key),
 }
 
 /// An authorized connection to the Connector.
 pub(crate) struct Line {
-    pub(super) place: Place,
+    pub(super) place: SlotId,
     /// When it was authorized.
     pub(super) born: Instant,
     /// Somebody has needed it: a client that leaves without a word is no failure of the line.
@@ -82,7 +82,7 @@ pub(crate) struct Local {
 }
 
 impl Line {
-    pub(super) fn new(place: Place, marked: Option<Marked>, now: Instant) -> Self {
+    pub(super) fn new(place: SlotId, marked: Option<Marked>, now: Instant) -> Self {
         Self { place, born: now, used: false, pulse: Pulse::new(now), marked, task: Task::Free }
     }
 
@@ -93,9 +93,14 @@ impl Line {
     }
 
     /// Takes in the answers before the marker behind which payload begins. `None`: it has come, or there is none.
-    pub(super) fn hear_marker(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Option<Got>, Fault> {
+    pub(super) fn hear_marker(
+        &mut self,
+        link: &mut Link,
+        ctx: &mut IoContext,
+        now: Instant,
+    ) -> Result<Option<Input>, LinkError> {
         let Some(marked) = self.marked.as_mut().filter(|marked| !marked.hears_payload()) else { return Ok(None) };
-        let (answers, got) = marked.hear(link, desk, now)?;
+        let (answers, got) = marked.hear(link, ctx, now)?;
         self.pulse.answered(answers, now);
         Ok(Some(got).filter(|_| !marked.hears_payload()))
     }
@@ -109,7 +114,7 @@ impl Line {
     pub(super) fn dead_at(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         // Bytes that wait to be read count as life: it is we who do not read.
         let lives = link.may_read() || self.is_beyond_heartbeats();
-        absence.filter(|_| !lives).and_then(|absence| self.pulse.dead_at(link.heard, absence))
+        absence.filter(|_| !lives).and_then(|absence| self.pulse.dead_at(link.last_rx, absence))
     }
 }
 

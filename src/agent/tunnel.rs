@@ -2,9 +2,9 @@
 
 use super::state::{Line, Local, State, Task};
 use super::{Agent, Topic};
-use crate::limits::{CALL, CALL_AGAIN, GREETING};
-use crate::net::buffers::Desk;
-use crate::net::link::{Fault, Got, Link};
+use crate::limits::{AUTHENTICATION, CALL, CALL_AGAIN};
+use crate::net::buffers::IoContext;
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::Cause;
@@ -34,13 +34,13 @@ impl Agent {
         let now = self.reactor.now;
         let calls = |line: &Line| matches!(line.task, Task::Opening { call_at: Some(_), .. });
         for key in self.reactor.keys(|socket| socket.state.line().is_some_and(calls)) {
-            let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else {
+            let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else {
                 continue;
             };
             let Task::Opening { call_at: Some(at), .. } = &mut line.task else { continue };
             if *at <= now {
                 *at = now + CALL_AGAIN;
-                let sent = if link.is_flushed() { say(CALLS, link, line, desk, now) } else { Ok(()) };
+                let sent = if link.is_flushed() { say(CALLS, link, line, ctx, now) } else { Ok(()) };
                 if let Err(fault) = sent {
                     self.end(key, Cause::Failed(key, fault));
                     continue;
@@ -51,37 +51,37 @@ impl Agent {
     }
 
     /// The exposing end has its service, and tells the other end.
-    pub(super) fn answer_call(&mut self, key: Key, local: Key) -> Result<(), Fault> {
+    pub(super) fn answer_call(&mut self, key: Key, local: Key) -> Result<(), LinkError> {
         let now = self.reactor.now;
-        let until = now + GREETING;
+        let until = now + AUTHENTICATION;
         self.reactor.wake_by(until);
-        let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else {
+        let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else {
             return Ok(());
         };
         line.task = Task::Opening { local, heard: Vec::new(), call_at: None, until };
-        say(HERE, link, line, desk, now)
+        say(HERE, link, line, ctx, now)
     }
 
     /// Waits for the word of the other end: `HERE` at the listening one, `BEGIN` at the exposing one.
     pub(super) fn open_tunnel(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::Line(line) }, desk)) = self.reactor.get_mut(key) else { return };
+        let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else { return };
         let Task::Opening { local, call_at, .. } = &line.task else { return };
         let (local, listens) = (*local, call_at.is_some());
-        let next = next_word(link, line, desk, now);
-        let wanted = matches!(next, Ok((_, Got::Starved))).then(|| link.record_want());
+        let next = next_word(link, line, ctx, now);
+        let wanted = matches!(next, Ok((_, Input::Starved))).then(|| link.record_want());
         match (next, listens) {
             (Ok((Some(Word::Here), _)), true) => {
-                if let Err(fault) = link.send(BEGIN, desk, now) {
+                if let Err(fault) = link.send(BEGIN, ctx, now) {
                     return self.end(key, Cause::Failed(key, fault));
                 }
             }
             (Ok((Some(Word::Begin), _)), false) => {}
             // A call was sent before our answer arrived. Or there is more than one turn takes.
-            (Ok((Some(Word::Call), _)), false) | (Ok((None, Got::Some)), _) => return self.reactor.again(key),
+            (Ok((Some(Word::Call), _)), false) | (Ok((None, Input::Data)), _) => return self.reactor.again(key),
             (Ok((Some(_), _)), _) => return self.not_a_tunnel(key),
-            (Ok((None, Got::Dry | Got::Starved)), _) => return self.reactor.wait_for_buffer(key, wanted),
-            (Ok((None, Got::End)) | Err(_), _) => {
+            (Ok((None, Input::WouldBlock | Input::Starved)), _) => return self.reactor.wait_for_buffer(key, wanted),
+            (Ok((None, Input::Eof)) | Err(_), _) => {
                 return self.end(key, Cause::Interrupted("the other end of the tunnel has left"));
             }
         }
@@ -105,19 +105,24 @@ impl Agent {
 }
 
 /// Says a word to the other end. For the Connector it is payload.
-fn say(word: &[u8], link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+fn say(word: &[u8], link: &mut Link, line: &mut Line, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
     if let Some(marked) = &mut line.marked {
-        marked.begin_payload(link, desk, now)?;
+        marked.begin_payload(link, ctx, now)?;
     }
-    link.send(word, desk, now)
+    link.send(word, ctx, now)
 }
 
 /// The next word that is there. Reads nothing behind it. Answers to heartbeats are taken out.
-fn next_word(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) -> Result<(Option<Word>, Got), Fault> {
-    if let Some(got) = line.hear_marker(link, desk, now)? {
+fn next_word(
+    link: &mut Link,
+    line: &mut Line,
+    ctx: &mut IoContext,
+    now: Instant,
+) -> Result<(Option<Word>, Input), LinkError> {
+    if let Some(got) = line.hear_marker(link, ctx, now)? {
         return Ok((None, got));
     }
-    let Task::Opening { heard, .. } = &mut line.task else { return Ok((None, Got::Dry)) };
+    let Task::Opening { heard, .. } = &mut line.task else { return Ok((None, Input::WouldBlock)) };
     loop {
         match understand(heard) {
             Heard::Beat => {
@@ -126,11 +131,11 @@ fn next_word(link: &mut Link, line: &mut Line, desk: &mut Desk, now: Instant) ->
             }
             Heard::Word(word) => {
                 heard.clear();
-                return Ok((Some(word), Got::Some));
+                return Ok((Some(word), Input::Data));
             }
             Heard::Part { missing } => {
-                let got = link.receive(missing, desk, now, |message| heard.extend_from_slice(message))?;
-                if got != Got::Some {
+                let got = link.receive(missing, ctx, now, |message| heard.extend_from_slice(message))?;
+                if got != Input::Data {
                     return Ok((None, got));
                 }
             }

@@ -8,7 +8,7 @@ use crate::daemon::pidfile::LockError;
 use crate::daemon::{Daemon, Options, StartError};
 use crate::exit;
 use crate::layout::Layout;
-use crate::limits::LAST_WORDS;
+use crate::limits::DRAIN_TIMEOUT;
 use argh::FromArgs;
 use log::{LevelFilter, error};
 use std::path::PathBuf;
@@ -79,7 +79,7 @@ fn enter(options: &Options) -> Result<Daemon, StartError> {
         }
         // Root asks only where what it would read for that is its own.
         if deadline.is_none() && identity::may_stay(&options.layout) && is_stopping(&options.layout) {
-            deadline = Some(Instant::now() + LAST_WORDS * 2);
+            deadline = Some(Instant::now() + DRAIN_TIMEOUT * 2);
         }
         if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
             return Err(StartError::PidFile(LockError::Held));

@@ -3,7 +3,7 @@
 //! serde tells where a value is wrong but not which key it belongs to, so the object is walked by
 //! hand and the key in hand is remembered.
 
-use super::Fault;
+use super::LinkError;
 use crate::cidr::Cidr;
 use crate::ports::{PortRange, PortSet};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
@@ -80,7 +80,7 @@ enum Place {
 }
 
 /// Reads the whole file.
-pub(super) fn parse(text: &[u8]) -> Result<Keys, Fault> {
+pub(super) fn parse(text: &[u8]) -> Result<Keys, LinkError> {
     let place = Cell::new(Place::Object);
     let mut json = serde_json::Deserializer::from_slice(text);
     let keys = json.deserialize_map(Reader { place: &place }).and_then(|keys| json.end().map(|()| keys));
@@ -88,7 +88,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Keys, Fault> {
 }
 
 /// Turns serde's error into ours: the position apart from the words, and what was expected.
-fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> Fault {
+fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> LinkError {
     let (line, column) = (error.line(), error.column());
     let mut problem = error.to_string();
     if let Some(at) = problem.rfind(" at line ") {
@@ -107,7 +107,7 @@ fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> Fault {
             format!("key {key:?}: {found}; expected {expected}")
         }
     };
-    Fault { line, column, problem }
+    LinkError { line, column, problem }
 }
 
 /// Whether the bytes at this place, or just before it, open a comment.

@@ -50,12 +50,12 @@ pub(super) fn catch() -> io::Result<Caught> {
 pub(super) fn spawn(caught: Caught, reloader: Reloader, logging: Logging) -> io::Result<()> {
     let Caught { signals, mut reload } = caught;
     let relay = reloader.relay.clone();
-    thread::Builder::new().name("signals".into()).spawn(move || attend(signals, &relay, &logging))?;
+    thread::Builder::new().name("signals".into()).spawn(move || read_free(signals, &relay, &logging))?;
     thread::Builder::new().name("reload".into()).spawn(move || reload.forever().for_each(|_| reloader.reload()))?;
     Ok(())
 }
 
-fn attend(mut signals: Signals, relay: &Handle, logging: &Logging) {
+fn read_free(mut signals: Signals, relay: &Handle, logging: &Logging) {
     for signal in signals.forever() {
         match signal {
             SIGUSR1 => logging.reopen(),

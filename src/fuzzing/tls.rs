@@ -2,7 +2,7 @@
 //! told to, as records of any content type.
 
 use crate::limits::{HANDSHAKE_BYTES, HANDSHAKE_CHAIN, HANDSHAKE_PIECES};
-use crate::net::tls::{Broken, MAX_SEALED, Tls, record_len};
+use crate::net::tls::{MAX_SEALED, Tls, TlsError, record_len};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use rustls::client::UnbufferedClientConnection;
 use rustls::crypto::cipher::{
@@ -177,11 +177,11 @@ impl Ours {
         self.failed = true;
     }
 
-    fn note(&mut self, result: Result<usize, Broken>) {
+    fn note(&mut self, result: Result<usize, TlsError>) {
         let was_over = self.failed;
         self.failed |= result.is_err();
-        assert!(!was_over || matches!(result, Err(Broken::Over)), "went on after its end: {result:?}");
-        assert!(!matches!(result, Err(Broken::Internal)), "rustls has panicked");
+        assert!(!was_over || matches!(result, Err(TlsError::Over)), "went on after its end: {result:?}");
+        assert!(!matches!(result, Err(TlsError::Internal)), "rustls has panicked");
     }
 
     /// Everything that was to be sent so far.

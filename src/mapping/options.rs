@@ -1,7 +1,7 @@
 //! What a mapping may have besides its ports and limits (docs/protocol.md, section 9). Without any of it a mapping is as
 //! the original's.
 
-use super::request::{FieldError, whole};
+use super::field::{FieldError, whole};
 use crate::cidr::Cidr;
 use crate::limits::{NAME, WAIT_FOR_AGENT};
 use crate::wire::proxy_protocol::Version;

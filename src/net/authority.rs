@@ -5,9 +5,9 @@
 //! key, needs no certificate of its own.
 
 use super::certificate::{CertificateError, read_chain};
-use super::link::Fault;
+use super::link::LinkError;
 use super::provider::signatures_by_provider;
-use super::tls::Broken;
+use super::tls::TlsError;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -65,12 +65,12 @@ impl ClientCertVerifier for Authority {
 }
 
 /// Why a client was refused for its certificate; `None` if `fault` is another.
-pub fn refusal(fault: &Fault) -> Option<(&'static str, String)> {
+pub fn refusal(fault: &LinkError) -> Option<(&'static str, String)> {
     match fault {
-        Fault::Tls(Broken::Tls(Error::NoCertificatesPresented)) => {
+        LinkError::Tls(TlsError::Tls(Error::NoCertificatesPresented)) => {
             Some(("it has no client certificate", String::new()))
         }
-        Fault::Tls(Broken::Tls(Error::InvalidCertificate(cause))) => {
+        LinkError::Tls(TlsError::Tls(Error::InvalidCertificate(cause))) => {
             Some(("its client certificate is not taken", format!(": {cause}")))
         }
         _ => None,

@@ -1,7 +1,7 @@
-//! The fixed pool of relay buffers, and the desk on which one turn of the loop works.
+//! The fixed pool of relay buffers, and the ctx on which one turn of the loop works.
 //!
 //! All of it is reserved once, at start. Pages are only touched when used, so that a pool that is never needed costs
-//! no memory: it is mapped, and not allocated, because not every C library leaves zeroed memory untouched. The loop owns the one desk; idle connections hold nothing of it.
+//! no memory: it is mapped, and not allocated, because not every C library leaves zeroed memory untouched. The loop owns the one ctx; idle connections hold nothing of it.
 
 use crate::limits::{BUFFER, BUFFERS_FOR_FEW, BUFFERS_FOR_PAYLOAD};
 use crate::network::Network;
@@ -141,7 +141,7 @@ impl Drop for Buffer {
 }
 
 /// What one turn of the loop works with: shared by all connections, held by none.
-pub struct Desk {
+pub struct IoContext {
     pub pool: Pool,
     /// Where encrypted records are looked at before they are taken from the kernel.
     pub scratch: Box<[u8]>,
@@ -151,8 +151,8 @@ pub struct Desk {
     pub nowhere: Vec<u8>,
 }
 
-impl Desk {
-    /// A desk with these buffers.
+impl IoContext {
+    /// A ctx with these buffers.
     pub fn new(pool: Pool) -> Self {
         Self { pool, scratch: vec![0; BUFFER].into(), reply: Vec::new(), nowhere: Vec::with_capacity(BUFFER) }
     }

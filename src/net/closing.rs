@@ -14,8 +14,8 @@
 //!
 //! Who owns the link has left its state before, and removes it from the reactor when this is over.
 
-use super::buffers::Desk;
-use super::link::{Fault, Got, Link};
+use super::buffers::IoContext;
+use super::link::{Input, Link, LinkError};
 use crate::limits::{CHUNKS_A_TURN, DELIVERY, LINGER, LINGER_BYTES, LINGER_LONGEST};
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,7 @@ impl Closing {
     /// When to ask [`Closing::is_over`].
     pub fn deadline(&self, link: &Link) -> Instant {
         match self.stage {
-            Stage::Delivering | Stage::Notifying => self.since.max(link.told) + DELIVERY,
+            Stage::Delivering | Stage::Notifying => self.since.max(link.last_tx) + DELIVERY,
             Stage::Lingering => self.linger_until(link).max(self.delivery.look),
             Stage::Draining => self.delivery.look,
             Stage::Over => self.since,
@@ -124,7 +124,7 @@ impl Closing {
 
     /// Until when the peer's FIN is awaited: longer while it still sends.
     fn linger_until(&self, link: &Link) -> Instant {
-        (self.since.max(link.heard) + LINGER).min(self.since + LINGER_LONGEST)
+        (self.since.max(link.last_rx) + LINGER).min(self.since + LINGER_LONGEST)
     }
 
     /// The deadline has come: the link can be removed, unless that would now take from a slow reader what is still on
@@ -134,7 +134,7 @@ impl Closing {
             Stage::Delivering | Stage::Notifying | Stage::Over => true,
             // Bytes that come when the socket is closed make the kernel reset the connection.
             Stage::Lingering => {
-                let still_sends = link.may_read() || link.heard + LINGER > now;
+                let still_sends = link.may_read() || link.last_rx + LINGER > now;
                 !still_sends || self.delivery.is_over(link, now)
             }
             Stage::Draining => self.delivery.is_over(link, now),
@@ -147,11 +147,11 @@ impl Closing {
     }
 
     /// Goes on as far as the kernel lets it. After an error the link can be removed.
-    pub fn proceed(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Progress, Fault> {
+    pub fn proceed(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<Progress, LinkError> {
         // While it cannot write, the peer may not read either.
-        let input = self.discard(link, desk, now)?;
-        if link.flush(&mut desk.pool, now)? && self.stage == Stage::Delivering {
-            self.finish_writing(link, desk, now)?;
+        let input = self.discard(link, ctx, now)?;
+        if link.flush(&mut ctx.pool, now)? && self.stage == Stage::Delivering {
+            self.finish_writing(link, ctx, now)?;
         }
         if link.is_flushed() && self.stage == Stage::Notifying {
             link.stream().shutdown_write()?;
@@ -160,20 +160,20 @@ impl Closing {
         let over = match self.stage {
             Stage::Delivering | Stage::Notifying => false,
             Stage::Lingering if self.patience == 0 => self.delivery.is_over(link, now),
-            Stage::Lingering => input == Got::End || link.is_reset(),
+            Stage::Lingering => input == Input::Eof || link.is_reset(),
             Stage::Draining => link.is_reset() || self.delivery.is_over(link, now),
             Stage::Over => true,
         };
         Ok(match input {
             _ if over => Progress::Over,
-            Got::Some => Progress::Again,
-            Got::Dry | Got::Starved | Got::End => Progress::Wait,
+            Input::Data => Progress::Again,
+            Input::WouldBlock | Input::Starved | Input::Eof => Progress::Wait,
         })
     }
 
-    fn finish_writing(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    fn finish_writing(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         match self.ending {
-            Ending::Complete => link.say_goodbye(desk, now)?,
+            Ending::Complete => link.send_close_notify(ctx, now)?,
             Ending::Truncated if link.is_plain() => {
                 self.enter(Stage::Draining, now);
                 return Ok(());
@@ -189,26 +189,26 @@ impl Closing {
     }
 
     /// Throws away what the peer still sends, a bounded amount.
-    fn discard(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<Got, Fault> {
+    fn discard(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<Input, LinkError> {
         for _ in 0..CHUNKS_A_TURN {
             if self.patience == 0 {
-                return Ok(Got::Dry);
+                return Ok(Input::WouldBlock);
             }
-            match link.drain(desk, now)? {
-                (Got::Some, count) => self.patience = self.patience.saturating_sub(count),
+            match link.drain(ctx, now)? {
+                (Input::Data, count) => self.patience = self.patience.saturating_sub(count),
                 (got, _) => return Ok(got),
             }
         }
-        Ok(Got::Some)
+        Ok(Input::Data)
     }
 }
 
 /// Ends a link now, with FIN rather than a reset as far as one read can help it.
-pub fn end_at_once(link: &mut Link, desk: &mut Desk, now: Instant) {
+pub fn end_at_once(link: &mut Link, ctx: &mut IoContext, now: Instant) {
     // Whatever goes wrong here goes wrong on a connection that is closed anyway.
-    let _ = link.drain(desk, now);
+    let _ = link.drain(ctx, now);
     if link.is_open() && link.is_flushed() {
-        let _ = link.say_goodbye(desk, now);
+        let _ = link.send_close_notify(ctx, now);
     }
     let _ = link.stream().shutdown_write();
 }

@@ -1,12 +1,12 @@
 //! Encrypted bytes that were taken from the kernel and have not been handed out yet.
 //!
-//! Two ways to read records. A peer that has proved itself is read into the desk's scratch, and what is left
+//! Two ways to read records. A peer that has proved itself is read into the ctx's scratch, and what is left
 //! over is kept here until the rest comes. A stranger is only looked at: the beginning of a record stays in the
 //! kernel, so that a crowd that stops in the middle of one holds no buffer of ours. Without a free buffer
 //! everybody is only looked at, and waits for one if all that is there is half a record: the kernel closes the
 //! window on large segments that are half taken, and then no event comes.
 
-use super::buffers::{Buffer, Desk, Pool, Want};
+use super::buffers::{Buffer, IoContext, Pool, Want};
 
 /// What is kept of one link's input, at most one buffer.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) enum Inbox {
 }
 
 /// Where the rest will be kept after this reading.
-pub(super) enum Lease {
+pub(super) enum ReadBuffer {
     /// Nowhere: look, and take whole records only.
     None,
     Buffer {
@@ -31,18 +31,18 @@ pub(super) enum Lease {
 }
 
 impl Inbox {
-    /// Lays what was kept on the desk.
+    /// Lays what was kept on the ctx.
     ///
     /// `want`: what a buffer may be taken for; `None`: none may be taken.
-    pub(super) fn open(&mut self, want: Option<Want>, desk: &mut Desk) -> Lease {
+    pub(super) fn open(&mut self, want: Option<Want>, ctx: &mut IoContext) -> ReadBuffer {
         match std::mem::take(self) {
             Self::Part { buffer, len } | Self::Ready { buffer, len } => {
-                desk.scratch[..len].copy_from_slice(&desk.pool.bytes(&buffer)[..len]);
-                Lease::Buffer { buffer, kept: len }
+                ctx.scratch[..len].copy_from_slice(&ctx.pool.bytes(&buffer)[..len]);
+                ReadBuffer::Buffer { buffer, kept: len }
             }
-            Self::Empty => match want.and_then(|want| desk.pool.take(want)) {
-                Some(buffer) => Lease::Buffer { buffer, kept: 0 },
-                None => Lease::None,
+            Self::Empty => match want.and_then(|want| ctx.pool.take(want)) {
+                Some(buffer) => ReadBuffer::Buffer { buffer, kept: 0 },
+                None => ReadBuffer::None,
             },
         }
     }
@@ -69,7 +69,7 @@ impl Inbox {
     }
 }
 
-impl Lease {
+impl ReadBuffer {
     pub(super) fn kept(&self) -> usize {
         match self {
             Self::None => 0,

@@ -8,7 +8,7 @@
 mod patience;
 mod reading;
 
-use super::buffers::{Desk, Pool, Purpose, Want};
+use super::buffers::{IoContext, Pool, Purpose, Want};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::stream::Stream;
@@ -34,9 +34,9 @@ pub struct Link {
     /// Where it comes from.
     pub peer: SocketAddr,
     /// When the last byte came in.
-    pub heard: Instant,
+    pub last_rx: Instant,
     /// When the kernel last took a byte of ours.
-    pub told: Instant,
+    pub last_tx: Instant,
     /// When a whole record last came in, or nothing of one was kept.
     moved_in: Instant,
     /// When the peer had last taken as much as a record, or all there was.
@@ -76,14 +76,14 @@ struct Ready {
 
 /// Why a link is of no more use.
 #[derive(Debug)]
-pub enum Fault {
+pub enum LinkError {
     Io(io::Error),
-    Tls(tls::Broken),
+    Tls(tls::TlsError),
     /// FIN over TLS without close_notify: what came before it may not be all that the peer sent.
     Truncated,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(e) => e.fmt(f),
@@ -93,29 +93,29 @@ impl fmt::Display for Fault {
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for LinkError {
     fn from(e: io::Error) -> Self {
         Self::Io(e)
     }
 }
 
-impl From<tls::Broken> for Fault {
-    fn from(e: tls::Broken) -> Self {
+impl From<tls::TlsError> for LinkError {
+    fn from(e: tls::TlsError) -> Self {
         Self::Tls(e)
     }
 }
 
 /// What became of an attempt to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Got {
+pub enum Input {
     /// Something; there may be more.
-    Some,
+    Data,
     /// Nothing (more) for now; an event will tell.
-    Dry,
+    WouldBlock,
     /// Half a record, which needs a buffer ([`Link::record_want`]) and there is none: no event will tell.
     Starved,
     /// The end: FIN or close_notify, and everything before it has been handed out.
-    End,
+    Eof,
 }
 
 impl Link {
@@ -130,8 +130,8 @@ impl Link {
             // The kernel says no if it must; the first event only comes with the next poll.
             ready: Ready { readable: false, writable: true, urgent: false, fin: false, reset: false },
             peer,
-            heard: now,
-            told: now,
+            last_rx: now,
+            last_tx: now,
             moved_in: now,
             moved_out: now,
             slow: None,
@@ -282,18 +282,18 @@ impl Link {
         self.outbox.is_empty()
     }
 
-    /// Looks at what has come before any TLS, and leaves it there: at most as much as fits the desk. 0 is the end;
+    /// Looks at what has come before any TLS, and leaves it there: at most as much as fits the ctx. 0 is the end;
     /// `None`: nothing is there.
-    pub fn peek<'d>(&mut self, desk: &'d mut Desk) -> io::Result<Option<&'d [u8]>> {
+    pub fn peek<'d>(&mut self, ctx: &'d mut IoContext) -> io::Result<Option<&'d [u8]>> {
         if !self.ready.readable {
             return Ok(None);
         }
-        Ok(self.look(&mut desk.scratch)?.map(|count| &desk.scratch[..count]))
+        Ok(self.look(&mut ctx.scratch)?.map(|count| &ctx.scratch[..count]))
     }
 
     /// Takes bytes that have been looked at.
-    pub fn skip(&mut self, count: usize, desk: &mut Desk, now: Instant) -> io::Result<()> {
-        self.dismiss(count, &mut desk.nowhere, now)
+    pub fn skip(&mut self, count: usize, ctx: &mut IoContext, now: Instant) -> io::Result<()> {
+        self.dismiss(count, &mut ctx.nowhere, now)
     }
 
     /// The version of TLS that was agreed on; `None` without TLS.
@@ -325,7 +325,7 @@ impl Link {
                 .flush(&mut self.stream, pool)
                 .inspect_err(|e| note_failure(e, &mut self.failed, &mut self.ready))?;
             if sent > 0 {
-                self.told = now;
+                self.last_tx = now;
             }
             self.ready.writable = self.outbox.is_empty();
         }
@@ -336,12 +336,12 @@ impl Link {
     }
 
     /// Sends `message` (at most [`tls::MAX_MESSAGE`] bytes) as one record of its own, behind what is held.
-    pub fn send(&mut self, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    pub fn send(&mut self, message: &[u8], ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         match &mut self.transport {
-            Transport::Plain => self.send_raw(message, &mut desk.pool, now),
+            Transport::Plain => self.send_raw(message, &mut ctx.pool, now),
             Transport::Tls(tls) => {
-                let count = tls.seal(message, &mut desk.scratch)?;
-                self.send_raw(&desk.scratch[..count], &mut desk.pool, now)
+                let count = tls.seal(message, &mut ctx.scratch)?;
+                self.send_raw(&ctx.scratch[..count], &mut ctx.pool, now)
             }
         }
     }
@@ -352,17 +352,17 @@ impl Link {
     }
 
     /// Sends `message` over a plain link, and something else follows in this turn: the peer is woken once.
-    pub fn send_ahead(&mut self, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    pub fn send_ahead(&mut self, message: &[u8], ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         debug_assert!(self.is_plain());
-        self.send_by(Stream::write_ahead, message, &mut desk.pool, now)
+        self.send_by(Stream::write_ahead, message, &mut ctx.pool, now)
     }
 
-    fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
+    fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), LinkError> {
         self.send_by(Stream::write, bytes, pool, now)
     }
 
-    fn send_by(&mut self, write: Write, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), Fault> {
-        let full = |_| Fault::Io(io::Error::new(ErrorKind::OutOfMemory, "no relay buffer is free"));
+    fn send_by(&mut self, write: Write, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), LinkError> {
+        let full = |_| LinkError::Io(io::Error::new(ErrorKind::OutOfMemory, "no relay buffer is free"));
         // A buffer is only wanted for what the kernel does not take: small answers go out even when all are in use.
         let sent = if self.flush(pool, now)? { self.write_by(write, bytes, now)? } else { 0 };
         if sent < bytes.len() {
@@ -371,40 +371,40 @@ impl Link {
         Ok(())
     }
 
-    /// Sends what the handshake or an alert put on the desk.
-    fn send_reply(&mut self, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
-        if desk.reply.is_empty() {
+    /// Sends what the handshake or an alert put on the ctx.
+    fn send_reply(&mut self, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
+        if ctx.reply.is_empty() {
             return Ok(());
         }
-        let reply = std::mem::take(&mut desk.reply);
-        let result = self.send_raw(&reply, &mut desk.pool, now);
-        desk.reply = reply;
-        desk.reply.clear();
+        let reply = std::mem::take(&mut ctx.reply);
+        let result = self.send_raw(&reply, &mut ctx.pool, now);
+        ctx.reply = reply;
+        ctx.reply.clear();
         result
     }
 
     /// Says the first word of a dialled TLS connection.
-    pub fn begin(&mut self, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    pub fn begin(&mut self, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         if let Transport::Tls(tls) = &mut self.transport {
-            tls.begin(&mut desk.reply)?;
+            tls.begin(&mut ctx.reply)?;
         }
-        self.send_reply(desk, now)
+        self.send_reply(ctx, now)
     }
 
     /// Goes on with the handshake. True: it is done. What lies behind it stays unread.
-    pub fn handshake(&mut self, desk: &mut Desk, now: Instant) -> Result<bool, Fault> {
+    pub fn handshake(&mut self, ctx: &mut IoContext, now: Instant) -> Result<bool, LinkError> {
         if self.is_open() {
             return Ok(true);
         }
-        self.flush(&mut desk.pool, now)?;
+        self.flush(&mut ctx.pool, now)?;
         // What a peer may send before it is done is bounded; and its FIN, which may stand behind what is there, raises
         // no other event.
         loop {
-            match self.records(desk, now, |_, _| ControlFlow::Break(()))? {
+            match self.records(ctx, now, |_, _| ControlFlow::Break(()))? {
                 _ if self.is_open() => return Ok(true),
-                Got::Some => {}
-                Got::End => return Err(Fault::Io(ErrorKind::UnexpectedEof.into())),
-                Got::Dry | Got::Starved => return Ok(false),
+                Input::Data => {}
+                Input::Eof => return Err(LinkError::Io(ErrorKind::UnexpectedEof.into())),
+                Input::WouldBlock | Input::Starved => return Ok(false),
             }
         }
     }
@@ -420,7 +420,7 @@ impl Link {
             match write(&mut self.stream, &bytes[sent..]) {
                 Ok(count) => {
                     sent += count;
-                    self.told = now;
+                    self.last_tx = now;
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.ready.writable = false,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -434,25 +434,25 @@ impl Link {
     }
 
     /// Sends close_notify where there is TLS. FIN is to follow once it is flushed.
-    pub fn say_goodbye(&mut self, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    pub fn send_close_notify(&mut self, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         if let Transport::Tls(tls) = &mut self.transport {
-            tls.close(&mut desk.reply);
+            tls.close(&mut ctx.reply);
         }
-        self.send_reply(desk, now)
+        self.send_reply(ctx, now)
     }
 
     /// Frees what TLS takes: nothing will be read any more. Returns the close_notify that may still be sent.
-    pub fn give_up_tls(&mut self, desk: &mut Desk) -> Box<[u8]> {
-        desk.reply.clear();
+    pub fn drop_tls(&mut self, ctx: &mut IoContext) -> Box<[u8]> {
+        ctx.reply.clear();
         if let Transport::Tls(tls) = &mut self.transport {
             if !tls.is_handshaking() {
-                tls.close(&mut desk.reply);
+                tls.close(&mut ctx.reply);
             }
         }
         self.transport = Transport::Plain;
-        let farewell = desk.reply.as_slice().into();
-        desk.reply.clear();
-        farewell
+        let last_bytes = ctx.reply.as_slice().into();
+        ctx.reply.clear();
+        last_bytes
     }
 
     /// Bytes that the kernel has of ours and the peer has not acknowledged. An unnamed local peer has none.

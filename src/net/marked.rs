@@ -4,8 +4,8 @@
 //! agent that began with the preamble, and its daemon, say heartbeats only until `DATA`, each in its own direction;
 //! behind it every byte is payload (docs/protocol.md, section 4).
 
-use super::buffers::Desk;
-use super::link::{Fault, Got, Link};
+use super::buffers::IoContext;
+use super::link::{Input, Link, LinkError};
 use crate::limits::MESSAGES_A_TURN;
 use crate::wire::v1::{DATA, Word, Words};
 use std::io::{Error, ErrorKind};
@@ -40,30 +40,30 @@ impl Marked {
     }
 
     /// Takes in heartbeats up to the mark and no byte behind it. Returns how many there were, and what is left:
-    /// [`Got::Some`] means that there is more, of whatever kind.
-    pub fn hear(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(usize, Got), Fault> {
+    /// [`Input::Data`] means that there is more, of whatever kind.
+    pub fn hear(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<(usize, Input), LinkError> {
         let mut beats = 0;
         for _ in 0..MESSAGES_A_TURN {
             let Some(words) = &mut self.words else { break };
             let mut word = Ok(None);
-            let got = link.receive(words.missing(), desk, now, |bytes| word = words.take(bytes))?;
+            let got = link.receive(words.missing(), ctx, now, |bytes| word = words.take(bytes))?;
             match word {
                 Ok(Some(Word::Beat)) => beats += 1,
                 Ok(Some(Word::Data)) => self.words = None,
                 Ok(None) => {}
                 Err(_) => return Err(Error::new(ErrorKind::InvalidData, "neither BEAT nor DATA").into()),
             }
-            if got != Got::Some {
+            if got != Input::Data {
                 return Ok((beats, got));
             }
         }
-        Ok((beats, Got::Some))
+        Ok((beats, Input::Data))
     }
 
     /// Says the mark, if it has not been said: payload is there, and follows in this turn.
-    pub fn begin_payload(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    pub fn begin_payload(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         if !self.sends_payload {
-            link.send_ahead(DATA, desk, now)?;
+            link.send_ahead(DATA, ctx, now)?;
             self.sends_payload = true;
         }
         Ok(())

@@ -11,8 +11,8 @@
 //! | TLS | plain | the message of each record is appended |
 //! | plain | TLS | read, sealed in records as large as allowed |
 
-use super::buffers::{Desk, Pool, Want};
-use super::link::{Fault, Got, Link, Transport};
+use super::buffers::{IoContext, Pool, Want};
+use super::link::{Input, Link, LinkError, Transport};
 use super::outbox::{NoRoom, Outbox};
 use super::tls::{MAX_MESSAGE, MAX_SEALED, Tls};
 use crate::limits::CHUNKS_A_TURN;
@@ -73,9 +73,9 @@ pub enum Flow {
     /// The source has ended and everything is in the destination's outbox or further.
     Eof,
     /// The source is of no more use, everything that could be read of it is on its way.
-    SourceFailed(Fault),
+    SourceFailed(LinkError),
     /// The destination takes nothing any more. What it has sent may still be there to be read.
-    SinkFailed(Fault),
+    SinkFailed(LinkError),
 }
 
 impl Flow {
@@ -84,11 +84,11 @@ impl Flow {
         if let Self::Starved(want) = self { Some(*want) } else { None }
     }
 
-    pub(super) fn source_failed(fault: impl Into<Fault>) -> Self {
+    pub(super) fn source_failed(fault: impl Into<LinkError>) -> Self {
         Self::SourceFailed(fault.into())
     }
 
-    pub(super) fn sink_failed(fault: impl Into<Fault>) -> Self {
+    pub(super) fn sink_failed(fault: impl Into<LinkError>) -> Self {
         Self::SinkFailed(fault.into())
     }
 }
@@ -97,7 +97,7 @@ impl Flow {
 pub fn pump(
     (source, from): (&mut Link, Framing),
     (sink, to): (&mut Link, Framing),
-    desk: &mut Desk,
+    ctx: &mut IoContext,
     now: Instant,
 ) -> Pumped {
     let mut tally = Tally {
@@ -107,7 +107,7 @@ pub fn pump(
         payload: 0,
         beats: 0,
     };
-    let flow = move_chunks(source, sink, &mut tally, desk, now).unwrap_or_else(|failed| failed);
+    let flow = move_chunks(source, sink, &mut tally, ctx, now).unwrap_or_else(|failed| failed);
     Pumped { payload: tally.payload, beats: tally.beats, flow }
 }
 
@@ -116,41 +116,41 @@ fn move_chunks(
     source: &mut Link,
     sink: &mut Link,
     tally: &mut Tally,
-    desk: &mut Desk,
+    ctx: &mut IoContext,
     now: Instant,
 ) -> Result<Flow, Flow> {
     for _ in 0..CHUNKS_A_TURN {
-        if !sink.flush(&mut desk.pool, now).map_err(Flow::sink_failed)? {
+        if !sink.flush(&mut ctx.pool, now).map_err(Flow::sink_failed)? {
             return Ok(Flow::Blocked);
         }
         if !source.may_read() && !source.has_ended() {
             return Ok(Flow::WouldBlock);
         }
         let flow = match (&source.transport, &mut sink.transport) {
-            (Transport::Plain, Transport::Plain) => copy(source, sink, tally, desk, now),
-            (Transport::Plain, Transport::Tls(tls)) => seal(source, tls, &mut sink.outbox, tally, desk, now),
-            (Transport::Tls(_), _) => records(source, sink, tally, desk, now),
+            (Transport::Plain, Transport::Plain) => copy(source, sink, tally, ctx, now),
+            (Transport::Plain, Transport::Tls(tls)) => seal(source, tls, &mut sink.outbox, tally, ctx, now),
+            (Transport::Tls(_), _) => records(source, sink, tally, ctx, now),
         }?;
         match flow {
             Flow::Again => {}
             // There is nothing to be flushed without a buffer.
             Flow::Blocked => return Ok(flow),
             _ => {
-                sink.flush(&mut desk.pool, now).map_err(Flow::sink_failed)?;
+                sink.flush(&mut ctx.pool, now).map_err(Flow::sink_failed)?;
                 return Ok(flow);
             }
         }
     }
-    let flushed = sink.flush(&mut desk.pool, now).map_err(Flow::sink_failed)?;
+    let flushed = sink.flush(&mut ctx.pool, now).map_err(Flow::sink_failed)?;
     Ok(if flushed { Flow::Again } else { Flow::Blocked })
 }
 
-fn after_reading(got: Got, source: &Link) -> Flow {
+fn after_reading(got: Input, source: &Link) -> Flow {
     match got {
-        Got::Some => Flow::Again,
-        Got::Dry => Flow::WouldBlock,
-        Got::Starved => Flow::Starved(source.record_want()),
-        Got::End => Flow::Eof,
+        Input::Data => Flow::Again,
+        Input::WouldBlock => Flow::WouldBlock,
+        Input::Starved => Flow::Starved(source.record_want()),
+        Input::Eof => Flow::Eof,
     }
 }
 
@@ -178,12 +178,18 @@ impl Tally {
     }
 }
 
-fn copy(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Desk, now: Instant) -> Result<Flow, Flow> {
+fn copy(
+    source: &mut Link,
+    sink: &mut Link,
+    tally: &mut Tally,
+    ctx: &mut IoContext,
+    now: Instant,
+) -> Result<Flow, Flow> {
     let outbox = &mut sink.outbox;
-    if !outbox.has_room(&desk.pool) {
-        return hand_over(source, sink, tally, desk, now);
+    if !outbox.has_room(&ctx.pool) {
+        return hand_over(source, sink, tally, ctx, now);
     }
-    let Ok(room) = outbox.room(&mut desk.pool) else { return Ok(Flow::Starved(sink.outbox.want())) };
+    let Ok(room) = outbox.room(&mut ctx.pool) else { return Ok(Flow::Starved(sink.outbox.want())) };
     let read = source.read(room, now);
     let came = read.as_ref().map_or(0, |(_, count)| *count);
     let payload = tally.admit(&room[..came]);
@@ -193,7 +199,7 @@ fn copy(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Desk, 
         let payload = payload.to_vec();
         room[..count].copy_from_slice(&payload);
     }
-    outbox.filled(count, &mut desk.pool);
+    outbox.filled(count, &mut ctx.pool);
     read.map(|(got, _)| after_reading(got, source)).map_err(Flow::source_failed)
 }
 
@@ -205,27 +211,27 @@ fn hand_over(
     source: &mut Link,
     sink: &mut Link,
     tally: &mut Tally,
-    desk: &mut Desk,
+    ctx: &mut IoContext,
     now: Instant,
 ) -> Result<Flow, Flow> {
     let starved = Flow::Starved(sink.outbox.want());
     if tally.answers > 0 {
         return Ok(starved);
     }
-    let seen = match source.look(&mut desk.scratch) {
+    let seen = match source.look(&mut ctx.scratch) {
         Ok(None) => return Ok(Flow::WouldBlock),
         Ok(Some(0)) => return Ok(Flow::Eof),
         Ok(Some(seen)) => seen,
         Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(starved),
         Err(e) => return Err(Flow::source_failed(e)),
     };
-    let bytes = &desk.scratch[..seen];
+    let bytes = &ctx.scratch[..seen];
     let taken = match v1::beats(bytes, tally.most_beats) > 0 {
         true => seen,
         false => sink.write_through(bytes, now).map_err(Flow::sink_failed)?,
     };
     tally.admit(&bytes[..taken]);
-    source.dismiss(taken, &mut desk.nowhere, now).map_err(Flow::source_failed)?;
+    source.dismiss(taken, &mut ctx.nowhere, now).map_err(Flow::source_failed)?;
     Ok(if taken == seen { Flow::Again } else { Flow::Blocked })
 }
 
@@ -234,25 +240,31 @@ fn seal(
     tls: &mut Tls,
     outbox: &mut Outbox,
     tally: &mut Tally,
-    desk: &mut Desk,
+    ctx: &mut IoContext,
     now: Instant,
 ) -> Result<Flow, Flow> {
     // What has been read must have somewhere to go.
-    if !outbox.has_room(&desk.pool) {
+    if !outbox.has_room(&ctx.pool) {
         return Ok(Flow::Starved(outbox.want()));
     }
-    let (got, count) = source.read(&mut desk.scratch[..TO_SEAL], now).map_err(Flow::source_failed)?;
-    for message in tally.admit(&desk.scratch[..count]).chunks(MAX_MESSAGE) {
-        put(Some(tls), outbox, message, tally.shield, &mut desk.pool).map_err(Flow::SinkFailed)?;
+    let (got, count) = source.read(&mut ctx.scratch[..TO_SEAL], now).map_err(Flow::source_failed)?;
+    for message in tally.admit(&ctx.scratch[..count]).chunks(MAX_MESSAGE) {
+        put(Some(tls), outbox, message, tally.shield, &mut ctx.pool).map_err(Flow::SinkFailed)?;
     }
     Ok(after_reading(got, source))
 }
 
-fn records(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Desk, now: Instant) -> Result<Flow, Flow> {
+fn records(
+    source: &mut Link,
+    sink: &mut Link,
+    tally: &mut Tally,
+    ctx: &mut IoContext,
+    now: Instant,
+) -> Result<Flow, Flow> {
     let outbox = &mut sink.outbox;
     // Not taken yet: the source's record comes first, which leaves the last buffer to payload. The other way round the
     // one that payload holds would keep the record from having one, again and again.
-    if !outbox.has_room(&desk.pool) {
+    if !outbox.has_room(&ctx.pool) {
         return Ok(Flow::Starved(outbox.want()));
     }
     let mut tls = match &mut sink.transport {
@@ -260,7 +272,7 @@ fn records(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Des
         Transport::Tls(tls) => Some(tls),
     };
     let mut failed = None;
-    let got = source.records(desk, now, |message, pool| {
+    let got = source.records(ctx, now, |message, pool| {
         let payload = tally.admit(message);
         if !payload.is_empty() {
             if let Err(fault) = put(tls.as_deref_mut(), outbox, payload, tally.shield, pool) {
@@ -273,7 +285,7 @@ fn records(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Des
             _ => ControlFlow::Break(()),
         }
     });
-    outbox.filled(0, &mut desk.pool);
+    outbox.filled(0, &mut ctx.pool);
     match failed {
         Some(fault) => Err(Flow::SinkFailed(fault)),
         None => got.map(|got| after_reading(got, source)).map_err(Flow::SourceFailed),
@@ -282,17 +294,23 @@ fn records(source: &mut Link, sink: &mut Link, tally: &mut Tally, desk: &mut Des
 
 /// Sends one message of payload towards an agent to whom nothing is on its way, past the pump. At most
 /// [`MAX_MESSAGE`] bytes. Needs no buffer.
-pub fn send_payload(to: &mut Link, message: &[u8], desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+pub fn send_payload(to: &mut Link, message: &[u8], ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
     let (head, tail) = if to.is_plain() { (message, &[][..]) } else { v1::cut(message) };
     for piece in [head, tail].into_iter().filter(|piece| !piece.is_empty()) {
-        to.send(piece, desk, now)?;
+        to.send(piece, ctx, now)?;
     }
     Ok(())
 }
 
 /// Adds one message to the outbox: as a record of its own where there is TLS.
-fn put(tls: Option<&mut Tls>, outbox: &mut Outbox, message: &[u8], shield: bool, pool: &mut Pool) -> Result<(), Fault> {
-    let no_room = |NoRoom| Fault::Io(std::io::ErrorKind::OutOfMemory.into());
+fn put(
+    tls: Option<&mut Tls>,
+    outbox: &mut Outbox,
+    message: &[u8],
+    shield: bool,
+    pool: &mut Pool,
+) -> Result<(), LinkError> {
+    let no_room = |NoRoom| LinkError::Io(std::io::ErrorKind::OutOfMemory.into());
     let Some(tls) = tls else { return outbox.append(message, pool).map_err(no_room) };
     let (head, tail) = if shield { v1::cut(message) } else { (message, &[][..]) };
     for piece in [head, tail] {

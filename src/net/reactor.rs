@@ -6,7 +6,7 @@
 
 mod buffer_queue;
 
-use super::buffers::{Desk, Pool};
+use super::buffers::{IoContext, Pool};
 use super::closing::{Closing, Ending, Progress, end_at_once};
 use super::link::Link;
 use buffer_queue::BufferWait;
@@ -88,7 +88,7 @@ pub struct Reactor<S> {
     ready: VecDeque<Key>,
     buffer_queue: VecDeque<Key>,
     wake_at: Option<Instant>,
-    pub desk: Desk,
+    pub ctx: IoContext,
     /// The time of this turn.
     pub now: Instant,
 }
@@ -96,7 +96,7 @@ pub struct Reactor<S> {
 impl<S> Drop for Reactor<S> {
     fn drop(&mut self) {
         for mut slot in self.slots.drain() {
-            slot.link.release(&mut self.desk.pool);
+            slot.link.release(&mut self.ctx.pool);
         }
     }
 }
@@ -128,7 +128,7 @@ impl<S> Reactor<S> {
             ready: VecDeque::new(),
             buffer_queue: VecDeque::new(),
             wake_at: None,
-            desk: Desk::new(pool),
+            ctx: IoContext::new(pool),
             now: Instant::now(),
         })
     }
@@ -169,7 +169,7 @@ impl<S> Reactor<S> {
             Close::Drain(ending) => Closing::begin(&mut slot.link, ending, now),
             Close::Refuse => Closing::refuse(&mut slot.link, now),
             Close::Now => {
-                end_at_once(&mut slot.link, &mut self.desk, now);
+                end_at_once(&mut slot.link, &mut self.ctx, now);
                 return self.remove(key);
             }
             Close::Abort => return self.remove(key),
@@ -187,7 +187,7 @@ impl<S> Reactor<S> {
     pub fn close_further(&mut self, key: Key) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return true };
         let Stage::Closing(closing, _) = &mut slot.stage else { return false };
-        let progress = closing.proceed(&mut slot.link, &mut self.desk, self.now);
+        let progress = closing.proceed(&mut slot.link, &mut self.ctx, self.now);
         let deadline = closing.deadline(&slot.link);
         match progress {
             Ok(Progress::Wait) => self.wake_by(deadline),
@@ -260,7 +260,7 @@ impl<S> Reactor<S> {
     fn remove(&mut self, key: Key) -> Option<S> {
         self.wait_no_more(key);
         let mut slot = self.slots.try_remove(key)?;
-        slot.link.release(&mut self.desk.pool);
+        slot.link.release(&mut self.ctx.pool);
         match slot.stage {
             Stage::Active(state) => Some(state),
             Stage::Closing(_, group) => {
@@ -281,14 +281,14 @@ impl<S> Reactor<S> {
     }
 
     /// The same, to be changed.
-    pub fn get_mut(&mut self, key: Key) -> Option<(SocketMut<'_, S>, &mut Desk)> {
-        Some((self.slots.get_mut(key)?.active_mut()?, &mut self.desk))
+    pub fn get_mut(&mut self, key: Key) -> Option<(SocketMut<'_, S>, &mut IoContext)> {
+        Some((self.slots.get_mut(key)?.active_mut()?, &mut self.ctx))
     }
 
     /// Two connections at once.
-    pub fn pair_mut(&mut self, one: Key, other: Key) -> Option<(SocketMut<'_, S>, SocketMut<'_, S>, &mut Desk)> {
+    pub fn pair_mut(&mut self, one: Key, other: Key) -> Option<(SocketMut<'_, S>, SocketMut<'_, S>, &mut IoContext)> {
         let (a, b) = self.slots.get2_mut(one, other)?;
-        Some((a.active_mut()?, b.active_mut()?, &mut self.desk))
+        Some((a.active_mut()?, b.active_mut()?, &mut self.ctx))
     }
 
     /// All connections that are not closing.

@@ -106,7 +106,7 @@ pub(crate) fn run<S: Service>(service: &mut S) -> io::Result<()> {
         if now >= tick {
             tick = now + TICK;
             end_stuck(service);
-            service.reactor_mut().links_mut().for_each(|link| link.review_patience(now));
+            service.reactor_mut().links_mut().for_each(|link| link.review_user_timeout(now));
             service.tick();
         }
         if service.is_over() {

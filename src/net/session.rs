@@ -4,9 +4,9 @@
 //! connection to an agent serves one session. The one exception is a user that closes its sending side without TLS,
 //! which may still be waiting for its answer (docs/protocol.md, section 5).
 
-use super::buffers::Desk;
+use super::buffers::IoContext;
 use super::closing::Ending;
-use super::link::{Fault, Got, Link};
+use super::link::{Input, Link, LinkError};
 use super::marked::Marked;
 use super::pump::{Flow, Framing, Pumped, pump};
 use super::reactor::{Close, Group, Key, Reactor, Socket, SocketMut};
@@ -41,7 +41,7 @@ pub trait Party {
     /// So many heartbeats were among what it sent.
     fn heard_beats(&mut self, _count: usize, _now: Instant) {}
     /// Sends what is held, and answers heartbeats if there is room.
-    fn answer_beats(&mut self, _link: &mut Link, _desk: &mut Desk, _now: Instant) -> Result<(), Fault> {
+    fn answer_beats(&mut self, _link: &mut Link, _desk: &mut IoContext, _now: Instant) -> Result<(), LinkError> {
         Ok(())
     }
     /// It has sent payload, which is on its way.
@@ -77,9 +77,9 @@ pub enum Cause {
     /// This side sends no more, and the other one has been silent for too long.
     NoAnswer(Key),
     /// This side broke off in the middle. It may still listen.
-    Truncated(Key, Fault),
+    Truncated(Key, LinkError),
     /// This connection has failed.
-    Failed(Key, Fault),
+    Failed(Key, LinkError),
     /// This side has not been heard of for too long.
     Absent(Key),
     /// This side takes nothing of what it is to get, and who sent it is gone.
@@ -91,8 +91,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    fn of_source(key: Key, fault: Fault) -> Self {
-        if let Fault::Io(_) = fault { Self::Failed(key, fault) } else { Self::Truncated(key, fault) }
+    fn of_source(key: Key, fault: LinkError) -> Self {
+        if let LinkError::Io(_) = fault { Self::Failed(key, fault) } else { Self::Truncated(key, fault) }
     }
 
     /// Whose doing it is.
@@ -160,7 +160,7 @@ pub fn begin<S>(reactor: &mut Reactor<S>, keys: [Key; 2]) {
 /// Moves what there is to move between the two. `stopping`: a session with nothing in flight is over.
 pub fn relay<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping: bool) -> Report {
     if reactor.get(other).is_some_and(|it| it.state.leaves_on_reset() && it.link.is_reset()) {
-        let reset = Fault::Io(ErrorKind::ConnectionReset.into());
+        let reset = LinkError::Io(ErrorKind::ConnectionReset.into());
         return Report { payload: [0, 0], over: Some(Cause::Failed(other, reset)) };
     }
     let forth = forward(reactor, one, other);
@@ -201,9 +201,9 @@ pub fn forward<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped
     if let Some(flow) = hear_marker(reactor, from).or_else(|| send_marker(reactor, from, to)) {
         return only(flow);
     }
-    let Some((source, sink, desk)) = reactor.pair_mut(from, to) else { return only(Flow::Eof) };
+    let Some((source, sink, ctx)) = reactor.pair_mut(from, to) else { return only(Flow::Eof) };
     let framings = (source.state.framing(source.link), sink.state.framing(sink.link));
-    let pumped = pump((source.link, framings.0), (sink.link, framings.1), desk, now);
+    let pumped = pump((source.link, framings.0), (sink.link, framings.1), ctx, now);
     if pumped.payload > 0 {
         source.state.note_sent(now);
         sink.state.note_received(now);
@@ -211,7 +211,7 @@ pub fn forward<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped
     if pumped.beats > 0 {
         source.state.heard_beats(pumped.beats, now);
         // If it does not take the answers, the other direction will find out.
-        let _ = source.state.answer_beats(source.link, desk, now);
+        let _ = source.state.answer_beats(source.link, ctx, now);
     }
     match pumped.flow {
         Flow::Blocked => source.state.note_held_back(),
@@ -222,28 +222,28 @@ pub fn forward<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped
     pumped
 }
 
-fn answer_beats<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Result<(), Fault> {
+fn answer_beats<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Result<(), LinkError> {
     let now = reactor.now;
-    let Some((SocketMut { link, state }, desk)) = reactor.get_mut(key) else { return Ok(()) };
-    state.answer_beats(link, desk, now)
+    let Some((SocketMut { link, state }, ctx)) = reactor.get_mut(key) else { return Ok(()) };
+    state.answer_beats(link, ctx, now)
 }
 
 /// Takes in what stands before the marker behind which all is payload. `None`: it has come, or there is none.
 fn hear_marker<S: Party>(reactor: &mut Reactor<S>, from: Key) -> Option<Flow> {
     let now = reactor.now;
-    let (SocketMut { link, state }, desk) = reactor.get_mut(from)?;
+    let (SocketMut { link, state }, ctx) = reactor.get_mut(from)?;
     let marked = state.marked().filter(|marked| !marked.hears_payload())?;
-    let (beats, got) = match marked.hear(link, desk, now) {
+    let (beats, got) = match marked.hear(link, ctx, now) {
         Ok(heard) => heard,
         Err(fault) => return Some(Flow::SourceFailed(fault)),
     };
     let is_open = marked.hears_payload();
     state.heard_beats(beats, now);
     // If it does not take the answers, the other direction will find out.
-    let _ = state.answer_beats(link, desk, now);
+    let _ = state.answer_beats(link, ctx, now);
     match got {
-        Got::End => return Some(Flow::Eof),
-        Got::Some if !is_open => reactor.again(from),
+        Input::Eof => return Some(Flow::Eof),
+        Input::Data if !is_open => reactor.again(from),
         _ => {}
     }
     (!is_open).then_some(Flow::WouldBlock)
@@ -252,24 +252,24 @@ fn hear_marker<S: Party>(reactor: &mut Reactor<S>, from: Key) -> Option<Flow> {
 /// Sends the marker, if `to` waits for one and there is something to send behind it. `None`: payload may go on.
 fn send_marker<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Option<Flow> {
     let now = reactor.now;
-    let (source, sink, desk) = reactor.pair_mut(from, to)?;
+    let (source, sink, ctx) = reactor.pair_mut(from, to)?;
     let marked = sink.state.marked().filter(|marked| !marked.sends_payload())?;
     // What is not there yet will raise an event, and the pump does not find it before.
-    match source.link.waiting(desk) {
-        Ok(Got::Some) => {}
+    match source.link.waiting(ctx) {
+        Ok(Input::Data) => {}
         Ok(_) => return None,
         Err(fault) => return Some(Flow::SourceFailed(fault)),
     }
-    if sink.link.is_flushed() && !sink.link.can_send(&desk.pool) {
+    if sink.link.is_flushed() && !sink.link.can_send(&ctx.pool) {
         let want = sink.link.payload_want();
         reactor.wait_for_buffer(from, Some(want));
         return Some(Flow::Starved(want));
     }
-    marked.begin_payload(sink.link, desk, now).err().map(Flow::SinkFailed)
+    marked.begin_payload(sink.link, ctx, now).err().map(Flow::SinkFailed)
 }
 
 /// `key` takes nothing any more. `None`: what it has sent is delivered first.
-pub fn end_of_sink<S: Party>(reactor: &Reactor<S>, key: Key, fault: Fault) -> Option<Cause> {
+pub fn end_of_sink<S: Party>(reactor: &Reactor<S>, key: Key, fault: LinkError) -> Option<Cause> {
     let unread = reactor.get(key).is_some_and(|it| {
         // Behind its end there is nothing to be read.
         it.state.is_heard_out() && it.link.may_read() && !it.link.has_ended()
@@ -301,12 +301,12 @@ fn is_idle<S: Party>(reactor: &Reactor<S>, one: Key, other: Key) -> bool {
 pub fn delivery_deadline<S: Party>(reactor: &Reactor<S>, Socket { link, state }: &Socket<'_, S>) -> Option<Instant> {
     let sender = reactor.get(state.partner()?)?.link;
     let is_gone = sender.has_hung_up() || sender.has_ended();
-    (is_gone && !link.is_flushed()).then(|| link.told + DELIVERY)
+    (is_gone && !link.is_flushed()).then(|| link.last_tx + DELIVERY)
 }
 
 /// Until when a half-closed user's agent may be silent.
 pub fn half_closed_deadline<S: Party>(Socket { link, state }: &Socket<'_, S>, patience: Duration) -> Option<Instant> {
-    state.half_closed_since().map(|since| since.max(link.told) + patience)
+    state.half_closed_since().map(|since| since.max(link.last_tx) + patience)
 }
 
 /// A half-closed user's agent has been silent for long enough, unless it is the user who is slow.

@@ -66,7 +66,7 @@ enum End {
 
 /// The connection cannot be used any more: what the peer sent is not TLS or breaks its rules, or it was over before.
 #[derive(Debug)]
-pub enum Broken {
+pub enum TlsError {
     /// The first bytes are no record header.
     NotTls,
     Tls(rustls::Error),
@@ -78,7 +78,7 @@ pub enum Broken {
     Over,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotTls => f.write_str("the peer does not speak TLS"),
@@ -90,29 +90,29 @@ impl fmt::Display for Broken {
     }
 }
 
-impl From<rustls::Error> for Broken {
+impl From<rustls::Error> for TlsError {
     fn from(e: rustls::Error) -> Self {
         Self::Tls(e)
     }
 }
 
-impl From<Panicked> for Broken {
+impl From<Panicked> for TlsError {
     fn from(Panicked: Panicked) -> Self {
         Self::Internal
     }
 }
 
 /// Length of the record that `bytes` begin with, header included; `None` if it is not all there yet.
-pub fn record_len(bytes: &[u8]) -> Result<Option<usize>, Broken> {
+pub fn record_len(bytes: &[u8]) -> Result<Option<usize>, TlsError> {
     // Types 20 to 23: change_cipher_spec, alert, handshake, application_data.
     let plausible = bytes.first().is_none_or(|kind| (20..=23).contains(kind)) && bytes.get(1).is_none_or(|&v| v == 3);
     if !plausible {
-        return Err(Broken::NotTls);
+        return Err(TlsError::NotTls);
     }
     let Some(&[_, _, _, high, low]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
     let body = usize::from(u16::from_be_bytes([high, low]));
     if body > MAX_MESSAGE + EXPANSION {
-        return Err(Broken::NotTls);
+        return Err(TlsError::NotTls);
     }
     Ok((bytes.len() >= HEADER + body).then_some(HEADER + body))
 }
@@ -158,7 +158,7 @@ impl Tls {
     }
 
     /// Puts what the dialling end says first into `reply`.
-    pub fn begin(&mut self, reply: &mut Vec<u8>) -> Result<(), Broken> {
+    pub fn begin(&mut self, reply: &mut Vec<u8>) -> Result<(), TlsError> {
         self.take_record(&mut [], reply, |_| ())
     }
 
@@ -170,10 +170,10 @@ impl Tls {
         record: &mut [u8],
         reply: &mut Vec<u8>,
         message: impl FnMut(&[u8]),
-    ) -> Result<(), Broken> {
+    ) -> Result<(), TlsError> {
         let left = self.handshake.map_or(Some(0), |left| left.checked_sub(record.len()));
         let turn = self.enter(|session| {
-            left.ok_or(Broken::TooLong)?;
+            left.ok_or(TlsError::TooLong)?;
             session.take(record, reply, message)
         })?;
         self.closed |= turn.closed;
@@ -182,7 +182,7 @@ impl Tls {
     }
 
     /// Seals `message` (at most [`MAX_MESSAGE`] bytes) as one record into `out` (at least [`MAX_SEALED`] bytes).
-    pub fn seal(&mut self, message: &[u8], out: &mut [u8]) -> Result<usize, Broken> {
+    pub fn seal(&mut self, message: &[u8], out: &mut [u8]) -> Result<usize, TlsError> {
         debug_assert!(message.len() <= MAX_MESSAGE);
         self.enter(|Session { end, kept, .. }| match end {
             End::Server(c) => seal(c, process_server, kept, message, out),
@@ -201,8 +201,8 @@ impl Tls {
     }
 
     /// The only way to rustls, and the last one if it fails.
-    fn enter<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T, Broken>) -> Result<T, Broken> {
-        let State::Live(session) = &mut self.state else { return Err(Broken::Over) };
+    fn enter<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T, TlsError>) -> Result<T, TlsError> {
+        let State::Live(session) = &mut self.state else { return Err(TlsError::Over) };
         let result = work(session);
         if result.is_err() {
             self.state = State::Over;
@@ -221,13 +221,13 @@ struct Turn {
 }
 
 impl Session {
-    fn take(&mut self, record: &mut [u8], reply: &mut Vec<u8>, message: impl FnMut(&[u8])) -> Result<Turn, Broken> {
+    fn take(&mut self, record: &mut [u8], reply: &mut Vec<u8>, message: impl FnMut(&[u8])) -> Result<Turn, TlsError> {
         let Self { end, kept, most } = self;
         if kept.is_empty() {
             let turn = end.turn(record, reply, message)?;
             let rest = record.get(turn.used..).unwrap_or_default();
             if rest.len() > *most {
-                return Err(Broken::TooLong);
+                return Err(TlsError::TooLong);
             }
             kept.reserve_exact(rest.len());
             kept.extend_from_slice(rest);
@@ -238,12 +238,12 @@ impl Session {
         let turn = end.turn(kept, reply, message)?;
         kept.drain(..turn.used.min(kept.len()));
         kept.shrink_to_fit();
-        if kept.len() > *most { Err(Broken::TooLong) } else { Ok(turn) }
+        if kept.len() > *most { Err(TlsError::TooLong) } else { Ok(turn) }
     }
 }
 
 impl End {
-    fn turn(&mut self, input: &mut [u8], reply: &mut Vec<u8>, message: impl FnMut(&[u8])) -> Result<Turn, Broken> {
+    fn turn(&mut self, input: &mut [u8], reply: &mut Vec<u8>, message: impl FnMut(&[u8])) -> Result<Turn, TlsError> {
         match self {
             Self::Server(c) => crank(c, process_server, input, reply, message),
             Self::Client(c) => crank(c, process_client, input, reply, message),
@@ -275,7 +275,7 @@ fn crank<D>(
     input: &mut [u8],
     reply: &mut Vec<u8>,
     mut message: impl FnMut(&[u8]),
-) -> Result<Turn, Broken> {
+) -> Result<Turn, TlsError> {
     let (mut used, mut closed) = (0, false);
     loop {
         let UnbufferedStatus { discard, state } = contain(|| process(connection, &mut input[used..]))?;
@@ -326,7 +326,7 @@ fn seal<D>(
     kept: &mut [u8],
     message: &[u8],
     out: &mut [u8],
-) -> Result<usize, Broken> {
+) -> Result<usize, TlsError> {
     contain(|| match process(connection, kept).state? {
         ConnectionState::WriteTraffic(mut traffic) => {
             traffic.encrypt(message, out).map_err(|e| rustls::Error::General(e.to_string()).into())
@@ -340,7 +340,7 @@ fn close<D>(
     process: Process<D>,
     kept: &mut [u8],
     reply: &mut Vec<u8>,
-) -> Result<(), Broken> {
+) -> Result<(), TlsError> {
     contain(|| match process(connection, kept).state? {
         ConnectionState::WriteTraffic(mut traffic) => put(reply, |room| traffic.queue_close_notify(room)),
         _ => Ok(()),
@@ -348,7 +348,7 @@ fn close<D>(
 }
 
 /// Appends what `write` makes, giving it as much room as it asks for.
-fn put<E: TooSmall>(reply: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, E>) -> Result<(), Broken> {
+fn put<E: TooSmall>(reply: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, E>) -> Result<(), TlsError> {
     let start = reply.len();
     let mut room = 256;
     loop {
@@ -448,8 +448,8 @@ mod tests {
     fn expect_over(mut tls: Tls) {
         let mut reply = Vec::new();
         let again = tls.take_record(&mut [22, 3, 1, 0, 1, 1], &mut reply, |_| ());
-        assert!(matches!(again, Err(Broken::Over)), "{again:?}");
-        assert!(matches!(tls.seal(b"x", &mut [0; MAX_SEALED]), Err(Broken::Over)));
+        assert!(matches!(again, Err(TlsError::Over)), "{again:?}");
+        assert!(matches!(tls.seal(b"x", &mut [0; MAX_SEALED]), Err(TlsError::Over)));
         tls.close(&mut reply);
         assert!(reply.is_empty() && tls.is_handshaking());
     }
@@ -459,7 +459,7 @@ mod tests {
         let (mut server, mut hello) = (server(), Vec::new());
         client().begin(&mut hello).unwrap();
         let taken = server.take_record(&mut hello, &mut Vec::new(), |_| ());
-        assert!(matches!(taken, Err(Broken::Internal)), "{taken:?}");
+        assert!(matches!(taken, Err(TlsError::Internal)), "{taken:?}");
         expect_over(server);
     }
 
@@ -469,7 +469,7 @@ mod tests {
             tls.begin(&mut Vec::new()).unwrap();
             let mut reply = Vec::new();
             let taken = tls.take_record(&mut [22, 3, 1, 0, 4, 0, 0, 0, 0], &mut reply, |_| ());
-            assert!(matches!(taken, Err(Broken::Tls(_))), "{taken:?}");
+            assert!(matches!(taken, Err(TlsError::Tls(_))), "{taken:?}");
             assert_eq!((reply.len(), reply[0]), (7, 21), "an alert");
             expect_over(tls);
         }
@@ -481,7 +481,7 @@ mod tests {
         let mut first = [&[22, 3, 1, 0x0f, 0x00, 1, 0, 0xea, 0x60][..], &[0; 0x0f00 - 4]].concat();
         tls.take_record(&mut first, &mut Vec::new(), |_| ()).unwrap();
         let more = tls.take_record(&mut first, &mut Vec::new(), |_| ());
-        assert!(matches!(more, Err(Broken::TooLong)), "{more:?}");
+        assert!(matches!(more, Err(TlsError::TooLong)), "{more:?}");
         expect_over(tls);
     }
 

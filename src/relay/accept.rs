@@ -2,11 +2,13 @@
 
 use super::eviction::Room;
 use super::listeners::LeadsTo;
-use super::pipe::{PipeKey, Place};
+use super::pipe::{PipeKey, PipePort};
 use super::rate_limit::{Permit, Source};
 use super::state::{Stage, State, Unauthenticated, User};
 use super::{Relay, Topic};
-use crate::limits::{ACCEPTS, FIRST_BYTE, GREETING, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, PROXY_HEADER, SILENT_USERS};
+use crate::limits::{
+    ACCEPTS, AUTHENTICATION, FIRST_BYTE, HANDSHAKE_CHAIN, HANDSHAKE_PIECES, PROXY_HEADER, SILENT_USERS,
+};
 use crate::net::link::Link;
 use crate::net::stream::Stream;
 use crate::net::tls::Tls;
@@ -82,10 +84,10 @@ impl Relay {
         Some(Link::tls(stream, Tls::server(connection, most), peer, now))
     }
 
-    fn accept_agent(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
+    fn accept_agent(&mut self, stream: TcpStream, peer: SocketAddr, place: PipePort) {
         let now = self.reactor.now;
         let Some(agents) = self.mappings.agents(place) else { return };
-        let (source, surplus) = (Source::new(peer.ip(), agents.door.port), agents.surplus());
+        let (source, surplus) = (Source::new(peer.ip(), agents.binding.port), agents.surplus());
         let permit = self.rate_limit.admit(source, now);
         if permit == Permit::Never {
             let link = Link::plain(Stream::Tcp(stream), peer, now);
@@ -97,7 +99,7 @@ impl Relay {
         let Some(link) = self.link(stream, peer) else { return };
         let (is_deferred, until) = match permit {
             Permit::At(turn) => (true, turn),
-            _ => (false, now + GREETING),
+            _ => (false, now + AUTHENTICATION),
         };
         if is_deferred {
             self.reactor.wake_by(until);
@@ -117,7 +119,7 @@ impl Relay {
             return;
         }
         if let Some(other) = self.mappings.users(pipe).and_then(|users| users.silent.surplus(SILENT_USERS)) {
-            self.dismiss_user(other);
+            self.close_user(other);
         }
         let is_plain = self.mappings.get(pipe).is_some_and(|pipe| pipe.options.has_plain_users());
         let link = match is_plain {
@@ -141,7 +143,7 @@ impl Relay {
         if pipe.options.admits(address) {
             return true;
         }
-        let (port, id) = (pipe.doors()[1].port, &pipe.id);
+        let (port, id) = (pipe.bindings()[1].port, &pipe.id);
         if let Some(unsaid) = self.log.may_say(Topic::NotAllowed(port), self.reactor.now) {
             let more = and_more(unsaid);
             warn!("Mapping {id}, port {port}: user {address} refused, its address is not in `allow`{more}");

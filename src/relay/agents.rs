@@ -1,12 +1,12 @@
 //! Authorized agents that are joined to nobody: heartbeats, and being ready for the next user or peer.
 
-use super::pipe::{Ends, PipeKey, Place};
+use super::pipe::{Ends, PipeKey, PipePort};
 use super::state::{Agent, Duty, State};
 use super::{Relay, Topic};
 use crate::limits::{MESSAGES_A_TURN, SMALL_READ};
-use crate::net::buffers::Desk;
+use crate::net::buffers::IoContext;
 use crate::net::closing::Ending;
-use crate::net::link::{Fault, Got, Link};
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Close, Key, Socket, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::{self, Cause};
@@ -31,7 +31,7 @@ impl Relay {
     }
 
     /// The agent that has been free longest, and is neither stuck nor gone.
-    pub(super) fn first_free(&mut self, place: Place) -> Option<Key> {
+    pub(super) fn first_free(&mut self, place: PipePort) -> Option<Key> {
         loop {
             let Self { mappings, reactor, .. } = self;
             let free = &mappings.agents(place)?.free;
@@ -41,12 +41,12 @@ impl Relay {
             let is_public = matches!(mappings.get(place.pipe)?.ends, Ends::Public { .. });
             if is_public {
                 reactor.get_mut(key)?.0.link.look_again();
-                self.attend(key);
+                self.read_free(key);
             }
             let now = self.reactor.now;
             if let Some((SocketMut { link, .. }, _)) = self.reactor.get_mut(key) {
                 // Where there was nothing to read there is no FIN. Else one may stand behind it.
-                if !is_public || link.may_read() || link.heard == now {
+                if !is_public || link.may_read() || link.last_rx == now {
                     link.look_for_end();
                 }
             }
@@ -75,7 +75,7 @@ impl Relay {
 
     /// Joins the free agents of both sides of a private pipe, those that have been free longest first.
     fn join_sides(&mut self, pipe: PipeKey) {
-        let [one, two] = [0, 1].map(|side| Place { pipe, side });
+        let [one, two] = [0, 1].map(|side| PipePort { pipe, side });
         while let (Some(left), Some(right)) = (self.first_free(one), self.first_free(two)) {
             self.join(left, right);
             self.join(right, left);
@@ -95,26 +95,26 @@ impl Relay {
     }
 
     /// Listens to a free agent: heartbeats are answered, payload is for nobody.
-    pub(super) fn attend(&mut self, key: Key) {
+    pub(super) fn read_free(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::Agent(agent) }, desk)) = self.reactor.get_mut(key) else { return };
+        let Some((SocketMut { link, state: State::Agent(agent) }, ctx)) = self.reactor.get_mut(key) else { return };
         if !agent.is_free() {
             return;
         }
         let mut discarded = 0;
         let was_stuck = !link.is_flushed();
-        let heard = listen_to(link, agent, &mut discarded, desk, now);
+        let heard = listen_to(link, agent, &mut discarded, ctx, now);
         let (place, is_fit_again) = (agent.place, was_stuck && link.is_flushed());
-        let wanted = matches!(heard, Ok(Got::Starved)).then(|| link.record_want());
+        let wanted = matches!(heard, Ok(Input::Starved)).then(|| link.record_want());
         self.mappings.count_discarded(place, discarded);
         if discarded > 0 {
             self.unsettle(key);
         }
         self.reactor.wait_for_buffer(key, wanted);
         match heard {
-            Ok(Got::Some) => self.reactor.again(key),
-            Ok(Got::Dry | Got::Starved) => {}
-            Ok(Got::End) => self.close(key, Close::Drain(Ending::Complete)),
+            Ok(Input::Data) => self.reactor.again(key),
+            Ok(Input::WouldBlock | Input::Starved) => {}
+            Ok(Input::Eof) => self.close(key, Close::Drain(Ending::Complete)),
             Err(fault) => self.end(key, Cause::Failed(key, fault)),
         }
         if is_fit_again {
@@ -128,7 +128,7 @@ impl Relay {
         let Some(socket) = self.reactor.get(key) else { return };
         let Some(agent) = socket.state.agent() else { return };
         let (place, peer, now) = (agent.place, socket.link.peer, self.reactor.now);
-        if let Some(port) = self.mappings.agents(place).map(|agents| agents.door.port) {
+        if let Some(port) = self.mappings.agents(place).map(|agents| agents.binding.port) {
             if let Some(unsaid) = self.log.may_say(Topic::Absence(port), now) {
                 info!("Port {port}: agent {peer} has not been heard of, closed{}", and_more(unsaid));
             }
@@ -147,33 +147,33 @@ fn listen_to(
     link: &mut Link,
     agent: &mut Agent,
     discarded: &mut u64,
-    desk: &mut Desk,
+    ctx: &mut IoContext,
     now: Instant,
-) -> Result<Got, Fault> {
-    agent.answer_beats(link, desk, now)?;
+) -> Result<Input, LinkError> {
+    agent.answer_beats(link, ctx, now)?;
     if let Some(marked) = agent.marked.as_mut().filter(|marked| !marked.hears_payload()) {
-        let (heard, got) = marked.hear(link, desk, now)?;
+        let (heard, got) = marked.hear(link, ctx, now)?;
         agent.owe(heard);
-        agent.answer_beats(link, desk, now)?;
+        agent.answer_beats(link, ctx, now)?;
         return Ok(got);
     }
     // Nobody loses anything by what is taken for heartbeats here.
     let most_beats = if agent.marked.is_some() { 0 } else { usize::MAX };
     for _ in 0..MESSAGES_A_TURN {
         let mut heard = 0;
-        let got = link.receive(SMALL_READ, desk, now, |message| {
+        let got = link.receive(SMALL_READ, ctx, now, |message| {
             heard = v1::beats(message, most_beats);
             if heard == 0 {
                 *discarded += message.len() as u64;
             }
         })?;
         agent.owe(heard);
-        agent.answer_beats(link, desk, now)?;
-        if got != Got::Some {
+        agent.answer_beats(link, ctx, now)?;
+        if got != Input::Data {
             return Ok(got);
         }
     }
-    Ok(Got::Some)
+    Ok(Input::Data)
 }
 
 #[cfg(test)]
@@ -187,7 +187,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     /// A link whose kernel buffer is full, and its other end.
-    fn full(desk: &mut Desk) -> (Link, UnixStream) {
+    fn full(ctx: &mut IoContext) -> (Link, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
@@ -196,7 +196,7 @@ mod tests {
         while link.write_through(&[b'x'; 4096], Instant::now()).unwrap() > 0 {}
         assert!(
             !link.can_send(&Pool::new(0, 0).unwrap())
-                && link.can_send(&desk.pool) == (desk.pool.has_any(Purpose::Payload))
+                && link.can_send(&ctx.pool) == (ctx.pool.has_any(Purpose::Payload))
         );
         (link, theirs)
     }
@@ -204,7 +204,7 @@ mod tests {
     fn owing() -> Agent {
         let network = crate::network::Network::of([127, 0, 0, 1].into());
         let mut agent = Agent::new(
-            crate::relay::pipe::Place { pipe: 0, side: 0 },
+            crate::relay::pipe::PipePort { pipe: 0, side: 0 },
             network,
             Queue::default().join(1),
             None,
@@ -216,24 +216,24 @@ mod tests {
 
     #[test]
     fn without_a_buffer_an_answer_is_owed_and_ends_nothing() {
-        let mut desk = Desk::new(Pool::new(0, 0).unwrap());
-        let (mut link, _theirs) = full(&mut desk);
+        let mut ctx = IoContext::new(Pool::new(0, 0).unwrap());
+        let (mut link, _theirs) = full(&mut ctx);
         let mut agent = owing();
-        agent.answer_beats(&mut link, &mut desk, Instant::now()).unwrap();
+        agent.answer_beats(&mut link, &mut ctx, Instant::now()).unwrap();
         assert_eq!(agent.owed, 1);
     }
 
     #[test]
     fn an_answer_that_was_held_goes_out_by_itself() {
-        let mut desk = Desk::new(Pool::new(1, 0).unwrap());
-        let (mut link, mut theirs) = full(&mut desk);
+        let mut ctx = IoContext::new(Pool::new(1, 0).unwrap());
+        let (mut link, mut theirs) = full(&mut ctx);
         let mut agent = owing();
-        agent.answer_beats(&mut link, &mut desk, Instant::now()).unwrap();
+        agent.answer_beats(&mut link, &mut ctx, Instant::now()).unwrap();
         assert!(agent.owed == 0 && !link.is_flushed());
         let mut heard = Vec::new();
         let _ = theirs.read_to_end(&mut heard);
         link.note_writable();
-        agent.answer_beats(&mut link, &mut desk, Instant::now()).unwrap();
+        agent.answer_beats(&mut link, &mut ctx, Instant::now()).unwrap();
         assert!(link.is_flushed());
         let _ = theirs.read_to_end(&mut heard);
         assert!(heard.ends_with(BEAT));

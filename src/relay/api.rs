@@ -17,9 +17,9 @@ use super::{Relay, Topic};
 use crate::bucket::Bucket;
 use crate::cidr::may_call;
 use crate::fairness::{Candidate, first_to_go};
-use crate::limits::{API_CONNECTIONS, API_OUTSIDER_INTERVAL, API_OUTSIDERS, MESSAGES_A_TURN, SMALL_READ};
+use crate::limits::{API_CONNECTIONS, API_UNLISTED, API_UNLISTED_INTERVAL, MESSAGES_A_TURN, SMALL_READ};
 use crate::net::authority;
-use crate::net::link::{Fault, Got, Link};
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::pump::{Flow, Framing, pump};
 use crate::net::reactor::{Close, Key, SocketMut};
 use crate::net::service::Service;
@@ -45,8 +45,8 @@ pub(super) struct ApiPort {
     /// How many connections to the HTTP parser there are on their behalf.
     pub(super) backends: usize,
     /// Connections from addresses that may not call the API.
-    outsiders: FairQueue,
-    outsider_rate: Bucket,
+    unlisted: FairQueue,
+    unlisted_rate: Bucket,
 }
 
 /// What is to be done with a Controller's connection after its turn.
@@ -62,7 +62,7 @@ enum Next {
 impl ApiPort {
     /// All connections that belong to the API.
     pub(super) fn connections(&self) -> usize {
-        self.controllers.len() + self.backends + self.outsiders.len()
+        self.controllers.len() + self.backends + self.unlisted.len()
     }
 }
 
@@ -76,11 +76,11 @@ impl Relay {
 
     pub(super) fn accept_controller(&mut self, stream: TcpStream, peer: SocketAddr) {
         let now = self.reactor.now;
-        let outsider = !may_call(self.setup.controllers.as_deref(), peer.ip());
-        if outsider && !self.admit_outsider(peer.ip()) {
+        let unlisted = !may_call(self.setup.controllers.as_deref(), peer.ip());
+        if unlisted && !self.admit_unlisted(peer.ip()) {
             return;
         }
-        if !outsider && self.api.controllers.len() + self.reactor.closing_in(API) >= API_CONNECTIONS {
+        if !unlisted && self.api.controllers.len() + self.reactor.closing_in(API) >= API_CONNECTIONS {
             self.evict_controller();
         }
         let Ok(local) = stream.local_addr() else { return };
@@ -88,11 +88,11 @@ impl Relay {
         let Self { reactor, api, .. } = self;
         // Without a place in the reactor it is closed, and was never counted.
         let _ = reactor.add_with(link, |key| {
-            let ticket = match outsider {
-                true => api.outsiders.join(key, peer.ip()),
+            let ticket = match unlisted {
+                true => api.unlisted.join(key, peer.ip()),
                 false => api.controllers.join(key),
             };
-            State::Api(Box::new(Api::new(ApiCaller::of(peer, local), ticket, outsider, now)))
+            State::Api(Box::new(Api::new(ApiCaller::of(peer, local), ticket, unlisted, now)))
         });
     }
 
@@ -121,17 +121,17 @@ impl Relay {
     /// Whether one from `ip`, which may not call the API, is told so. Makes room for it.
     ///
     /// A few are served that far; each costs a handshake, so all others are closed at once.
-    fn admit_outsider(&mut self, ip: IpAddr) -> bool {
+    fn admit_unlisted(&mut self, ip: IpAddr) -> bool {
         let now = self.reactor.now;
         let reason = "its address is not in `controllers`";
         if let Some(unsaid) = self.log.may_say(Topic::Refusal(Network::of(ip), reason), now) {
             warn!("API connection from {ip} refused: {reason}{}", and_more(unsaid));
         }
-        let most = API_OUTSIDER_INTERVAL * API_OUTSIDERS as u32;
-        if !self.api.outsider_rate.try_fill(API_OUTSIDER_INTERVAL, most, now) {
+        let most = API_UNLISTED_INTERVAL * API_UNLISTED as u32;
+        if !self.api.unlisted_rate.try_fill(API_UNLISTED_INTERVAL, most, now) {
             return false;
         }
-        if let Some(other) = self.api.outsiders.surplus(API_OUTSIDERS) {
+        if let Some(other) = self.api.unlisted.surplus(API_UNLISTED) {
             self.close(other, Close::Now);
         }
         true
@@ -140,13 +140,13 @@ impl Relay {
     /// Its request did not come in time, nor another one for long, or it takes nothing of its answer.
     pub(super) fn controller_is_late(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::Api(api) }, desk)) = self.reactor.get_mut(key) else { return };
+        let Some((SocketMut { link, state: State::Api(api) }, ctx)) = self.reactor.get_mut(key) else { return };
         if !api.is_idle() {
             return self.close(key, Close::Now);
         }
         if api.partial.is_some() && link.is_open() {
             // It is closed in any case.
-            let _ = link.send(&Refusal::timed_out().to_bytes(), desk, now);
+            let _ = link.send(&Refusal::timed_out().to_bytes(), ctx, now);
         }
         self.close(key, Close::Refuse);
     }
@@ -166,7 +166,7 @@ impl Relay {
     }
 
     /// A client without the right certificate has been told so by TLS; people are told here.
-    fn log_refused_certificate(&mut self, key: Key, fault: &Fault) {
+    fn log_refused_certificate(&mut self, key: Key, fault: &LinkError) {
         let Some((reason, cause)) = authority::refusal(fault) else { return };
         let Some(ip) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
         if let Some(unsaid) = self.log.may_say(Topic::Refusal(Network::of(ip), reason), self.reactor.now) {
@@ -174,13 +174,13 @@ impl Relay {
         }
     }
 
-    fn read_requests(&mut self, key: Key) -> Result<Next, Fault> {
+    fn read_requests(&mut self, key: Key) -> Result<Next, LinkError> {
         let now = self.reactor.now;
         for _ in 0..MESSAGES_A_TURN {
-            let Some((SocketMut { link, state: State::Api(api) }, desk)) = self.reactor.get_mut(key) else {
+            let Some((SocketMut { link, state: State::Api(api) }, ctx)) = self.reactor.get_mut(key) else {
                 return Ok(Next::Wait);
             };
-            let flushed = link.flush(&mut desk.pool, now)?;
+            let flushed = link.flush(&mut ctx.pool, now)?;
             if let Phase::Asking { backend, .. } = api.phase {
                 self.ask_further(key)?;
                 // There may be room for more of the answer.
@@ -189,23 +189,23 @@ impl Relay {
                 }
                 return Ok(Next::Wait);
             }
-            if !flushed || !link.handshake(desk, now)? {
+            if !flushed || !link.handshake(ctx, now)? {
                 return Ok(Next::Wait);
             }
-            if !api.outsider {
+            if !api.unlisted {
                 link.trust();
             }
             match api.collector.next(&api.caller) {
                 // Empty lines behind a request are no beginning of another.
                 Step::Incomplete if api.collector.is_empty() => {}
                 Step::Incomplete => drop(api.partial.get_or_insert(now)),
-                Step::Continue => link.send(CONTINUE, desk, now)?,
+                Step::Continue => link.send(CONTINUE, ctx, now)?,
                 Step::Refuse(refusal) => {
-                    link.send(&refusal.to_bytes(), desk, now)?;
+                    link.send(&refusal.to_bytes(), ctx, now)?;
                     return Ok(Next::Close);
                 }
-                Step::Request { .. } if api.outsider => {
-                    link.send(&Refusal::not_a_controller(api.caller.ip).to_bytes(), desk, now)?;
+                Step::Request { .. } if api.unlisted => {
+                    link.send(&Refusal::not_a_controller(api.caller.ip).to_bytes(), ctx, now)?;
                     return Ok(Next::Close);
                 }
                 Step::Request { bytes, last } => {
@@ -214,23 +214,23 @@ impl Relay {
                 }
             }
             let mut came = false;
-            let got = link.receive(SMALL_READ, desk, now, |bytes| {
+            let got = link.receive(SMALL_READ, ctx, now, |bytes| {
                 api.collector.push(bytes);
                 came = true;
             })?;
             match got {
-                Got::Some => {}
+                Input::Data => {}
                 _ if came => {}
                 // The API has a buffer for each of its connections.
-                Got::Dry | Got::Starved => return Ok(Next::Wait),
-                Got::End => return Ok(Next::Drop),
+                Input::WouldBlock | Input::Starved => return Ok(Next::Wait),
+                Input::Eof => return Ok(Next::Drop),
             }
         }
         Ok(Next::Again)
     }
 
     /// Hands a whole request to tiny_http, over a connection of its own.
-    fn ask(&mut self, key: Key, rest: Vec<u8>, last: bool) -> Result<(), Fault> {
+    fn ask(&mut self, key: Key, rest: Vec<u8>, last: bool) -> Result<(), LinkError> {
         let now = self.reactor.now;
         let stream = Stream::Unix(self.setup.parser.connect()?);
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -246,7 +246,7 @@ impl Relay {
     }
 
     /// Hands on what of the request the backend has not taken yet.
-    fn ask_further(&mut self, key: Key) -> Result<(), Fault> {
+    fn ask_further(&mut self, key: Key) -> Result<(), LinkError> {
         let now = self.reactor.now;
         let Some(Phase::Asking { backend, .. }) = self.api(key).map(|api| &api.phase) else { return Ok(()) };
         let backend = *backend;
@@ -268,10 +268,10 @@ impl Relay {
         if self.ask_further(client).is_err() {
             return self.close(client, Close::Now);
         }
-        let Some((backend, controller, desk)) = self.reactor.pair_mut(key, client) else {
+        let Some((backend, controller, ctx)) = self.reactor.pair_mut(key, client) else {
             return self.close(key, Close::Abort);
         };
-        let pumped = pump((backend.link, Framing::None), (controller.link, Framing::None), desk, now);
+        let pumped = pump((backend.link, Framing::None), (controller.link, Framing::None), ctx, now);
         if let State::Api(api) = controller.state {
             api.note_taken(pumped.payload, now);
         }
@@ -296,8 +296,8 @@ impl Relay {
 
     /// A Controller's connection is closing, or gone: so is ours on its behalf.
     pub(super) fn controller_left(&mut self, api: Api) {
-        match api.outsider {
-            true => self.api.outsiders.leave(api.ticket),
+        match api.unlisted {
+            true => self.api.unlisted.leave(api.ticket),
             false => drop(self.api.controllers.leave(api.ticket)),
         }
         if let Phase::Asking { backend, .. } = api.phase {

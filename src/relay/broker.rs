@@ -26,10 +26,11 @@ use super::state::State;
 use super::{Relay, Topic};
 use crate::failure;
 use crate::limits::{
-    BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_STRANGERS, BROKER_WAIT, BROKER_WAITING, MESSAGES_A_TURN, SMALL_READ,
+    BROKER_INTRODUCED, BROKER_PUNCHING, BROKER_UNAUTHENTICATED, BROKER_WAIT, BROKER_WAITING, MESSAGES_A_TURN,
+    SMALL_READ,
 };
 use crate::net::closing::Ending;
-use crate::net::link::{Fault, Got, Link};
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Close, Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::stream::Stream;
@@ -118,7 +119,7 @@ impl Relay {
         if permit == Permit::Never {
             return self.reject_at_once(link, source, None);
         }
-        if let Some(other) = self.broker.unauthenticated.surplus(BROKER_STRANGERS) {
+        if let Some(other) = self.broker.unauthenticated.surplus(BROKER_UNAUTHENTICATED) {
             self.rate_limit.abandoned(source, now);
             self.close(other, Close::Now);
         }
@@ -177,9 +178,9 @@ impl Relay {
         match self.peer(key) {
             Some(Peer::Asking { .. }) => self.hear_request(key),
             Some(Peer::Waiting { .. } | Peer::Introduced { .. }) => match self.look_after(key) {
-                Ok(Got::Some) => self.reactor.again(key),
-                Ok(Got::Dry | Got::Starved) => {}
-                Ok(Got::End) => self.close(key, Close::Drain(Ending::Complete)),
+                Ok(Input::Data) => self.reactor.again(key),
+                Ok(Input::WouldBlock | Input::Starved) => {}
+                Ok(Input::Eof) => self.close(key, Close::Drain(Ending::Complete)),
                 Err(_) => self.close(key, Close::Now),
             },
             _ => {}
@@ -189,16 +190,16 @@ impl Relay {
     fn hear_request(&mut self, key: Key) {
         for _ in 0..MESSAGES_A_TURN {
             let now = self.reactor.now;
-            let Some((SocketMut { link, state: State::Peer(peer) }, desk)) = self.reactor.get_mut(key) else { return };
+            let Some((SocketMut { link, state: State::Peer(peer) }, ctx)) = self.reactor.get_mut(key) else { return };
             let (Peer::Asking { collector, .. }, peer) = (peer, link.peer) else { return };
             let mut progress = Progress::Incomplete;
-            let got = link.receive(SMALL_READ, desk, now, |bytes| progress = collector.take(bytes, peer));
+            let got = link.receive(SMALL_READ, ctx, now, |bytes| progress = collector.take(bytes, peer));
             match (got, progress) {
                 (Ok(_), Progress::Complete(request)) => return self.take_request(key, request),
                 (Ok(_), Progress::Wrong(reason)) => return self.refuse_nonsense(key, &reason),
-                (Ok(Got::Some), Progress::Incomplete) => {}
-                (Ok(Got::Dry | Got::Starved), Progress::Incomplete) => return,
-                (Ok(Got::End) | Err(_), _) => return self.peer_is_gone(key),
+                (Ok(Input::Data), Progress::Incomplete) => {}
+                (Ok(Input::WouldBlock | Input::Starved), Progress::Incomplete) => return,
+                (Ok(Input::Eof) | Err(_), _) => return self.peer_is_gone(key),
             }
         }
         self.reactor.again(key);
@@ -226,7 +227,7 @@ impl Relay {
     /// `waited`: it has had a turn of its own.
     fn answer_request(&mut self, key: Key, request: Request, waited: bool) {
         if !self.broker.entries.admit(&request.id, &request.passkey) {
-            return self.refuse_stranger(key, &request, waited);
+            return self.refuse_peer(key, &request, waited);
         }
         let Request { id, caller, .. } = request;
         match self.take_waiting(&id, &caller) {
@@ -240,7 +241,7 @@ impl Relay {
     fn take_waiting(&mut self, id: &str, caller: &Caller) -> Option<(Key, Caller)> {
         let (first, other) = self.broker.entries.take(id)?;
         // Its end may have come in this very turn, and not have had its own.
-        if !other.is(caller) && matches!(self.look_after(first), Ok(Got::Some | Got::Dry)) {
+        if !other.is(caller) && matches!(self.look_after(first), Ok(Input::Data | Input::WouldBlock)) {
             return Some((first, other));
         }
         self.close(first, Close::Now);
@@ -283,7 +284,7 @@ impl Relay {
     }
 
     /// Unknown id or wrong passkey: the two are not told apart, and it is told late.
-    fn refuse_stranger(&mut self, key: Key, request: &Request, waited: bool) {
+    fn refuse_peer(&mut self, key: Key, request: &Request, waited: bool) {
         let address = request.caller.address;
         let source = self.broker_source(address);
         let now = self.reactor.now;
@@ -316,17 +317,17 @@ impl Relay {
     }
 
     /// At most a request and what stands around it: that fits an outbox.
-    fn tell(&mut self, key: Key, words: &str) -> Result<(), Fault> {
+    fn tell(&mut self, key: Key, words: &str) -> Result<(), LinkError> {
         let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(()) };
-        socket.link.send(words.as_bytes(), desk, now)
+        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(()) };
+        socket.link.send(words.as_bytes(), ctx, now)
     }
 
     /// Sends what is held, and throws away what a peer says behind its request. `Some`: there may be more of it.
-    fn look_after(&mut self, key: Key) -> Result<Got, Fault> {
+    fn look_after(&mut self, key: Key) -> Result<Input, LinkError> {
         let now = self.reactor.now;
-        let Some((socket, desk)) = self.reactor.get_mut(key) else { return Ok(Got::End) };
-        socket.link.flush(&mut desk.pool, now)?;
-        Ok(socket.link.drain(desk, now)?.0)
+        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(Input::Eof) };
+        socket.link.flush(&mut ctx.pool, now)?;
+        Ok(socket.link.drain(ctx, now)?.0)
     }
 }

@@ -96,9 +96,9 @@ impl UserCounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Came in at port1, for port2.
-    pub forth: u64,
+    pub port1_rx: u64,
     /// Came in at port2, for port1.
-    pub back: u64,
+    pub port2_rx: u64,
     /// From agents without a partner.
     pub discarded: u64,
     /// How many agents that was. No bytes.
@@ -108,8 +108,8 @@ pub struct Traffic {
 impl Traffic {
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
-            forth: self.forth + other.forth,
-            back: self.back + other.back,
+            port1_rx: self.port1_rx + other.port1_rx,
+            port2_rx: self.port2_rx + other.port2_rx,
             discarded: self.discarded + other.discarded,
             unsettled: self.unsettled + other.unsettled,
         }

@@ -84,7 +84,7 @@ impl Relay {
         for key in victims {
             self.reactor.abort_if_closing(key);
             match self.reactor.get(key).map(|socket| socket.state) {
-                Some(State::User(_)) => self.dismiss_user(key),
+                Some(State::User(_)) => self.close_user(key),
                 Some(State::Rejected(_)) => self.close_rejected(key),
                 _ => self.close(key, Close::Now),
             }

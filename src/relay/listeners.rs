@@ -5,7 +5,7 @@
 //! there is room again.
 
 use super::FIRST_LISTENER;
-use super::pipe::{PipeKey, Place};
+use super::pipe::{PipeKey, PipePort};
 use crate::net::reactor::own_token;
 use crate::net::tcp;
 use crate::throttle::{Throttle, and_more};
@@ -39,7 +39,7 @@ struct Listener {
 /// What a connection that is accepted here becomes.
 #[derive(Clone, Copy)]
 pub(super) enum LeadsTo {
-    Agents(Place),
+    Agents(PipePort),
     Users(PipeKey),
     Controllers,
     Broker,

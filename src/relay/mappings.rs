@@ -1,7 +1,7 @@
 //! The open mappings that have ports, and what is remembered of those that have been removed. No I/O.
 
 use super::command::{AgentCounts, PipeStatus, Traffic, UserCounts};
-use super::pipe::{Agents, Pipe, PipeKey, Place, Users};
+use super::pipe::{Agents, Pipe, PipeKey, PipePort, Users};
 use crate::mapping::Mapping;
 use slab::Slab;
 use std::collections::HashMap;
@@ -59,7 +59,7 @@ impl Mappings {
     }
 
     /// The agent port at `place`, if the mapping is still open.
-    pub(super) fn agents(&mut self, place: Place) -> Option<&mut Agents> {
+    pub(super) fn agents(&mut self, place: PipePort) -> Option<&mut Agents> {
         self.pipes.get_mut(place.pipe)?.agents(place.side)
     }
 
@@ -69,19 +69,19 @@ impl Mappings {
     }
 
     /// How long an agent may be silent; `None`: for ever.
-    pub(super) fn absence(&self, place: Place) -> Option<Duration> {
+    pub(super) fn absence(&self, place: PipePort) -> Option<Duration> {
         self.pipes.get(place.pipe)?.absence(place.side)
     }
 
     /// Counts payload that came in at `place` and went out on the other side.
-    pub(super) fn count(&mut self, place: Place, payload: u64) {
+    pub(super) fn count(&mut self, place: PipePort, payload: u64) {
         if let Some(pipe) = self.pipes.get_mut(place.pipe) {
             pipe.count(place.side, payload);
         }
     }
 
     /// Counts payload of an agent that was joined to nobody.
-    pub(super) fn count_discarded(&mut self, place: Place, bytes: u64) {
+    pub(super) fn count_discarded(&mut self, place: PipePort, bytes: u64) {
         if let Some(pipe) = self.pipes.get_mut(place.pipe) {
             pipe.traffic.discarded += bytes;
         }

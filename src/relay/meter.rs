@@ -30,7 +30,7 @@ impl Meter {
         };
         let millis = (*to - *from).as_millis().max(1);
         let rate = |before: u64, after: u64| u64::try_from(u128::from(after - before) * 1000 / millis).unwrap_or(0);
-        [rate(before.forth, after.forth), rate(before.back, after.back)]
+        [rate(before.port1_rx, after.port1_rx), rate(before.port2_rx, after.port2_rx)]
     }
 }
 
@@ -45,8 +45,8 @@ mod tests {
         let mut traffic = Traffic::default();
         for second in 0..20 {
             meter.sample(start + Duration::from_secs(second), traffic);
-            traffic.forth += if second < 10 { 1_000_000 } else { 300 };
-            traffic.back += 50;
+            traffic.port1_rx += if second < 10 { 1_000_000 } else { 300 };
+            traffic.port2_rx += 50;
         }
         assert_eq!(meter.rates(), [300, 50]);
         assert!(meter.samples.len() <= 7, "{} samples", meter.samples.len());
@@ -56,7 +56,7 @@ mod tests {
     fn a_long_pause_is_averaged_over() {
         let (mut meter, start) = (Meter::default(), Instant::now());
         meter.sample(start, Traffic::default());
-        meter.sample(start + Duration::from_secs(100), Traffic { forth: 5000, ..Traffic::default() });
+        meter.sample(start + Duration::from_secs(100), Traffic { port1_rx: 5000, ..Traffic::default() });
         assert_eq!(meter.rates(), [50, 0]);
     }
 }

@@ -3,7 +3,7 @@
 use super::Relay;
 use super::command::{OpenError, Totals};
 use super::listeners::LeadsTo;
-use super::pipe::{Ends, Pipe, PipeKey, Place};
+use super::pipe::{Ends, Pipe, PipeKey, PipePort};
 use super::state::{State, group_of};
 use crate::mapping::{Kind, Mapping};
 use crate::net::reactor::Close;
@@ -53,8 +53,8 @@ impl Relay {
             connections: self.connections(),
             most_connections: self.setup.connections,
             controllers: self.api.controllers.len(),
-            buffers: self.reactor.desk.pool.used(),
-            most_buffers: self.reactor.desk.pool.size(),
+            buffers: self.reactor.ctx.pool.used(),
+            most_buffers: self.reactor.ctx.pool.size(),
             pauses: self.listeners.paused_times(),
             inactive,
             agents,
@@ -95,8 +95,8 @@ impl Relay {
 
     fn forget(&mut self, pipe: PipeKey) {
         let Some(mut pipe) = self.mappings.remove(pipe) else { return };
-        for door in pipe.doors() {
-            if let Some(number) = door.listener.take() {
+        for binding in pipe.bindings() {
+            if let Some(number) = binding.listener.take() {
                 self.listeners.close(number);
             }
         }
@@ -107,15 +107,15 @@ impl Relay {
         let Some(pipe) = self.mappings.get_mut(key) else { return Vec::new() };
         let second = match pipe.ends {
             Ends::Public { .. } => LeadsTo::Users(key),
-            Ends::Private(_) => LeadsTo::Agents(Place { pipe: key, side: 1 }),
+            Ends::Private(_) => LeadsTo::Agents(PipePort { pipe: key, side: 1 }),
         };
-        let first = LeadsTo::Agents(Place { pipe: key, side: 0 });
+        let first = LeadsTo::Agents(PipePort { pipe: key, side: 0 });
         let mut errors = Vec::new();
-        for (door, leads_to) in Pipe::doors(pipe).into_iter().zip([first, second]) {
-            if door.listener.is_none() {
-                match self.listeners.bind(self.setup.listen, door.port, leads_to, self.reactor.registry()) {
-                    Ok(number) => door.listener = Some(number),
-                    Err(cause) => errors.push(OpenError { port: door.port, cause }),
+        for (binding, leads_to) in Pipe::bindings(pipe).into_iter().zip([first, second]) {
+            if binding.listener.is_none() {
+                match self.listeners.bind(self.setup.listen, binding.port, leads_to, self.reactor.registry()) {
+                    Ok(number) => binding.listener = Some(number),
+                    Err(cause) => errors.push(OpenError { port: binding.port, cause }),
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::census::Census;
 use super::command::{AgentCounts, PipeStatus, Traffic, UserCounts};
 use super::fair_queue::FairQueue;
 use super::queue::Queue;
-use crate::limits::{STRANGERS, STRANGERS_OF_A_FLEET};
+use crate::limits::{UNAUTHENTICATED, UNAUTHENTICATED_OF_A_FLEET};
 use crate::mapping::{AgentPort, Kind, Mapping, Options};
 use crate::net::reactor::Key;
 use crate::network::Network;
@@ -15,7 +15,7 @@ pub(super) type PipeKey = usize;
 
 /// One of a pipe's ports: 0 is port1, 1 is port2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct PipePort {
     pub(super) pipe: PipeKey,
     pub(super) side: usize,
 }
@@ -36,14 +36,14 @@ pub(super) enum Ends {
 }
 
 /// A port of the pipe, and its listener once it could be bound.
-pub(super) struct Door {
+pub(super) struct PortBinding {
     pub(super) port: u16,
     pub(super) listener: Option<usize>,
 }
 
 /// An agent port.
 pub(super) struct Agents {
-    pub(super) door: Door,
+    pub(super) binding: PortBinding,
     pub(super) terms: AgentPort,
     /// No passcode yet.
     pub(super) unauthenticated: FairQueue,
@@ -60,7 +60,7 @@ pub(super) struct Agents {
 
 /// The user port of a public pipe.
 pub(super) struct Users {
-    pub(super) door: Door,
+    pub(super) binding: PortBinding,
     /// No byte yet, or no PROXY header of the proxy in front.
     pub(super) silent: FairQueue,
     /// Have sent something, and wait for a free agent.
@@ -98,10 +98,10 @@ impl Pipe {
     }
 
     /// port1 and port2.
-    pub(super) fn doors(&mut self) -> [&mut Door; 2] {
+    pub(super) fn bindings(&mut self) -> [&mut PortBinding; 2] {
         match &mut self.ends {
-            Ends::Public { agents, users } => [&mut agents.door, &mut users.door],
-            Ends::Private([one, two]) => [&mut one.door, &mut two.door],
+            Ends::Public { agents, users } => [&mut agents.binding, &mut users.binding],
+            Ends::Private([one, two]) => [&mut one.binding, &mut two.binding],
         }
     }
 
@@ -119,19 +119,21 @@ impl Pipe {
 
     /// What there is to say of it.
     pub(super) fn status(&self) -> PipeStatus {
-        let (doors, agents, users) = match &self.ends {
+        let (bindings, agents, users) = match &self.ends {
             Ends::Public { agents, users } => {
-                ([&agents.door, &users.door], [agents.counts(), AgentCounts::default()], users.counts())
+                ([&agents.binding, &users.binding], [agents.counts(), AgentCounts::default()], users.counts())
             }
-            Ends::Private([one, two]) => ([&one.door, &two.door], [one.counts(), two.counts()], UserCounts::default()),
+            Ends::Private([one, two]) => {
+                ([&one.binding, &two.binding], [one.counts(), two.counts()], UserCounts::default())
+            }
         };
-        let bound = doors.map(|door| door.listener.is_some());
+        let bound = bindings.map(|binding| binding.listener.is_some());
         PipeStatus { bound, agents, users, traffic: self.traffic, since: Some(self.since) }
     }
 
     /// Counts payload that went from `side` to the other.
     pub(super) fn count(&mut self, side: usize, bytes: u64) {
-        let counter = if side == 0 { &mut self.traffic.forth } else { &mut self.traffic.back };
+        let counter = if side == 0 { &mut self.traffic.port1_rx } else { &mut self.traffic.port2_rx };
         *counter += bytes;
     }
 }
@@ -139,7 +141,7 @@ impl Pipe {
 impl Agents {
     fn new(terms: AgentPort) -> Self {
         Self {
-            door: Door { port: terms.port, listener: None },
+            binding: PortBinding { port: terms.port, listener: None },
             terms,
             unauthenticated: FairQueue::default(),
             free: Queue::default(),
@@ -174,7 +176,8 @@ impl Agents {
     /// Who must leave before one more unauthenticated connection may come.
     pub(super) fn surplus(&self) -> Option<Key> {
         let has_agents = |network| self.networks.of(network) > 0;
-        self.unauthenticated.surplus_by(STRANGERS, |network| if has_agents(network) { STRANGERS_OF_A_FLEET } else { 1 })
+        self.unauthenticated
+            .surplus_by(UNAUTHENTICATED, |network| if has_agents(network) { UNAUTHENTICATED_OF_A_FLEET } else { 1 })
     }
 
     /// Whether one more may be authorized.
@@ -186,7 +189,7 @@ impl Agents {
 impl Users {
     fn new(port: u16) -> Self {
         Self {
-            door: Door { port, listener: None },
+            binding: PortBinding { port, listener: None },
             silent: FairQueue::default(),
             waiting: FairQueue::default(),
             joined: 0,

@@ -22,23 +22,23 @@ impl Relay {
     fn prompt_is_due(&self, Socket { link, state }: &Socket<'_, State>) -> bool {
         let Some(agent) = state.agent().filter(|agent| !agent.is_free()) else { return false };
         // One that marks where payload begins does not wait for heartbeats behind its mark.
-        if agent.marked.is_some() || !link.is_flushed() || !link.can_send(&self.reactor.desk.pool) {
+        if agent.marked.is_some() || !link.is_flushed() || !link.can_send(&self.reactor.ctx.pool) {
             return false;
         }
         let due = |since| self.reactor.now >= since + PROMPT;
         if link.is_plain() {
             // Behind payload that it has not read yet it would be payload.
-            due(link.told) && link.unsent() == 0
+            due(link.last_tx) && link.unsent() == 0
         } else {
-            due(link.told) || (agent.held_back && due(agent.beaten))
+            due(link.last_tx) || (agent.held_back && due(agent.beaten))
         }
     }
 
     fn prompt(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::Agent(agent) }, desk)) = self.reactor.get_mut(key) else { return };
-        let before = agent.told(link);
-        if let Err(fault) = link.send(BEAT, desk, now) {
+        let Some((SocketMut { link, state: State::Agent(agent) }, ctx)) = self.reactor.get_mut(key) else { return };
+        let before = agent.last_tx(link);
+        if let Err(fault) = link.send(BEAT, ctx, now) {
             return self.end(key, Cause::Failed(key, fault));
         }
         agent.prompted = Some((now, before));

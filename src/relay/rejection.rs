@@ -28,7 +28,7 @@ impl Relay {
         if let Some(oldest) = self.rejected.surplus(REJECTED) {
             self.rejected_has_left(oldest);
         }
-        let Some((SocketMut { link, .. }, desk)) = self.reactor.get_mut(key) else { return };
+        let Some((SocketMut { link, .. }, ctx)) = self.reactor.get_mut(key) else { return };
         // Who has left already, or does not even take the handshake, is not waited for.
         if link.has_hung_up() || !link.is_flushed() {
             let _ = link.write_through(words, now);
@@ -36,11 +36,11 @@ impl Relay {
             return self.close(key, Close::Now);
         }
         let peer = link.peer;
-        let close_notify = link.give_up_tls(desk);
-        let farewell = if words.is_empty() { close_notify } else { words.into() };
+        let close_notify = link.drop_tls(ctx);
+        let last_bytes = if words.is_empty() { close_notify } else { words.into() };
         let until = now + delay;
         let ticket = self.rejected.join(key, peer.ip());
-        let rejected = State::Rejected(Box::new(Rejected { until, pipe, ticket, source, farewell }));
+        let rejected = State::Rejected(Box::new(Rejected { until, pipe, ticket, source, last_bytes }));
         if let Some(left) = self.reactor.change(key, rejected) {
             self.left(left);
         }
@@ -58,7 +58,7 @@ impl Relay {
         let address = link.peer.ip();
         let _ = reactor.add_with(link, |key| {
             let ticket = rejected.join(key, address);
-            State::Rejected(Box::new(Rejected { until, pipe, ticket, source, farewell: Box::default() }))
+            State::Rejected(Box::new(Rejected { until, pipe, ticket, source, last_bytes: Box::default() }))
         });
         self.reactor.wake_by(until);
     }
@@ -84,7 +84,7 @@ impl Relay {
         let now = self.reactor.now;
         if let Some((SocketMut { link, state: State::Rejected(rejected) }, _)) = self.reactor.get_mut(key) {
             // So few bytes that an idle socket takes them; one that does not is closed without.
-            let _ = link.write_through(&rejected.farewell, now);
+            let _ = link.write_through(&rejected.last_bytes, now);
         }
         self.close(key, Close::Now);
     }

@@ -6,13 +6,13 @@
 
 use super::api::connection::{Api, Backend};
 use super::broker::peer::Peer;
-use super::pipe::{PipeKey, Place};
+use super::pipe::{PipeKey, PipePort};
 use super::queue::Ticket;
 use super::rate_limit::Source;
 use super::settling::Answer;
 use crate::limits::OWED_BEATS;
-use crate::net::buffers::Desk;
-use crate::net::link::{Fault, Link};
+use crate::net::buffers::IoContext;
+use crate::net::link::{Link, LinkError};
 use crate::net::marked::Marked;
 use crate::net::pump::Framing;
 use crate::net::reactor::{Group, Key};
@@ -43,7 +43,7 @@ pub(crate) enum State {
 
 /// A connection at an agent port that has not shown its passcode.
 pub(crate) struct Unauthenticated {
-    pub(super) place: Place,
+    pub(super) place: PipePort,
     pub(super) ticket: Ticket,
     pub(super) offer: Offer,
     /// Too much has failed in its network: it is not looked at before `until`. Else it is not waited for after that.
@@ -59,13 +59,13 @@ pub(crate) struct Rejected {
     pub(super) ticket: Ticket,
     pub(super) source: Source,
     /// What it is sent in the end: its close_notify, say.
-    pub(super) farewell: Box<[u8]>,
+    pub(super) last_bytes: Box<[u8]>,
 }
 
 /// An authorized agent.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    pub(super) place: Place,
+    pub(super) place: PipePort,
     /// Where it comes from.
     pub(super) network: Network,
     pub(super) duty: Duty,
@@ -127,7 +127,7 @@ pub(super) enum Stage {
 }
 
 impl Agent {
-    pub(super) fn new(place: Place, network: Network, ticket: Ticket, marked: Option<Marked>, now: Instant) -> Self {
+    pub(super) fn new(place: PipePort, network: Network, ticket: Ticket, marked: Option<Marked>, now: Instant) -> Self {
         Self {
             place,
             network,
@@ -151,10 +151,10 @@ impl Agent {
     }
 
     /// When the kernel last took something of ours that was not sent for its own sake.
-    pub(super) fn told(&self, link: &Link) -> Instant {
+    pub(super) fn last_tx(&self, link: &Link) -> Instant {
         match self.prompted {
-            Some((at, before)) if link.told <= at => before,
-            _ => link.told,
+            Some((at, before)) if link.last_tx <= at => before,
+            _ => link.last_tx,
         }
     }
 
@@ -166,12 +166,12 @@ impl Agent {
     /// Sends what is held, and then answers heartbeats, each by a write of its own.
     ///
     /// What cannot be sent now (all relay buffers are in use, and the kernel takes nothing) is owed until it can.
-    pub(super) fn answer_beats(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
+    pub(super) fn answer_beats(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         if self.marked.as_ref().is_some_and(Marked::sends_payload) {
             self.owed = 0;
         }
-        while link.flush(&mut desk.pool, now)? && self.owed > 0 && link.can_send(&desk.pool) {
-            link.send(BEAT, desk, now)?;
+        while link.flush(&mut ctx.pool, now)? && self.owed > 0 && link.can_send(&ctx.pool) {
+            link.send(BEAT, ctx, now)?;
             self.owed -= 1;
             self.beaten = now;
             self.held_back = false;
@@ -195,7 +195,7 @@ impl Agent {
         // Without records an agent that is busy taking payload cannot ask for an answer: it would run together with the
         // payload. That it takes is its sign of life.
         let takes = link.is_plain() && !self.is_free();
-        let last = if takes { link.heard.max(self.told(link)) } else { link.heard };
+        let last = if takes { link.last_rx.max(self.last_tx(link)) } else { link.last_rx };
         absence.map(|threshold| last + threshold)
     }
 }
@@ -297,8 +297,8 @@ impl Party for State {
         }
     }
 
-    fn answer_beats(&mut self, link: &mut Link, desk: &mut Desk, now: Instant) -> Result<(), Fault> {
-        if let Self::Agent(agent) = self { agent.answer_beats(link, desk, now) } else { Ok(()) }
+    fn answer_beats(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
+        if let Self::Agent(agent) = self { agent.answer_beats(link, ctx, now) } else { Ok(()) }
     }
 
     fn note_sent(&mut self, now: Instant) {

@@ -3,13 +3,13 @@
 //! An unauthenticated connection costs little: no relay buffer, one try, a deadline, and a place in a queue that evicts
 //! the oldest.
 
-use super::pipe::Place;
+use super::pipe::PipePort;
 use super::rate_limit::{Permit, Source};
 use super::state::{Agent, Duty, State, Unauthenticated};
 use super::{Relay, Topic};
-use crate::limits::{GREETING, MESSAGES_A_TURN, NO_PLACE, WELCOME};
-use crate::net::buffers::Desk;
-use crate::net::link::{Fault, Got, Link};
+use crate::limits::{AUTHENTICATION, MESSAGES_A_TURN, NO_PLACE, WELCOME};
+use crate::net::buffers::IoContext;
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::marked::Marked;
 use crate::net::pump::send_payload;
 use crate::net::reactor::{Close, Key, SocketMut};
@@ -48,7 +48,7 @@ impl Relay {
     pub(super) fn has_its_turn(&mut self, key: Key) {
         let now = self.reactor.now;
         let Some(it) = self.unauthenticated(key) else { return };
-        (it.is_deferred, it.until) = (false, now + GREETING);
+        (it.is_deferred, it.until) = (false, now + AUTHENTICATION);
         let was_complete = !it.offer.bytes.is_empty();
         if was_complete { self.compare(key, true) } else { self.reactor.again(key) }
     }
@@ -63,23 +63,23 @@ impl Relay {
         }
     }
 
-    fn examine(&mut self, key: Key) -> Result<Verdict, Fault> {
+    fn examine(&mut self, key: Key) -> Result<Verdict, LinkError> {
         let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::Unauthenticated(it) }, desk)) = self.reactor.get_mut(key) else {
+        let Some((SocketMut { link, state: State::Unauthenticated(it) }, ctx)) = self.reactor.get_mut(key) else {
             return Ok(Verdict::Undecided);
         };
         let Some(agents) = self.mappings.agents(it.place) else { return Ok(Verdict::Left) };
         let passcode = &agents.terms.passcode;
-        if !link.handshake(desk, now)? {
+        if !link.handshake(ctx, now)? {
             return Ok(Verdict::Undecided);
         }
         let had_preamble = it.offer.has_preamble;
-        let verdict = hear_passcode(link, &mut it.offer, passcode, desk, now)?;
+        let verdict = hear_passcode(link, &mut it.offer, passcode, ctx, now)?;
         match verdict {
             _ if had_preamble || !it.offer.has_preamble => {}
             // What comes of it is said in this turn as well, nearly always.
-            Verdict::Complete => link.send_ahead(PREAMBLE, desk, now)?,
-            _ => link.send(PREAMBLE, desk, now)?,
+            Verdict::Complete => link.send_ahead(PREAMBLE, ctx, now)?,
+            _ => link.send(PREAMBLE, ctx, now)?,
         }
         Ok(verdict)
     }
@@ -120,7 +120,7 @@ impl Relay {
         let behind = std::mem::take(&mut it.offer.behind);
         let Some(agents) = self.mappings.agents(place) else { return };
         if !agents.has_place() || !is_within_share {
-            let (port, most) = (agents.door.port, agents.terms.max_connections);
+            let (port, most) = (agents.binding.port, agents.terms.max_connections);
             if let Some(unsaid) = self.log.may_say(Topic::NoPlace(port), now) {
                 let why = match is_within_share {
                     true => format!("{most} are connected"),
@@ -130,7 +130,7 @@ impl Relay {
             }
             return self.reject_after(key, NO_PLACE, Source::new(peer.ip(), port), Some(place.pipe), &[]);
         }
-        let (network, port) = (Network::of(peer.ip()), agents.door.port);
+        let (network, port) = (Network::of(peer.ip()), agents.binding.port);
         agents.count_in(network);
         let ticket = agents.free.join(key);
         if let Some(unsaid) = self.log.may_say(Topic::Arrival(port), now) {
@@ -145,9 +145,9 @@ impl Relay {
 
     fn welcome(&mut self, key: Key, behind: &[u8]) {
         let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::Agent(agent) }, desk)) = self.reactor.get_mut(key) else { return };
+        let Some((SocketMut { link, state: State::Agent(agent) }, ctx)) = self.reactor.get_mut(key) else { return };
         link.trust();
-        let sent = link.send(AUTHORIZED, desk, now);
+        let sent = link.send(AUTHORIZED, ctx, now);
         if link.is_plain() && agent.marked.is_none() {
             agent.welcome = Some(now + WELCOME);
             self.reactor.wake_by(now + WELCOME);
@@ -177,8 +177,8 @@ impl Relay {
             return self.unsettle(key);
         };
         self.mappings.count(place, message.len() as u64);
-        let Some((socket, desk)) = self.reactor.get_mut(peer) else { return };
-        if let Err(fault) = send_payload(socket.link, message, desk, now) {
+        let Some((socket, ctx)) = self.reactor.get_mut(peer) else { return };
+        if let Err(fault) = send_payload(socket.link, message, ctx, now) {
             self.end(peer, Cause::Failed(peer, fault));
         }
     }
@@ -197,7 +197,7 @@ impl Relay {
         let pipe = it.place.pipe;
         if let Some(agents) = mappings.agents(it.place) {
             agents.rejected += 1;
-            let port = agents.door.port;
+            let port = agents.binding.port;
             if let Some(unsaid) = log.may_say(Topic::Rejection(source), now) {
                 let why = if compared.is_some() { "wrong passcode" } else { "too many different passcodes" };
                 warn!("Port {port}: agent {peer} rejected, {why}{}", and_more(unsaid));
@@ -222,10 +222,10 @@ impl Relay {
         self.close(key, Close::Now);
     }
 
-    fn count_part(&mut self, place: Place, source: Source, peer: SocketAddr, length: usize) {
+    fn count_part(&mut self, place: PipePort, source: Source, peer: SocketAddr, length: usize) {
         let Some(agents) = self.mappings.agents(place) else { return };
         agents.rejected += 1;
-        let (port, expected) = (agents.door.port, agents.terms.passcode.expose().len());
+        let (port, expected) = (agents.binding.port, agents.terms.passcode.expose().len());
         if let Some(unsaid) = self.log.may_say(Topic::Rejection(source), self.reactor.now) {
             let more = and_more(unsaid);
             warn!("Port {port}: agent {peer} rejected, its passcode has {length} of {expected} bytes{more}");
@@ -236,7 +236,7 @@ impl Relay {
     fn source(&mut self, key: Key) -> Option<Source> {
         let socket = self.reactor.get(key)?;
         let State::Unauthenticated(it) = socket.state else { return None };
-        Some(Source::new(socket.link.peer.ip(), self.mappings.agents(it.place)?.door.port))
+        Some(Source::new(socket.link.peer.ip(), self.mappings.agents(it.place)?.binding.port))
     }
 }
 
@@ -245,9 +245,9 @@ fn hear_passcode(
     link: &mut Link,
     offer: &mut Offer,
     passcode: &Secret,
-    desk: &mut Desk,
+    ctx: &mut IoContext,
     now: Instant,
-) -> Result<Verdict, Fault> {
+) -> Result<Verdict, LinkError> {
     let is_plain = link.is_plain();
     // Records may be empty: without a bound one connection could keep the loop here for as long as it sends them.
     for _ in 0..MESSAGES_A_TURN {
@@ -257,15 +257,15 @@ fn hear_passcode(
             Progress::Complete => return Ok(Verdict::Complete),
         };
         let Offer { bytes, behind, .. } = &mut *offer;
-        let got = link.receive(missing, desk, now, |message| {
+        let got = link.receive(missing, ctx, now, |message| {
             let (head, rest) = message.split_at(missing.min(message.len()));
             bytes.extend_from_slice(head);
             behind.extend_from_slice(rest);
         })?;
         match got {
-            Got::Some => {}
-            Got::Dry | Got::Starved => return Ok(Verdict::Undecided),
-            Got::End => return Ok(Verdict::Left),
+            Input::Data => {}
+            Input::WouldBlock | Input::Starved => return Ok(Verdict::Undecided),
+            Input::Eof => return Ok(Verdict::Left),
         }
     }
     Ok(Verdict::Busy)

@@ -4,12 +4,12 @@
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer. With `proxyprotocol` it is
 //! joined when it has connected: the header that the agent gets stands for the first bytes.
 
-use super::pipe::{PipeKey, Place};
+use super::pipe::{PipeKey, PipePort};
 use super::settling::Answer;
 use super::state::{Stage, State, User};
 use super::{Relay, Topic};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
-use crate::net::link::Got;
+use crate::net::link::Input;
 use crate::net::pump::{Flow, send_payload};
 use crate::net::reactor::{Close, Key, SocketMut};
 use crate::net::service::Service;
@@ -29,39 +29,39 @@ impl Relay {
     /// Goes on with the handshake of a user, and looks for an agent once it has sent something.
     pub(super) fn seek_agent(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::User(user) }, desk)) = self.reactor.get_mut(key) else { return };
+        let Some((SocketMut { link, state: State::User(user) }, ctx)) = self.reactor.get_mut(key) else { return };
         let pipe = user.pipe;
         if let Stage::Proxied { .. } = user.stage {
             return self.hear_proxy(key);
         }
         // A reset leaves what came before it to be read, but nobody who would wait for an answer.
         if link.is_reset() {
-            return self.dismiss_user(key);
+            return self.close_user(key);
         }
         let speaks_first = self.mappings.get(pipe).is_some_and(|pipe| pipe.options.proxy_protocol.is_none());
-        let asks = match link.handshake(desk, now) {
-            Ok(true) if !speaks_first && !link.has_hung_up() => Ok(Got::Some),
-            Ok(true) => link.waiting(desk),
-            Ok(false) => Ok(Got::Dry),
+        let asks = match link.handshake(ctx, now) {
+            Ok(true) if !speaks_first && !link.has_hung_up() => Ok(Input::Data),
+            Ok(true) => link.waiting(ctx),
+            Ok(false) => Ok(Input::WouldBlock),
             Err(e) => Err(e),
         };
         match asks {
-            Ok(Got::Some) if self.has_too_many(key, pipe) => self.close(key, Close::Now),
-            Ok(Got::Some) => match self.agent_for(pipe) {
+            Ok(Input::Data) if self.has_too_many(key, pipe) => self.close(key, Close::Now),
+            Ok(Input::Data) => match self.agent_for(pipe) {
                 Some(agent) if self.is_next(key, pipe) => self.try_pair(key, agent, pipe),
                 _ => self.wait_for_agent(key),
             },
             // It is not trusted yet, and never waits for a buffer here.
-            Ok(Got::Dry | Got::Starved) => self.ask_no_more(key),
-            Ok(Got::End) | Err(_) => self.dismiss_user(key),
+            Ok(Input::WouldBlock | Input::Starved) => self.ask_no_more(key),
+            Ok(Input::Eof) | Err(_) => self.close_user(key),
         }
     }
 
     /// The proxy in front is to say where its user comes from, before anything else.
     fn hear_proxy(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some((SocketMut { link, state: State::User(user) }, desk)) = self.reactor.get_mut(key) else { return };
-        let parsed = match link.peek(desk) {
+        let Some((SocketMut { link, state: State::User(user) }, ctx)) = self.reactor.get_mut(key) else { return };
+        let parsed = match link.peek(ctx) {
             Ok(None) => return,
             Ok(Some([])) | Err(_) => Parsed::Invalid,
             Ok(Some(bytes)) => proxy_protocol::parse(bytes),
@@ -73,7 +73,7 @@ impl Relay {
             }
             return;
         };
-        if link.skip(length, desk, now).is_err() {
+        if link.skip(length, ctx, now).is_err() {
             return self.close(key, Close::Now);
         }
         link.peer = from.map_or(proxy, tcp::canonical);
@@ -89,7 +89,7 @@ impl Relay {
     }
 
     fn refuse_proxy(&mut self, key: Key, pipe: PipeKey, proxy: SocketAddr) {
-        let Some(port) = self.mappings.users(pipe).map(|users| users.door.port) else { return };
+        let Some(port) = self.mappings.users(pipe).map(|users| users.binding.port) else { return };
         if let Some(unsaid) = self.log.may_say(Topic::NoProxyHeader(port), self.reactor.now) {
             let more = and_more(unsaid);
             warn!("Port {port}: {proxy} is in `trustproxy` and began without a PROXY header, closed{more}");
@@ -106,7 +106,7 @@ impl Relay {
         if users.joined_from(network) < usize::from(most) {
             return false;
         }
-        let port = users.door.port;
+        let port = users.binding.port;
         if let Some(unsaid) = self.log.may_say(Topic::TooManyUsers(port), self.reactor.now) {
             warn!(
                 "Port {port}: a user refused, {most} sessions from its address are all there may be{}",
@@ -128,9 +128,9 @@ impl Relay {
     fn introduce_user(&mut self, user: Key, agent: Key, pipe: PipeKey, header: &[u8]) {
         let now = self.reactor.now;
         self.pair(user, agent, pipe, 0);
-        let Some((SocketMut { link, state }, desk)) = self.reactor.get_mut(agent) else { return };
-        let marked = state.marked().map_or(Ok(()), |marked| marked.begin_payload(link, desk, now));
-        match marked.and_then(|()| send_payload(link, header, desk, now)) {
+        let Some((SocketMut { link, state }, ctx)) = self.reactor.get_mut(agent) else { return };
+        let marked = state.marked().map_or(Ok(()), |marked| marked.begin_payload(link, ctx, now));
+        match marked.and_then(|()| send_payload(link, header, ctx, now)) {
             Ok(()) => self.relay(agent, user),
             Err(fault) => self.end(agent, Cause::Failed(agent, fault)),
         }
@@ -149,7 +149,7 @@ impl Relay {
 
     /// The agent that has been free longest, if it may be sent something.
     fn agent_for(&mut self, pipe: PipeKey) -> Option<Key> {
-        let agent = self.first_free(Place { pipe, side: 0 })?;
+        let agent = self.first_free(PipePort { pipe, side: 0 })?;
         let is_welcomed = self.reactor.get(agent)?.state.agent()?.welcome.is_none();
         is_welcomed.then_some(agent)
     }
@@ -174,7 +174,7 @@ impl Relay {
             };
         }
         match pumped.flow {
-            Flow::Eof | Flow::SourceFailed(_) => self.dismiss_user(user),
+            Flow::Eof | Flow::SourceFailed(_) => self.close_user(user),
             // It has asked, so its place in the line is from now on, whatever kept it from this agent.
             Flow::Starved(_) => self.wait_for_agent(user),
             Flow::Again | Flow::Blocked => {
@@ -202,7 +202,7 @@ impl Relay {
             agent.answer = Answer::Awaited;
         }
         session::begin(&mut self.reactor, [user, agent]);
-        self.mappings.count(Place { pipe, side: 1 }, payload);
+        self.mappings.count(PipePort { pipe, side: 1 }, payload);
     }
 
     /// Gives back what belonged to the stage that a user leaves. Returns where it comes from.
@@ -233,7 +233,7 @@ impl Relay {
         let until = now + wait_time;
         let Some(users) = self.mappings.users(pipe) else { return };
         if let Some(other) = users.waiting.surplus(WAITING_USERS) {
-            let port = users.door.port;
+            let port = users.binding.port;
             if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
                 let more = and_more(unsaid);
                 warn!("Port {port}: {WAITING_USERS} users wait for an agent, an old one is closed for a new one{more}");
@@ -252,7 +252,7 @@ impl Relay {
     /// is those who hold them that have to go.
     pub(super) fn has_waited(&mut self, key: Key, pipe: PipeKey) {
         if self.agent_for(pipe).is_none() {
-            return self.dismiss_user(key);
+            return self.close_user(key);
         }
         let next = self.reactor.now + WAIT_FOR_AGENT;
         if let Some((SocketMut { state: State::User(User { stage: Stage::Waiting { until, .. }, .. }), .. }, _)) =
@@ -265,12 +265,12 @@ impl Relay {
     }
 
     /// Closes a user that has no agent.
-    pub(super) fn dismiss_user(&mut self, key: Key) {
+    pub(super) fn close_user(&mut self, key: Key) {
         let now = self.reactor.now;
         if let Some(State::User(User { pipe, stage: Stage::Waiting { .. }, .. })) =
             self.reactor.get(key).map(|it| it.state)
         {
-            if let Some(port) = self.mappings.users(*pipe).map(|users| users.door.port) {
+            if let Some(port) = self.mappings.users(*pipe).map(|users| users.binding.port) {
                 if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
                     warn!("Port {port}: no agent was free for a user{}", and_more(unsaid));
                 }

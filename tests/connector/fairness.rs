@@ -206,8 +206,8 @@ fn outsiders_are_told_so_and_take_no_controllers_place() {
         let status = post("/api/v2/status", "mappingid=all");
         let listed = Controller { dial: daemon.dial(daemon.ports.api()).from(ELSEWHERE) };
         wait_until("the API answers", PATIENCE, || listed.try_post("/api/v2/status", "mappingid=all").is_ok());
-        let outsider = Controller { dial: daemon.dial(daemon.ports.api()).from(CROWD) };
-        let answer = outsider.post("/api/v2/status", "mappingid=all");
+        let unlisted = Controller { dial: daemon.dial(daemon.ports.api()).from(CROWD) };
+        let answer = unlisted.post("/api/v2/status", "mappingid=all");
         assert_eq!(answer.status, 403, "{answer:?}");
         assert_eq!(answer.json()["errormessage"], "your address 127.0.0.2 is not in `controllers`");
         wait_until("the log tells", PATIENCE, || daemon.log().contains("API connection from 127.0.0.2 refused"));
@@ -222,10 +222,10 @@ fn outsiders_are_told_so_and_take_no_controllers_place() {
         let mut controllers: Vec<Peer> = (0..31).map(half).collect();
         let crowd: Vec<Peer> = (0..200).map(|_| silent(&daemon, daemon.ports.api(), CROWD)).collect();
         wait_until("the crowd is closed", PATIENCE, || crowd.iter().filter(|peer| has_ended(peer)).count() >= 190);
-        // 31 Controllers, four outsiders, and a few for what was just accepted.
+        // 31 Controllers, four unlisted, and a few for what was just accepted.
         let now = daemon.descriptors();
         assert!(now <= before + 31 + 4 + 8, "{before} descriptors became {now}");
-        assert!(!controllers.iter().any(has_ended), "a Controller was closed for an outsider");
+        assert!(!controllers.iter().any(has_ended), "a Controller was closed for an unlisted");
         let last = controllers.pop().expect("31 of them");
         last.send(&status.as_bytes()[20..]);
         assert!(matches!(last.hear(PATIENCE), Heard::Message(bytes) if bytes.starts_with(b"HTTP/1.1 200")));

@@ -9,7 +9,7 @@ fn pipe(number: u64) -> PipeStatus {
         bound: [true, false],
         agents: [agents, AgentCounts { authorized: 1, ..AgentCounts::default() }],
         users: UserCounts { joined: 3, waiting: 2, silent: 1 },
-        traffic: Traffic { forth: 1 << 53, back: 7, discarded: 9, unsettled: 1 },
+        traffic: Traffic { port1_rx: 1 << 53, port2_rx: 7, discarded: 9, unsettled: 1 },
         since: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_999)),
     }
 }

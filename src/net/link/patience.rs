@@ -21,12 +21,12 @@ pub(super) struct Slow {
 impl Link {
     /// Sees to it that a dead peer is found and a slow one is not taken for dead. To be called once a second; cheap for
     /// whoever has taken everything.
-    pub fn review_patience(&mut self, now: Instant) {
+    pub fn review_user_timeout(&mut self, now: Instant) {
         let Stream::Tcp(stream) = &self.stream else { return };
-        if self.outbox.is_empty() && self.settled != Some(self.told) && tcp::unsent(stream) == 0 {
-            self.settled = Some(self.told);
+        if self.outbox.is_empty() && self.settled != Some(self.last_tx) && tcp::unsent(stream) == 0 {
+            self.settled = Some(self.last_tx);
         }
-        let is_settled = self.outbox.is_empty() && self.settled == Some(self.told);
+        let is_settled = self.outbox.is_empty() && self.settled == Some(self.last_tx);
         let reader = if is_settled { None } else { tcp::reader(stream) };
         let slow = match (&mut self.slow, reader) {
             (Some(slow), _) => slow,
@@ -57,7 +57,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::buffers::Desk;
+    use crate::net::buffers::IoContext;
     use socket2::SockRef;
     use std::io::Read;
     use std::net::{Ipv4Addr, TcpStream};
@@ -89,7 +89,7 @@ mod tests {
         while !is_done(link) {
             assert!(start.elapsed() < Duration::from_secs(20), "it never came to that");
             std::thread::sleep(Duration::from_millis(20));
-            link.review_patience(Instant::now());
+            link.review_user_timeout(Instant::now());
         }
     }
 
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_slow_reader_is_waited_for_longer_and_never_for_less() {
         let (mut link, mut reader) = narrow();
-        let mut desk = Desk::new(crate::net::buffers::Pool::new(1, 0).unwrap());
+        let mut ctx = IoContext::new(crate::net::buffers::Pool::new(1, 0).unwrap());
         let mut left = link.write_through(&[0; 100_000], Instant::now()).unwrap();
         review_until(&mut link, |link| link.slow.is_some());
         assert!(timeout(&link) > tcp::DEAD_AFTER, "{:?}", timeout(&link));
@@ -109,8 +109,8 @@ mod tests {
                 }
             });
         });
-        review_until(&mut link, |link| link.settled == Some(link.told));
+        review_until(&mut link, |link| link.settled == Some(link.last_tx));
         assert!(timeout(&link) > tcp::DEAD_AFTER, "{:?}", timeout(&link));
-        link.release(&mut desk.pool);
+        link.release(&mut ctx.pool);
     }
 }

@@ -3,9 +3,9 @@
 //! Edge-triggered readiness is only forgotten when the kernel says that there is nothing, or when less came than
 //! was asked for. How the beginning of a record is kept, and whose: see `inbox`.
 
-use super::{Fault, Got, Link, Transport};
-use crate::net::buffers::{Desk, Pool};
-use crate::net::inbox::Lease;
+use super::{Input, Link, LinkError, Transport};
+use crate::net::buffers::{IoContext, Pool};
+use crate::net::inbox::ReadBuffer;
 use crate::net::tls;
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
@@ -16,66 +16,66 @@ impl Link {
     pub fn receive(
         &mut self,
         most: usize,
-        desk: &mut Desk,
+        ctx: &mut IoContext,
         now: Instant,
         mut message: impl FnMut(&[u8]),
-    ) -> Result<Got, Fault> {
+    ) -> Result<Input, LinkError> {
         if let Transport::Tls(_) = self.transport {
-            return self.records(desk, now, |bytes, _| {
+            return self.records(ctx, now, |bytes, _| {
                 message(bytes);
                 ControlFlow::Break(())
             });
         }
-        let most = most.min(desk.scratch.len());
-        let (got, count) = self.read(&mut desk.scratch[..most], now)?;
+        let most = most.min(ctx.scratch.len());
+        let (got, count) = self.read(&mut ctx.scratch[..most], now)?;
         if count > 0 {
-            message(&desk.scratch[..count]);
+            message(&ctx.scratch[..count]);
         }
         Ok(got)
     }
 
     /// Whether bytes wait to be read, without reading them. Over TLS: a whole record, of whatever kind.
-    pub fn waiting(&mut self, desk: &mut Desk) -> Result<Got, Fault> {
+    pub fn waiting(&mut self, ctx: &mut IoContext) -> Result<Input, LinkError> {
         if !self.ready.readable {
-            return Ok(Got::Dry);
+            return Ok(Input::WouldBlock);
         }
         if self.has_ended() {
-            return Ok(Got::End);
+            return Ok(Input::Eof);
         }
-        let most = if self.is_plain() { 1 } else { desk.scratch.len() };
-        let seen = self.look(&mut desk.scratch[..most])?;
+        let most = if self.is_plain() { 1 } else { ctx.scratch.len() };
+        let seen = self.look(&mut ctx.scratch[..most])?;
         match seen {
-            Some(0) => Ok(Got::End),
-            None => Ok(Got::Dry),
-            Some(_) if self.is_plain() => Ok(Got::Some),
-            Some(count) => match tls::record_len(&desk.scratch[..count])? {
-                Some(_) => Ok(Got::Some),
+            Some(0) => Ok(Input::Eof),
+            None => Ok(Input::WouldBlock),
+            Some(_) if self.is_plain() => Ok(Input::Data),
+            Some(count) => match tls::record_len(&ctx.scratch[..count])? {
+                Some(_) => Ok(Input::Data),
                 None => Ok(self.incomplete()),
             },
         }
     }
 
     /// Reads plain bytes.
-    pub(in crate::net) fn read(&mut self, buf: &mut [u8], now: Instant) -> io::Result<(Got, usize)> {
+    pub(in crate::net) fn read(&mut self, buf: &mut [u8], now: Instant) -> io::Result<(Input, usize)> {
         if !self.ready.readable {
-            return Ok((Got::Dry, 0));
+            return Ok((Input::WouldBlock, 0));
         }
         loop {
             match self.stream.read(buf) {
                 Ok(0) => {
                     self.note_fin()?;
-                    return Ok((Got::End, 0));
+                    return Ok((Input::Eof, 0));
                 }
                 Ok(count) => {
-                    self.heard = now;
+                    self.last_rx = now;
                     // Less than asked for: that was all, unless a FIN or urgent data stands behind it.
                     self.ready.readable = count == buf.len() || self.ready.fin || self.ready.urgent;
-                    return Ok((Got::Some, count));
+                    return Ok((Input::Data, count));
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.ready.readable = false;
                     self.ready.urgent = false;
-                    return Ok((Got::Dry, 0));
+                    return Ok((Input::WouldBlock, 0));
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
@@ -112,69 +112,69 @@ impl Link {
     }
 
     /// All that is there is the beginning of a record: the rest will raise an event, or never comes.
-    fn incomplete(&mut self) -> Got {
+    fn incomplete(&mut self) -> Input {
         if self.ready.fin {
-            return Got::End;
+            return Input::Eof;
         }
         self.ready.readable = false;
-        Got::Dry
+        Input::WouldBlock
     }
 
-    /// Hands out the messages of the records that are there, at most a desk full, until `each` says stop.
+    /// Hands out the messages of the records that are there, at most a ctx full, until `each` says stop.
     ///
     /// While the handshake lasts nothing is handed out, and the first record behind it is not touched.
     pub(in crate::net) fn records(
         &mut self,
-        desk: &mut Desk,
+        ctx: &mut IoContext,
         now: Instant,
         mut each: impl FnMut(&[u8], &mut Pool) -> ControlFlow<()>,
-    ) -> Result<Got, Fault> {
+    ) -> Result<Input, LinkError> {
         if self.has_ended() {
-            return Ok(Got::End);
+            return Ok(Input::Eof);
         }
         if !self.may_read() {
-            return Ok(Got::Dry);
+            return Ok(Input::WouldBlock);
         }
-        let lease = self.inbox.open(self.trusted.then(|| self.record_want()), desk);
-        let taking = matches!(lease, Lease::Buffer { .. });
-        let gathered = self.gather(&lease, desk, now);
-        let seen = lease.kept() + gathered.as_ref().map_or(0, |(_, count)| *count);
-        let (used, taken) = self.take_records(seen, desk, &mut each);
-        if used > 0 || lease.kept() == 0 {
+        let read_buffer = self.inbox.open(self.trusted.then(|| self.record_want()), ctx);
+        let taking = matches!(read_buffer, ReadBuffer::Buffer { .. });
+        let gathered = self.gather(&read_buffer, ctx, now);
+        let seen = read_buffer.kept() + gathered.as_ref().map_or(0, |(_, count)| *count);
+        let (used, taken) = self.take_records(seen, ctx, &mut each);
+        if used > 0 || read_buffer.kept() == 0 {
             self.moved_in = now;
         }
         let stopped = matches!(taken, Ok(Step::Stopped));
-        self.inbox = lease.keep(&desk.scratch[used..seen], stopped, &mut desk.pool);
+        self.inbox = read_buffer.keep(&ctx.scratch[used..seen], stopped, &mut ctx.pool);
         if !taking {
-            self.dismiss(used, &mut desk.nowhere, now)?;
+            self.dismiss(used, &mut ctx.nowhere, now)?;
         }
-        let sent = self.send_reply(desk, now);
+        let sent = self.send_reply(ctx, now);
         let (step, (got, _)) = (taken?, gathered?);
         sent?;
         let got = match step {
-            Step::Closed => return Ok(Got::End),
-            Step::Stopped => Got::Some,
-            Step::Incomplete if got == Got::End => Got::End,
-            Step::Incomplete if taking && self.ready.readable => Got::Some,
-            Step::Incomplete if taking => Got::Dry,
-            // The desk was full, or whole records stand before a FIN: there is more.
-            Step::Incomplete if seen == desk.scratch.len() || (used == seen && self.ready.fin) => Got::Some,
-            Step::Incomplete if self.trusted && used < seen && !self.ready.fin => Got::Starved,
+            Step::Closed => return Ok(Input::Eof),
+            Step::Stopped => Input::Data,
+            Step::Incomplete if got == Input::Eof => Input::Eof,
+            Step::Incomplete if taking && self.ready.readable => Input::Data,
+            Step::Incomplete if taking => Input::WouldBlock,
+            // The ctx was full, or whole records stand before a FIN: there is more.
+            Step::Incomplete if seen == ctx.scratch.len() || (used == seen && self.ready.fin) => Input::Data,
+            Step::Incomplete if self.trusted && used < seen && !self.ready.fin => Input::Starved,
             Step::Incomplete => self.incomplete(),
         };
-        if got == Got::End && self.is_open() { Err(Fault::Truncated) } else { Ok(got) }
+        if got == Input::Eof && self.is_open() { Err(LinkError::Truncated) } else { Ok(got) }
     }
 
-    /// Puts what has come behind what was kept: taken from the kernel if there is a lease, else only looked at.
-    fn gather(&mut self, lease: &Lease, desk: &mut Desk, now: Instant) -> io::Result<(Got, usize)> {
-        let room = &mut desk.scratch[lease.kept()..];
-        match lease {
-            Lease::Buffer { .. } if room.is_empty() => Ok((Got::Some, 0)),
-            Lease::Buffer { .. } => self.read(room, now),
-            Lease::None => Ok(match self.look(room)? {
-                None => (Got::Dry, 0),
-                Some(0) => (Got::End, 0),
-                Some(count) => (Got::Some, count),
+    /// Puts what has come behind what was kept: taken from the kernel if there is a read_buffer, else only looked at.
+    fn gather(&mut self, read_buffer: &ReadBuffer, ctx: &mut IoContext, now: Instant) -> io::Result<(Input, usize)> {
+        let room = &mut ctx.scratch[read_buffer.kept()..];
+        match read_buffer {
+            ReadBuffer::Buffer { .. } if room.is_empty() => Ok((Input::Data, 0)),
+            ReadBuffer::Buffer { .. } => self.read(room, now),
+            ReadBuffer::None => Ok(match self.look(room)? {
+                None => (Input::WouldBlock, 0),
+                Some(0) => (Input::Eof, 0),
+                Some(count) => (Input::Data, count),
             }),
         }
     }
@@ -182,11 +182,11 @@ impl Link {
     fn take_records(
         &mut self,
         seen: usize,
-        desk: &mut Desk,
+        ctx: &mut IoContext,
         each: &mut impl FnMut(&[u8], &mut Pool) -> ControlFlow<()>,
-    ) -> (usize, Result<Step, Fault>) {
+    ) -> (usize, Result<Step, LinkError>) {
         let Transport::Tls(tls) = &mut self.transport else { return (0, Ok(Step::Incomplete)) };
-        let Desk { scratch, pool, reply, .. } = desk;
+        let IoContext { scratch, pool, reply, .. } = ctx;
         let mut used = 0;
         loop {
             let length = match tls::record_len(&scratch[used..seen]) {
@@ -214,16 +214,16 @@ impl Link {
     /// Takes bytes from the kernel that have been looked at and dealt with.
     pub(in crate::net) fn dismiss(&mut self, count: usize, nowhere: &mut Vec<u8>, now: Instant) -> io::Result<()> {
         if count > 0 {
-            self.heard = now;
+            self.last_rx = now;
             discard_all(count, |most| self.stream.discard(most, nowhere))?;
         }
         Ok(())
     }
 
-    /// Throws away a desk full of what the peer still sends. Returns how much it was.
-    pub fn drain(&mut self, desk: &mut Desk, now: Instant) -> io::Result<(Got, usize)> {
-        self.inbox.clear(&mut desk.pool);
-        self.read(&mut desk.scratch, now)
+    /// Throws away a ctx full of what the peer still sends. Returns how much it was.
+    pub fn drain(&mut self, ctx: &mut IoContext, now: Instant) -> io::Result<(Input, usize)> {
+        self.inbox.clear(&mut ctx.pool);
+        self.read(&mut ctx.scratch, now)
     }
 }
 

@@ -46,7 +46,7 @@ impl<S> Reactor<S> {
         if self.buffer_queue.is_empty() {
             return;
         }
-        let mut free = self.desk.pool.free();
+        let mut free = self.ctx.pool.free();
         let mut held = HashMap::new();
         self.call_those(&mut free, &mut held, |held| held == 0);
         self.call_those(&mut free, &mut held, |_| true);
@@ -57,7 +57,7 @@ impl<S> Reactor<S> {
         while let Some(&key) = self.buffer_queue.get(at) {
             let Some(slot) = self.slots.get_mut(key) else { return };
             let BufferWait::Queued(Want { purpose, network }) = slot.buffer_wait else { return };
-            let pool = &self.desk.pool;
+            let pool = &self.ctx.pool;
             let mut count = || *held.entry(network).or_insert_with(|| pool.held_by(network));
             // Those behind it may be content with what is there.
             if !pool.would_admit(purpose, *free, &mut count) || !may_hold(count()) {
@@ -110,14 +110,14 @@ mod tests {
     fn who_was_called_in_vain_keeps_its_place() {
         let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
         let [first, second] = [(); 2].map(|()| add(&mut reactor));
-        let lent = reactor.desk.pool.take(PAYLOAD).unwrap();
+        let lent = reactor.ctx.pool.take(PAYLOAD).unwrap();
         [first, second].into_iter().for_each(|key| reactor.wait_for_buffer(key, Some(PAYLOAD)));
         for _ in 0..3 {
             reactor.call_waiting();
             assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), None), "one buffer, one call");
             reactor.wait_for_buffer(first, Some(PAYLOAD));
         }
-        reactor.desk.pool.give(lent);
+        reactor.ctx.pool.give(lent);
         reactor.call_waiting();
         assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), Some(second)));
     }
@@ -126,11 +126,11 @@ mod tests {
     fn a_buffer_goes_first_to_a_network_that_holds_none() {
         let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
         let [one, two, other] = [(); 3].map(|()| add(&mut reactor));
-        let lent = reactor.desk.pool.take(PAYLOAD).unwrap();
+        let lent = reactor.ctx.pool.take(PAYLOAD).unwrap();
         [one, two].into_iter().for_each(|key| reactor.wait_for_buffer(key, Some(PAYLOAD)));
         reactor.wait_for_buffer(other, Some(Want { network: Network::V4(2), ..PAYLOAD }));
         reactor.call_waiting();
         assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(other), None));
-        reactor.desk.pool.give(lent);
+        reactor.ctx.pool.give(lent);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::caller::ApiCaller;
 use super::request::Collector;
-use crate::limits::{ANSWER_RATE, GREETING, KEEP_ALIVE, REQUEST_TIME};
+use crate::limits::{ANSWER_RATE, AUTHENTICATION, KEEP_ALIVE, REQUEST_TIME};
 use crate::net::link::Link;
 use crate::net::reactor::Key;
 use crate::relay::queue::Ticket;
@@ -18,7 +18,7 @@ pub(crate) struct Api {
     /// Its place among all of them, in the order in which their last request was complete or they were made.
     pub(in crate::relay) ticket: Ticket,
     /// Its address is not in `controllers`: the answer to its request is that, and its place is among its like.
-    pub(in crate::relay) outsider: bool,
+    pub(in crate::relay) unlisted: bool,
     made: Instant,
     /// When a request was complete; then, how far its answer has come at [`ANSWER_RATE`].
     pub(in crate::relay) active: Instant,
@@ -41,14 +41,14 @@ pub(crate) struct Backend {
 }
 
 impl Api {
-    pub(in crate::relay) fn new(caller: ApiCaller, ticket: Ticket, outsider: bool, now: Instant) -> Self {
+    pub(in crate::relay) fn new(caller: ApiCaller, ticket: Ticket, unlisted: bool, now: Instant) -> Self {
         let collector = Collector::default();
-        Self { caller, collector, phase: Phase::Reading, partial: None, ticket, outsider, made: now, active: now }
+        Self { caller, collector, phase: Phase::Reading, partial: None, ticket, unlisted, made: now, active: now }
     }
 
     pub(in crate::relay) fn deadline(&self, link: &Link) -> Instant {
         match self.partial {
-            _ if !link.is_open() => self.made + GREETING,
+            _ if !link.is_open() => self.made + AUTHENTICATION,
             Some(since) => since + REQUEST_TIME,
             None => self.active + KEEP_ALIVE,
         }

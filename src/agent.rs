@@ -30,7 +30,7 @@ mod state;
 pub mod target;
 pub(crate) mod tunnel;
 
-use crate::limits::{HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS};
+use crate::limits::{DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED};
 use crate::net::reactor::{Close, Key, Reactor, Socket};
 use crate::net::service::{self, Service};
 use crate::net::session::{Cause, STOPPING};
@@ -38,7 +38,7 @@ use crate::throttle::{self, Throttle, Throttles, and_more};
 use clients::Clients;
 use failure::Failure;
 use log::{Level, debug, info, log_enabled, warn};
-use pool::{Place, Pool};
+use pool::{Pool, SlotId};
 use resolver::Resolver;
 use rustls::ClientConfig;
 use settings::Settings;
@@ -62,7 +62,7 @@ pub struct Agent {
     /// In dev mode, from when on the Connector is asked whether it marks where payload begins.
     ask_again: Instant,
     /// Places that wait for the Connector's addresses.
-    asking: Vec<Place>,
+    asking: Vec<SlotId>,
     near: Near,
     stop: Arc<AtomicBool>,
     /// The agent is ending, and must have ended by then.
@@ -139,7 +139,7 @@ impl Agent {
         }
         info!("Stopping");
         let now = self.reactor.now;
-        self.ending = Some(now + LAST_WORDS);
+        self.ending = Some(now + DRAIN_TIMEOUT);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
         if let Near::Clients(clients) = &mut self.near {
             clients.listener = None;
@@ -149,7 +149,7 @@ impl Agent {
             match socket.state {
                 State::Line(Line { task: Task::Joined { .. }, .. }) | State::Local(_) => self.reactor.again(key),
                 State::Line(Line { task: Task::Free, .. }) => self.close(key, Close::Now),
-                State::Waiting { .. } => self.dismiss_client(key),
+                State::Waiting { .. } => self.close_client(key),
                 State::Dialling { to: Destination::Connector(_), .. } | State::Greeting { .. } => {
                     self.give_up(key, Failure::TooSlow);
                 }
@@ -202,7 +202,7 @@ impl Service for Agent {
             State::Dialling { .. } => self.dial_further(key),
             State::Greeting { .. } => self.greet(key),
             State::Line(line) => match line.task {
-                Task::Free => self.attend(key),
+                Task::Free => self.read_free(key),
                 // Not read before the service is there.
                 Task::Connecting { .. } => {}
                 Task::Opening { .. } => self.open_tunnel(key),
@@ -227,7 +227,7 @@ impl Service for Agent {
                 Task::Connecting { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
                 Task::Opening { .. } => self.nobody_answers(key),
             },
-            State::Waiting { .. } => self.dismiss_client(key),
+            State::Waiting { .. } => self.close_client(key),
             State::Local(_) => {}
         }
     }

@@ -38,7 +38,7 @@ mod unauthenticated;
 mod users;
 
 use crate::cidr::Cidr;
-use crate::limits::{API_BUFFERS, HALF_CLOSED, HALF_CLOSED_CONTENDED, LAST_WORDS, STOP_POLL};
+use crate::limits::{API_BUFFERS, DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED, STOP_POLL};
 use crate::net::buffers::Pool;
 use crate::net::reactor::{Close, Key, Reactor, Socket, own_token};
 use crate::net::server_tls::ServerTls;
@@ -55,7 +55,7 @@ use listeners::Listeners;
 use log::{Level, debug, info, log_enabled};
 use mappings::Mappings;
 use meter::Meter;
-use pipe::{Pipe, Place};
+use pipe::{Pipe, PipePort};
 use rate_limit::{RateLimit, Source};
 use state::{Duty, Stage, State, User};
 use std::io;
@@ -102,11 +102,11 @@ pub fn reserve_buffers(relay: usize) -> io::Result<Pool> {
 
 /// A sign of life of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
+pub enum LoopEvent {
     /// It turns. Once a second.
-    Alive,
+    Turning,
     /// It was told to end, and is about to. Once.
-    Ending,
+    Stopping,
 }
 
 /// The daemon's event loop.
@@ -133,7 +133,7 @@ pub struct Relay {
     /// The same for other threads.
     stopping: Arc<AtomicBool>,
     /// Where the supervisor's signs come from.
-    tell: Box<dyn FnMut(Sign) + Send>,
+    tell: Box<dyn FnMut(LoopEvent) + Send>,
 }
 
 /// What the log tells no more often than it must: each port and address for itself (`throttle`).
@@ -194,7 +194,7 @@ impl Relay {
 
     /// Serves until told to stop, or until nobody is left who could tell. Whoever watches over the daemon gets
     /// its signs of life from here, from between two turns; `tell` must not block.
-    pub fn run(&mut self, tell: impl FnMut(Sign) + Send + 'static) -> io::Result<()> {
+    pub fn run(&mut self, tell: impl FnMut(LoopEvent) + Send + 'static) -> io::Result<()> {
         self.tell = Box::new(tell);
         service::run(self)?;
         // Agents that serve nobody are told last that the daemon is gone.
@@ -247,17 +247,17 @@ impl Relay {
         info!("Stopping");
         self.stopping.store(true, Ordering::Relaxed);
         let now = self.reactor.now;
-        self.ending = Some(since + LAST_WORDS);
+        self.ending = Some(since + DRAIN_TIMEOUT);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
         self.listeners.close_all_but_the_api();
-        (self.tell)(Sign::Ending);
+        (self.tell)(LoopEvent::Stopping);
         for key in self.reactor.keys(|socket| !matches!(socket.state, State::Api(_) | State::Backend(_))) {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
                 State::Agent(agent) if agent.is_free() => {}
                 State::Agent(_) | State::User(User { stage: Stage::Joined { .. }, .. }) => self.reactor.again(key),
                 State::Rejected(_) => self.close_rejected(key),
-                State::User(_) => self.dismiss_user(key),
+                State::User(_) => self.close_user(key),
                 _ => self.close(key, Close::Now),
             }
         }
@@ -297,7 +297,7 @@ impl Service for Relay {
             State::Unauthenticated(_) => self.authenticate(key),
             State::Rejected(_) => self.watch_rejected(key),
             State::Agent(agent) => match agent.duty {
-                Duty::Free(_) => self.attend(key),
+                Duty::Free(_) => self.read_free(key),
                 Duty::Joined(peer) => self.relay(key, peer),
             },
             State::User(User { stage: Stage::Joined { agent, .. }, .. }) => self.relay(*agent, key),
@@ -326,7 +326,7 @@ impl Service for Relay {
             State::Agent(agent) if agent.is_free() && agent.unsettled.is_some() => self.settle(key),
             State::Agent(_) => self.absent(key),
             State::User(User { pipe, stage: Stage::Waiting { .. }, .. }) => self.has_waited(key, *pipe),
-            State::User(_) => self.dismiss_user(key),
+            State::User(_) => self.close_user(key),
             State::Api(_) => self.controller_is_late(key),
             State::Peer(_) => self.peer_is_due(key),
             State::Backend(_) => {}
@@ -348,7 +348,7 @@ impl Service for Relay {
         throttle::tell_held_back(self.reactor.now);
         // The waker goes with the last handle, and what it had to say is lost then.
         self.handle_commands();
-        (self.tell)(Sign::Alive);
+        (self.tell)(LoopEvent::Turning);
     }
 
     /// Nobody is served any more, or the time for that is over.
@@ -404,7 +404,7 @@ impl Service for Relay {
     fn count(&mut self, key: Key, payload: u64) {
         let place = match self.reactor.get(key).map(|socket| socket.state) {
             Some(State::Agent(agent)) => agent.place,
-            Some(State::User(user)) => Place { pipe: user.pipe, side: 1 },
+            Some(State::User(user)) => PipePort { pipe: user.pipe, side: 1 },
             _ => return,
         };
         self.mappings.count(place, payload);
