@@ -11,7 +11,7 @@ use super::{Relay, Topic};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
 use crate::net::link::Input;
 use crate::net::pump::{Flow, send_payload};
-use crate::net::reactor::{Close, Key, SocketMut};
+use crate::net::reactor::{Close, Key, Socket, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::{self, Cause, Party};
 use crate::net::tcp;
@@ -19,7 +19,6 @@ use crate::network::Network;
 use crate::throttle::and_more;
 use crate::wire::proxy_protocol::{self, Origin, Parsed};
 use log::warn;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// When half-closed sessions are looked at again for a user that waits: many users, one look.
@@ -63,13 +62,14 @@ impl Relay {
         let Some((SocketMut { link, state: State::User(user) }, ctx)) = self.reactor.get_mut(key) else { return };
         let parsed = match link.peek(ctx) {
             Ok(None) => return,
-            Ok(Some([])) | Err(_) => Parsed::Invalid,
+            // It looked whether the port is open, most likely.
+            Ok(Some([])) | Err(_) => return self.close(key, Close::Now),
             Ok(Some(bytes)) => proxy_protocol::parse(bytes),
         };
         let (proxy, pipe) = (link.peer, user.pipe);
         let Parsed::Header { from, length } = parsed else {
             if parsed == Parsed::Invalid {
-                self.refuse_proxy(key, pipe, proxy);
+                self.refuse_proxy(key);
             }
             return;
         };
@@ -88,7 +88,10 @@ impl Relay {
         self.reactor.again(key);
     }
 
-    fn refuse_proxy(&mut self, key: Key, pipe: PipeKey, proxy: SocketAddr) {
+    /// It has sent something else, or nothing for [`PROXY_HEADER`](crate::limits::PROXY_HEADER).
+    pub(super) fn refuse_proxy(&mut self, key: Key) {
+        let Some(Socket { link, state: State::User(User { pipe, .. }), .. }) = self.reactor.get(key) else { return };
+        let (proxy, pipe) = (link.peer, *pipe);
         let Some(port) = self.mappings.users(pipe).map(|users| users.binding.port) else { return };
         if let Some(unsaid) = self.log.may_say(Topic::NoProxyHeader(port), self.reactor.now) {
             let more = and_more(unsaid);
