@@ -1,4 +1,4 @@
-//! What a mapping may have besides its ports and limits (docs/protocol.md, section 9). Without any of it a mapping is as
+//! What a mapping may have besides its ports and limits (docs/protocol.md, "Options"). Without any of it a mapping is as
 //! the original's.
 
 use super::field::{FieldError, whole};
