@@ -17,7 +17,7 @@ use crate::net::session::{self, Cause, Party};
 use crate::net::tcp;
 use crate::network::Network;
 use crate::throttle::and_more;
-use crate::wire::proxy_protocol::{self, Origin, Parsed};
+use crate::wire::proxy_protocol::{self, Ends, Origin, Parsed};
 use log::warn;
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ impl Relay {
             Ok(Some(bytes)) => proxy_protocol::parse(bytes),
         };
         let (proxy, pipe) = (link.peer, user.pipe);
-        let Parsed::Header { from, length } = parsed else {
+        let Parsed::Header { ends, length } = parsed else {
             if parsed == Parsed::Invalid {
                 self.refuse_proxy(key);
             }
@@ -76,7 +76,8 @@ impl Relay {
         if link.skip(length, ctx, now).is_err() {
             return self.close(key, Close::Now);
         }
-        link.peer = from.map_or(proxy, tcp::canonical);
+        user.called = ends.map(|ends| tcp::canonical(ends.to));
+        link.peer = ends.map_or(proxy, |ends| tcp::canonical(ends.from));
         user.network = Network::of(link.peer.ip());
         let address = link.peer.ip();
         if !self.is_allowed(pipe, address) {
@@ -122,9 +123,9 @@ impl Relay {
     /// What the agent is told of a user before anything else, if its mapping wants that.
     fn proxy_header(&self, key: Key, pipe: PipeKey) -> Option<Vec<u8>> {
         let version = self.mappings.get(pipe)?.options.proxy_protocol?;
-        let link = self.reactor.get(key)?.link;
-        let to = link.local_addr()?;
-        Some(Origin { from: link.peer, to, tls: link.tls_version() }.header(version))
+        let Socket { link, state: State::User(user), .. } = self.reactor.get(key)? else { return None };
+        let ends = Ends { from: link.peer, to: user.called.or_else(|| link.local_addr())? };
+        Some(Origin { ends, tls: link.tls_version() }.header(version))
     }
 
     /// Joins a user that need not have said anything, since its agent is told of it first.
@@ -211,9 +212,9 @@ impl Relay {
     /// Gives back what belonged to the stage that a user leaves. Returns where it comes from.
     fn change_stage(&mut self, key: Key, stage: Stage) -> Option<Network> {
         let Some((SocketMut { state: State::User(user), .. }, _)) = self.reactor.get_mut(key) else { return None };
-        let User { pipe, network, .. } = *user;
-        let left = User { pipe, network, stage: std::mem::replace(&mut user.stage, stage) };
-        self.user_left(left);
+        let (pipe, network) = (user.pipe, user.network);
+        let left = std::mem::replace(&mut user.stage, stage);
+        self.user_left_stage(pipe, network, left);
         Some(network)
     }
 
@@ -282,8 +283,12 @@ impl Relay {
         self.close(key, Close::Now);
     }
 
-    /// A user has left its stage.
-    pub(super) fn user_left(&mut self, User { pipe, network, stage }: User) {
+    /// A user has left.
+    pub(super) fn user_left(&mut self, User { pipe, network, stage, .. }: User) {
+        self.user_left_stage(pipe, network, stage);
+    }
+
+    fn user_left_stage(&mut self, pipe: PipeKey, network: Network, stage: Stage) {
         let Some(users) = self.mappings.users(pipe) else { return };
         match stage {
             Stage::Proxied { ticket, .. } | Stage::Silent { ticket, .. } => users.silent.leave(ticket),

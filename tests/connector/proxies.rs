@@ -52,18 +52,14 @@ fn a_user_comes_from_where_its_proxy_says() {
     for_both_modes(|mode| {
         let daemon = behind_a_proxy(mode);
         let mapping = add(&daemon, 1, json!({"proxyprotocol": "v1"}));
-        for (header, told) in [
-            (V1, "TCP4 192.0.2.7 127.0.0.1 40000"),
-            (V2, "TCP4 192.0.2.7 127.0.0.1 40000"),
-            (V1_IPV6, "TCP6 2001:db8::7 ::ffff:127.0.0.1 40000"),
-        ] {
+        for (header, told) in [(V1, V1), (V2, V1), (V1_IPV6, V1_IPV6)] {
             let whole = vec![header.to_vec()];
             let bytes: Vec<Vec<u8>> = header.iter().map(|byte| vec![*byte]).collect();
             let halves = vec![header[..13].to_vec(), header[13..].to_vec()];
             for pieces in [whole, bytes, halves] {
                 let agent = daemon.agent(&mapping);
                 let user = proxy(&daemon, &mapping).after(pieces).connect().expect("a connection");
-                agent.expect(&said(told, &mapping));
+                agent.expect(told);
                 join(&agent, &user);
                 user.reset();
                 agent.expect_end();
