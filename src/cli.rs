@@ -17,6 +17,7 @@ mod output;
 mod signal;
 mod start;
 mod status;
+mod units;
 
 use crate::config::ConfigError;
 use crate::control::commandline::{HELP, VERSION};

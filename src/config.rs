@@ -41,6 +41,8 @@ pub struct Config {
     pub controller_ca: Option<PathBuf>,
     /// File with the bearer token that every API call must carry.
     pub api_token: Option<PathBuf>,
+    /// Proxies in front of the user ports, whose users begin with a PROXY header.
+    pub trust_proxy: Vec<Cidr>,
     /// Most TCP connections at once; `None` = as many as the descriptor limit allows.
     pub connections: Option<usize>,
     /// How many relay buffers are preallocated; `None` = a default that fits `connections`.
@@ -74,6 +76,7 @@ impl Config {
             controllers: keys.controllers,
             controller_ca: keys.controllerca.map(path),
             api_token: keys.apitoken.map(path),
+            trust_proxy: keys.trustproxy,
             connections: keys.connections,
             buffers: keys.buffers,
             log_file: keys.logfile.map(path),

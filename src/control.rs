@@ -91,6 +91,7 @@ impl Control {
             access: Access::new(config.controllers, token),
             callers: Callers::default(),
             broker: config.broker,
+            dev: config.dev,
             started: Instant::now(),
         };
         Ok(Self { api, listener, server, reloads, writers: Arc::default() })

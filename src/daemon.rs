@@ -35,7 +35,7 @@ use log::{LevelFilter, error, info, warn};
 use pidfile::PidFile;
 use privileges::RunAs;
 use reload::{Files, Reloader};
-use requirements::{Capacity, conflicts};
+use requirements::{Capacity, conflicts, misfits};
 use signals::Caught;
 use std::io;
 use std::path::PathBuf;
@@ -104,6 +104,7 @@ impl Daemon {
             warn!("{warning}");
         }
         conflicts(&config, &mappings).for_each(|conflict| error!("{conflict}"));
+        misfits(&config, &mappings).for_each(|misfit| warn!("{misfit}"));
         let (mut relay, handle) = start_relay(&config, tls, parser, capacity)?;
         if let Some(warning) = ephemeral::warning(&config.ports) {
             warn!("{warning}");
@@ -171,7 +172,7 @@ fn start_relay(
         tls,
         controllers: config.controllers.clone(),
         connections,
-        trust_proxy: Vec::new(),
+        trust_proxy: config.trust_proxy.clone(),
         parser,
     };
     let buffer_count = buffers.size();

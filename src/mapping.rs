@@ -76,6 +76,11 @@ impl Mapping {
         Self { id: new_id(), kind: Kind::Direct { passkey: Secret::random() }, options: Options::default() }
     }
 
+    /// What people call it.
+    pub fn name(&self) -> Option<&str> {
+        self.options.name.as_deref()
+    }
+
     /// The passcodes of port1 and port2, or the passkey; empty where there is none.
     pub fn passcodes(&self) -> [&str; 2] {
         match &self.kind {

@@ -82,6 +82,22 @@ impl PortSet {
         (0..=u16::MAX).filter(|port| self.contains(*port))
     }
 
+    /// The ports as the settings write them, `most` ranges of them.
+    pub fn ranges(&self, most: usize) -> String {
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for port in self.iter() {
+            match ranges.last_mut() {
+                Some((_, last)) if port - 1 == *last => *last = port,
+                _ => ranges.push((port, port)),
+            }
+        }
+        let text =
+            |(first, last): &(u16, u16)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+        let shown: Vec<String> = ranges.iter().take(most).map(text).collect();
+        let more = if ranges.len() > most { ", ..." } else { "" };
+        shown.join(", ") + more
+    }
+
     fn place(port: u16) -> (usize, u64) {
         (usize::from(port / 64), 1 << (port % 64))
     }
@@ -128,6 +144,27 @@ impl Ports {
         debug_assert!(!self.taken.contains(port), "port {port} is in the queue of free ports though it is taken");
         self.taken.insert(port);
         Some(port)
+    }
+
+    /// Whether the settings list this port for mappings.
+    pub fn is_usable(&self, port: u16) -> bool {
+        self.usable.contains(port)
+    }
+
+    /// The ports that the settings list for mappings.
+    pub fn usable(&self) -> &PortSet {
+        &self.usable
+    }
+
+    /// Whether nobody has this port, of those that are usable.
+    pub fn is_free(&self, port: u16) -> bool {
+        self.usable.contains(port) && !self.taken.contains(port)
+    }
+
+    /// Hands out this very port, which is free.
+    pub fn claim(&mut self, port: u16) {
+        self.free.retain(|free| *free != port);
+        self.taken.insert(port);
     }
 
     /// Takes `port` back. Its next turn comes after that of every other free port; a port that the

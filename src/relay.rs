@@ -325,6 +325,7 @@ impl Service for Relay {
             State::Agent(agent) if agent.welcome.is_some() => self.has_been_welcomed(key),
             State::Agent(agent) if agent.is_free() && agent.unsettled.is_some() => self.settle(key),
             State::Agent(_) => self.absent(key),
+            State::User(User { stage: Stage::Proxied { .. }, .. }) => self.refuse_proxy(key),
             State::User(User { pipe, stage: Stage::Waiting { .. }, .. }) => self.has_waited(key, *pipe),
             State::User(_) => self.close_user(key),
             State::Api(_) => self.controller_is_late(key),

@@ -147,14 +147,20 @@ impl TryFrom<Vec<Loaded>> for Consistent {
     type Error = String;
 
     fn try_from(loaded: Vec<Loaded>) -> Result<Self, String> {
-        let (mut ids, mut ports) = (HashSet::new(), HashSet::new());
+        let (mut ids, mut names, mut ports) = (HashSet::new(), HashSet::new(), HashSet::new());
         for Loaded(mapping) in &loaded {
-            if !ids.insert(&mapping.id) {
+            if !ids.insert(&*mapping.id) {
                 return Err(format!("two mappings have the id {}", mapping.id.escape_debug()));
+            }
+            if let Some(name) = mapping.name().filter(|name| !names.insert(*name)) {
+                return Err(format!("two mappings have the name {name}"));
             }
             if let Some(port) = mapping.ports().into_iter().flatten().find(|port| !ports.insert(*port)) {
                 return Err(format!("two mappings have the port {port}"));
             }
+        }
+        if let Some(name) = names.iter().find(|name| ids.contains(*name)) {
+            return Err(format!("{name} is the name of a mapping and the id of another one"));
         }
         Ok(Self(loaded.into_iter().map(|Loaded(mapping)| mapping).collect()))
     }

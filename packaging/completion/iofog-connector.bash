@@ -1,5 +1,18 @@
 # bash completion for iofog-connector
 
+# Ids and names of the daemon's mappings. compgen expands what it is given: only harmless words pass.
+_iofog_connector_mappings()
+{
+	local option settings=()
+	for ((option = 3; option < cword - 1; option++)); do
+		case ${words[option]} in
+			--config | --state) settings+=("${words[option]}" "${words[option + 1]}") ;;
+		esac
+	done
+	"${words[0]}" mapping list "${settings[@]}" 2>/dev/null | tail -n +2 | cut -f 1,2 | tr '\t' '\n' |
+		grep -x '[A-Za-z0-9._-][A-Za-z0-9._-]*'
+}
+
 _iofog_connector()
 {
 	local cur prev words cword
@@ -27,7 +40,16 @@ _iofog_connector()
 			_known_hosts_real -- "$cur"
 			return
 			;;
-		--name | --address | --days | --timeout | --connections | --heartbeat | --threshold)
+		--users)
+			COMPREPLY=($(compgen -W "tls plain" -- "$cur"))
+			return
+			;;
+		--proxy-protocol)
+			COMPREPLY=($(compgen -W "v1 v2" -- "$cur"))
+			return
+			;;
+		--name | --address | --days | --timeout | --connections | --heartbeat | --threshold | --port1 | --port2 | \
+			--allow | --max-users | --wait-time | --idle-timeout)
 			return
 			;;
 	esac
@@ -46,7 +68,14 @@ _iofog_connector()
 			mapping)
 				case $cword:${words[2]} in
 					2:*) options="list add remove show --help" ;;
-					*:add) options="--config --state --private --connections --threshold --json --help" ;;
+					*:add)
+						options="--config --state --private --name --connections --threshold --port1 --port2 --users"
+						options+=" --allow --proxy-protocol --max-users --wait-time --idle-timeout --json --help"
+						;;
+					*:show | *:remove)
+						options="--config --state --json --help"
+						[[ $cur == -* ]] || options=$(_iofog_connector_mappings)
+						;;
 					*) options="--config --state --json --help" ;;
 				esac
 				;;

@@ -17,7 +17,7 @@ use thiserror::Error;
 /// The environment variable that may hold the passcode. The command line may not: everybody can read it there.
 pub const PASSCODE_VARIABLE: &str = "IOFOG_PASSCODE";
 /// Connections to the Connector, unless told otherwise.
-const CONNECTIONS: u16 = 10;
+pub const CONNECTIONS: u16 = 10;
 /// Interval of heartbeats, unless told otherwise. Milliseconds.
 const HEARTBEAT: u32 = 20_000;
 /// Silence after a heartbeat that means the Connector is gone, unless told otherwise. Milliseconds.

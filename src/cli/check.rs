@@ -5,7 +5,7 @@ use super::{Outcome, identity};
 use crate::config::Config;
 use crate::control::read_token;
 use crate::daemon::pidfile::{LockError, PidFile, Running};
-use crate::daemon::requirements::{Capacity, conflicts};
+use crate::daemon::requirements::{Capacity, conflicts, misfits};
 use crate::daemon::writer;
 use crate::exit;
 use crate::layout::Layout;
@@ -39,6 +39,7 @@ impl Check {
             verdict.fault(e);
         }
         conflicts(&config, &mappings).for_each(|conflict| verdict.fault(conflict));
+        misfits(&config, &mappings).for_each(complain);
         // If the daemon runs it has its files and ports, and there is nothing to find out.
         if let Ok(Some(running)) = Running::find(&layout.pid_file) {
             complain(format!("the daemon runs ({running}): its pid file and its ports were not tested"));

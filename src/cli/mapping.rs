@@ -1,8 +1,11 @@
 //! `mapping list|add|remove|show`: mappings of the running daemon, through its API.
 
+mod show;
+
 use super::client::Client;
 use super::output::{say, say_facts, say_table};
 use super::{Failure, Outcome, identity};
+use crate::agent::settings::CONNECTIONS;
 use crate::config::Config;
 use crate::exit;
 use crate::layout::Layout;
@@ -12,8 +15,8 @@ use std::path::PathBuf;
 
 /// Connections of a public mapping, if none are named ...
 const PUBLIC_CONNECTIONS: u16 = 60;
-/// ... and of either side of a private one.
-const PRIVATE_CONNECTIONS: u16 = 1;
+/// ... and of either side of a private one: as many as our agents keep.
+const PRIVATE_CONNECTIONS: u16 = CONNECTIONS;
 /// An agent may be silent for so long, if no time is named. Milliseconds.
 const THRESHOLD: u32 = 200_000;
 
@@ -44,17 +47,44 @@ daemon_command! {
 }
 
 daemon_command! {
-    /// Open a mapping on two free ports; prints them and the passcodes.
+    /// Open a mapping on two free ports, or on given ones; prints them and the passcodes.
     "add" Add {
         /// agents on both ports, instead of agents on the first and users on the second
         #[argh(switch)]
         private: bool,
-        /// connections of agents at most, at each port (default: 60, private: 1)
+        /// what people call it; stands for the id in every command
+        #[argh(option)]
+        name: Option<String>,
+        /// connections of agents at most, at each port (default: 60, private: 10)
         #[argh(option, arg_name = "number")]
         connections: Option<u16>,
         /// milliseconds that an agent may be silent (default: 200000; 0: for ever)
         #[argh(option, default = "THRESHOLD", arg_name = "ms")]
         threshold: u32,
+        /// this very port for agents, one of the settings' `ports`
+        #[argh(option, arg_name = "port")]
+        port1: Option<u16>,
+        /// this very port for users, or for the agents of the other side
+        #[argh(option, arg_name = "port")]
+        port2: Option<u16>,
+        /// how users connect: tls (default outside dev mode) or plain
+        #[argh(option, arg_name = "tls|plain")]
+        users: Option<String>,
+        /// address or range that users may come from; may be repeated (default: everybody)
+        #[argh(option, arg_name = "range")]
+        allow: Vec<String>,
+        /// begin each session with a PROXY protocol header that tells the service the user's address: v1 or v2
+        #[argh(option, arg_name = "v1|v2")]
+        proxy_protocol: Option<String>,
+        /// sessions of one address at once (default: any number)
+        #[argh(option, arg_name = "number")]
+        max_users: Option<u64>,
+        /// seconds that a user waits for a free agent (default: 5)
+        #[argh(option, arg_name = "seconds")]
+        wait_time: Option<u64>,
+        /// seconds after which a session is ended in which nothing has moved (default: 0, never)
+        #[argh(option, arg_name = "seconds")]
+        idle_timeout: Option<u64>,
         /// print JSON
         #[argh(switch)]
         json: bool,
@@ -67,7 +97,7 @@ daemon_command! {
         /// print JSON, a line a mapping
         #[argh(switch)]
         json: bool,
-        /// ids of mappings
+        /// ids or names of mappings
         #[argh(positional, arg_name = "id")]
         ids: Vec<String>,
     }
@@ -79,7 +109,7 @@ daemon_command! {
         /// print JSON
         #[argh(switch)]
         json: bool,
-        /// the id of a mapping
+        /// the id or name of a mapping
         #[argh(positional)]
         id: String,
     }
@@ -100,7 +130,7 @@ impl Mapping {
             Action::Remove(remove) => return remove.run(),
             Action::Show(Show { config, state, json, id }) => {
                 let answer = connect(config, state)?.post("/api/v2/status", &[("mappingid", &id)])?;
-                print(&answer, json, print_state);
+                print(&answer, json, |answer| say_facts(&show::facts(answer)));
             }
         }
         Ok(exit::OK)
@@ -118,9 +148,13 @@ fn print(answer: &Value, json: bool, print_for_people: impl FnOnce(&Value)) {
 }
 
 fn print_list(answer: &Value) {
-    let columns = ["id", "type", "port1", "state1", "port2", "state2", "agents", "users"];
+    let columns = ["id", "name", "type", "port1", "state1", "port2", "state2", "agents", "users"];
     let mappings = answer["mappings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let rows = mappings.iter().map(|mapping| columns.map(|column| plain(&mapping[column])).to_vec());
+    let cell = |mapping: &Value, column| match column {
+        "name" => plain(&mapping["options"]["name"]),
+        _ => plain(&mapping[column]),
+    };
+    let rows = mappings.iter().map(|mapping| columns.map(|column| cell(mapping, column)).to_vec());
     say_table(&std::iter::once(columns.map(str::to_owned).to_vec()).chain(rows).collect::<Vec<_>>());
 }
 
@@ -133,15 +167,27 @@ fn print_added(answer: &Value, private: bool) {
     say_facts(&facts);
 }
 
-fn print_state(answer: &Value) {
-    let fields = answer.as_object().into_iter().flatten().filter(|(name, _)| *name != "timestamp");
-    say_facts(&fields.map(|(name, value)| (name.as_str(), plain(value))).collect::<Vec<_>>());
-}
-
 impl Add {
     fn request(&self) -> Value {
         let fallback = if self.private { PRIVATE_CONNECTIONS } else { PUBLIC_CONNECTIONS };
-        request(self.private, self.connections.unwrap_or(fallback), self.threshold)
+        let mut request = request(self.private, self.connections.unwrap_or(fallback), self.threshold);
+        let options = [
+            ("name", self.name.as_ref().map(|name| json!(name))),
+            ("port1", self.port1.map(|port| json!(port))),
+            ("port2", self.port2.map(|port| json!(port))),
+            ("users", self.users.as_ref().map(|transport| json!(transport))),
+            ("allow", (!self.allow.is_empty()).then(|| json!(self.allow))),
+            ("proxyprotocol", self.proxy_protocol.as_ref().map(|version| json!(version))),
+            ("maxusers", self.max_users.map(|most| json!(most))),
+            ("waittime", self.wait_time.map(|seconds| json!(seconds))),
+            ("idletimeout", self.idle_timeout.map(|seconds| json!(seconds))),
+        ];
+        for (key, value) in options {
+            if let Some(value) = value {
+                request[key] = value;
+            }
+        }
+        request
     }
 }
 
@@ -163,7 +209,7 @@ pub(super) fn request(private: bool, connections: u16, threshold: u32) -> Value 
 impl Remove {
     fn run(self) -> Outcome {
         if self.ids.is_empty() {
-            return Err(Failure::new(exit::USAGE, "mapping remove: expected the id of a mapping"));
+            return Err(Failure::new(exit::USAGE, "mapping remove: expected the id or name of a mapping"));
         }
         let client = connect(self.config, self.state)?;
         for id in &self.ids {

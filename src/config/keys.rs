@@ -16,7 +16,7 @@ use value::{NonEmpty, Text, Whole};
 mod value;
 
 /// Every key, and what it expects.
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     ("ports", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
     ("exclude", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
     ("broker", "a port, 1 to 65535"),
@@ -27,6 +27,7 @@ const KEYS: [(&str, &str); 13] = [
     ("controllers", "a list of IP addresses or ranges, like [\"10.0.0.0/8\", \"::1\"]"),
     ("controllerca", "the name of a PEM file"),
     ("apitoken", "the name of a file that holds the token"),
+    ("trustproxy", "a list of IP addresses or ranges, like [\"10.0.0.0/8\", \"::1\"]"),
     ("connections", "a whole number from 1"),
     ("buffers", "a whole number from 1"),
     ("logfile", "the name of a file"),
@@ -45,6 +46,7 @@ pub(super) struct Keys {
     pub controllers: Option<Vec<Cidr>>,
     pub controllerca: Option<PathBuf>,
     pub apitoken: Option<PathBuf>,
+    pub trustproxy: Vec<Cidr>,
     pub connections: Option<usize>,
     pub buffers: Option<usize>,
     pub logfile: Option<PathBuf>,
@@ -166,6 +168,7 @@ impl Keys {
             "controllers" => self.controllers = Some(list(map)?),
             "controllerca" => self.controllerca = Some(name(map)?.into()),
             "apitoken" => self.apitoken = Some(name(map)?.into()),
+            "trustproxy" => self.trustproxy = list(map)?,
             "connections" => self.connections = Some(count(map)?),
             "buffers" => self.buffers = Some(count(map)?),
             "logfile" => self.logfile = Some(name(map)?.into()),

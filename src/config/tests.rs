@@ -96,3 +96,15 @@ fn keys_that_need_a_restart_are_named() {
     assert_eq!(old.needs_restart(&new), ["dev", "apiport", "buffers", "logfile"]);
     assert_eq!(old.needs_restart(&old), [""; 0]);
 }
+
+#[test]
+fn proxies_are_trusted_by_address_and_without_a_restart() {
+    let config = parse(r#"{"ports": ["6000-6001"], "trustproxy": ["10.0.0.0/8", "::1"]}"#).unwrap();
+    assert!(config.trust_proxy.iter().any(|range| range.contains([10, 1, 2, 3].into())));
+    let none = parse(r#"{"ports": ["6000-6001"]}"#).unwrap();
+    assert!(none.trust_proxy.is_empty() && none.needs_restart(&config).is_empty());
+    for value in [r#""10.0.0.1""#, r#"["10.1.0.0/8"]"#, "true"] {
+        let error = parse(&format!(r#"{{"ports": ["6000-6001"], "trustproxy": {value}}}"#)).unwrap_err().to_string();
+        assert!(error.contains("trustproxy") && error.contains("expected a list of IP addresses"), "{error}");
+    }
+}

@@ -118,6 +118,23 @@ impl From<AddError> for Stopped {
                 let reason = format!("there are {DIRECT_ENTRIES} direct entries; one must be removed first");
                 Answer::failed(507, "Too many direct entries", &reason)
             }
+            AddError::NameTaken { name, id } => {
+                let reason = format!("name is {name:?}, which the mapping {id} has; expected one of its own");
+                Answer::failed(409, "Name taken", &reason)
+            }
+            AddError::NotUsable { key, port, usable } => {
+                let expected = format!("a port that the settings list for mappings: {usable}");
+                return FieldError::new(key, port, &expected).into();
+            }
+            AddError::PortTaken { key, port, id } => {
+                let by = id.map_or("that is being removed".to_owned(), |id| id);
+                let reason = format!("{key} is {port}, which the mapping {by} has; expected one that is free");
+                Answer::failed(409, "Port taken", &reason)
+            }
+            AddError::NotBindable(error) => {
+                let reason = format!("port {} could not be opened: {}", error.port, error.cause);
+                Answer::failed(409, "Port taken", &reason)
+            }
             AddError::Refused(error) => {
                 let reason = format!("port {} could not be opened: {}", error.port, error.cause);
                 Answer::failed(500, "Could not open", &reason)

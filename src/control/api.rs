@@ -35,6 +35,8 @@ pub(super) struct Api {
     pub callers: Callers,
     /// Port of the peer-to-peer broker.
     pub broker: Option<u16>,
+    /// Dev mode.
+    pub dev: bool,
     pub started: Instant,
 }
 
@@ -94,6 +96,9 @@ impl Api {
 
     fn mapping_add(&mut self, call: &Call) -> Result<Answer, Stopped> {
         let request = Request::from_json(&Form(call.body).mapping()?)?;
+        if let Some((key, why)) = request.options.not_in_dev_mode().filter(|_| self.dev) {
+            return Err(FieldError::new(key, "\"tls\"", &format!("\"plain\" or no such key: {why}")).into());
+        }
         let mapping = self.registry.add(&request, call.peer.ip)?;
         let [port1, port2] = mapping.ports().unwrap_or_default();
         let [passcode1, passcode2] = mapping.passcodes();
@@ -108,7 +113,7 @@ impl Api {
     }
 
     fn mapping_remove(&mut self, call: &Call) -> Result<Answer, Stopped> {
-        let id = Form(call.body).require("mappingid", "a mapping's id")?;
+        let id = Form(call.body).require("mappingid", "a mapping's id or name")?;
         Ok(self.remove(&id, &call.peer))
     }
 
@@ -123,21 +128,21 @@ impl Api {
         Ok(self.remove(&id?, &call.peer))
     }
 
-    fn remove(&mut self, id: &str, peer: &ApiCaller) -> Answer {
-        if !self.registry.remove(id, peer.ip) {
+    fn remove(&mut self, id_or_name: &str, peer: &ApiCaller) -> Answer {
+        let Some(id) = self.registry.remove(id_or_name, peer.ip) else {
             return Answer::failed(404, "Not Found", "invalid id");
-        }
-        self.callers.forget(id);
+        };
+        self.callers.forget(&id);
         Answer::ok([("status", "ok".into()), ("id", id.into())])
     }
 
     fn status(&mut self, call: &Call) -> Result<Answer, Stopped> {
-        let id = Form(call.body).require("mappingid", "\"all\" or a mapping's id")?;
+        let id = Form(call.body).require("mappingid", "\"all\", or a mapping's id or name")?;
         if id == "all" {
             return Ok(Answer::of(&status::of_all(&self.registry, self.started.elapsed())?));
         }
-        let Some(mapping) = self.registry.mappings().get(&*id) else {
-            let reason = format!("there is no mapping of the id {id:?}");
+        let Some(mapping) = self.registry.find(&id) else {
+            let reason = format!("there is no mapping of the id or name {id:?}");
             return Ok(Answer::failed(404, "Not Found", &reason));
         };
         Ok(Answer::of(&status::of_one(&self.registry, mapping)?))
@@ -151,6 +156,7 @@ impl Api {
             started: timestamp().saturating_sub(self.started.elapsed().as_millis() as u64),
             totals: registry.relay.totals()?,
             pipes: registry.relay.status_of_all()?,
+            infos: registry.mappings().values().filter_map(metrics::Info::of).collect(),
         };
         Ok(Answer::metrics(metrics::text(&snapshot)))
     }

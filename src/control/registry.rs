@@ -18,6 +18,9 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Instant;
 
+/// As many ranges of usable ports are named as help to see which they are.
+const RANGES: usize = 8;
+
 /// The list, and what it takes to change it.
 pub(super) struct Registry {
     mappings: BTreeMap<String, Mapping>,
@@ -72,8 +75,19 @@ impl Registry {
         self.pending.len()
     }
 
+    /// The mapping or direct entry of this id or name.
+    pub fn find(&self, id_or_name: &str) -> Option<&Mapping> {
+        let is_named = |mapping: &&Mapping| mapping.name() == Some(id_or_name);
+        self.mappings.get(id_or_name).or_else(|| self.mappings.values().find(is_named))
+    }
+
     /// Makes a mapping and opens it on two ports that bind.
     pub fn add(&mut self, request: &Request, by: IpAddr) -> Result<&Mapping, AddError> {
+        if let Some(name) = &request.options.name {
+            if let Some(other) = self.find(name) {
+                return Err(AddError::NameTaken { name: name.clone(), id: other.id.clone() });
+            }
+        }
         let mut skipped = Vec::new();
         let opened = self.open_somewhere(request, &mut skipped);
         // Other programs' ports have their turn again when all others have had theirs.
@@ -100,34 +114,60 @@ impl Registry {
 
     /// Tries pairs of ports until one binds; ports that were taken for nothing end up in `skipped`.
     fn open_somewhere(&mut self, request: &Request, skipped: &mut Vec<u16>) -> Result<Mapping, AddError> {
-        let mut good = None;
+        self.claim(request.ports)?;
+        let mut ports = request.ports;
         let mut failure = AddError::NoPorts;
         for _ in 0..BIND_TRIES {
-            good = good.or_else(|| self.ports.take());
-            let (Some(port1), Some(port2)) = (good, self.ports.take()) else { break };
+            for port in ports.iter_mut().filter(|port| port.is_none()) {
+                *port = self.ports.take();
+            }
+            let [Some(port1), Some(port2)] = ports else { break };
             let mapping = Mapping::new(request, [port1, port2]);
             let error = match self.relay.open(&mapping)? {
                 Ok(()) => return Ok(mapping),
                 Err(error) => error,
             };
-            let (bad, other) = if error.port == port1 { (port1, port2) } else { (port2, port1) };
-            skipped.push(bad);
-            good = Some(other);
+            let bad = usize::from(error.port == port2);
+            if request.ports[bad].is_some() {
+                failure = AddError::NotBindable(error);
+                break;
+            }
+            skipped.extend(ports[bad].take());
+            if request.ports == [None, None] && ports[0].is_none() {
+                ports.swap(0, 1);
+            }
             if !is_taken(error.cause.kind()) {
                 failure = AddError::Refused(error);
                 break;
             }
         }
-        skipped.extend(good);
+        skipped.extend(ports.into_iter().flatten());
         Err(failure)
     }
 
-    /// Takes a mapping or direct entry off the list; `false` if there is none of this id.
-    pub fn remove(&mut self, id: &str, by: IpAddr) -> bool {
-        let removed = self.mappings.remove(id).map(|mapping| Change::Removed { mapping, by });
-        let was_there = removed.is_some();
-        self.pending.extend(removed);
-        was_there
+    /// Takes those ports that it must be, or none.
+    fn claim(&mut self, ports: [Option<u16>; 2]) -> Result<(), AddError> {
+        let wanted = || ["port1", "port2"].into_iter().zip(ports).filter_map(|(key, port)| Some((key, port?)));
+        for (key, port) in wanted() {
+            if !self.ports.is_usable(port) {
+                return Err(AddError::NotUsable { key, port, usable: self.ports.usable().ranges(RANGES) });
+            }
+            if !self.ports.is_free(port) {
+                let has_it = |mapping: &&Mapping| mapping.ports().is_some_and(|ports| ports.contains(&port));
+                let id = self.mappings.values().find(has_it).map(|mapping| mapping.id.clone());
+                return Err(AddError::PortTaken { key, port, id });
+            }
+        }
+        wanted().for_each(|(_, port)| self.ports.claim(port));
+        Ok(())
+    }
+
+    /// Takes a mapping or direct entry off the list, and says which; `None` if there is none of this id or name.
+    pub fn remove(&mut self, id_or_name: &str, by: IpAddr) -> Option<String> {
+        let id = self.find(id_or_name)?.id.clone();
+        let mapping = self.mappings.remove(&id)?;
+        self.pending.push(Change::Removed { mapping, by });
+        Some(id)
     }
 
     /// Makes all changes since the last commit durable, or undoes them all.
@@ -162,13 +202,13 @@ impl Registry {
         match change {
             Change::Added { id, by } => {
                 if let Some(mapping) = self.mappings.get(&id) {
-                    info!("mapping {id} added by {by}: {}", summary(&mapping.kind));
+                    info!("mapping {} added by {by}: {}", called(mapping), summary(&mapping.kind));
                 }
             }
             Change::Removed { mapping, by } => {
                 self.relay.close(&mapping.id)?;
                 self.give_back_ports_of(&mapping);
-                info!("mapping {} removed by {by}", mapping.id);
+                info!("mapping {} removed by {by}", called(&mapping));
             }
         }
         Ok(())
@@ -206,6 +246,14 @@ pub(super) enum AddError {
     NoPorts,
     /// There are [`DIRECT_ENTRIES`] direct entries.
     NoEntries,
+    /// Another mapping is called so, or that is its id.
+    NameTaken { name: String, id: String },
+    /// A port that it was to be is not among those for mappings.
+    NotUsable { key: &'static str, port: u16, usable: String },
+    /// A port that it was to be is another mapping's, or that of one that is being removed.
+    PortTaken { key: &'static str, port: u16, id: Option<String> },
+    /// A port that it was to be could not be bound.
+    NotBindable(OpenError),
     /// Not this port's fault: no port would have opened.
     Refused(OpenError),
     /// The event loop is gone.
@@ -216,6 +264,11 @@ impl From<Gone> for AddError {
     fn from(_: Gone) -> Self {
         Self::Gone
     }
+}
+
+/// Its id, and its name if it has one.
+fn called(mapping: &Mapping) -> String {
+    mapping.name().map_or_else(|| mapping.id.clone(), |name| format!("{} ({name})", mapping.id))
 }
 
 /// What the log says of a new mapping.

@@ -70,8 +70,26 @@ pub(super) fn of_one(registry: &Registry, Mapping { id, kind, options }: &Mappin
     if let Some(since) = status.since {
         fields.add("since", millis(since));
     }
+    add_terms(&mut fields, kind);
     add_options(&mut fields, options);
     Ok(fields)
+}
+
+/// What the mapping was added with, in the words of that request.
+fn add_terms(fields: &mut Fields, kind: &Kind) {
+    let (agents, ports) = match kind {
+        Kind::Public { agents, users } => (vec![("", agents)], [agents.port, *users]),
+        Kind::Private { sides: [one, two] } => (vec![("port1", one), ("port2", two)], [one.port, two.port]),
+        Kind::Direct { .. } => return,
+    };
+    fields.add("type", kind.name());
+    fields.add("port1", ports[0]);
+    fields.add("port2", ports[1]);
+    for (port, agents) in agents {
+        fields.add(format!("maxconnections{port}"), agents.max_connections);
+        let absence = agents.absence.map_or(0, |absence| absence.as_millis() as u64);
+        fields.add(format!("heartbeatabsencethreshold{port}"), absence);
+    }
 }
 
 /// In an object of their own: `users` is a number beside it. Without any there is none.

@@ -69,7 +69,8 @@ impl Reloader {
             return; // The daemon is ending.
         }
         let admitted = self.relay.admit(config.controllers.clone());
-        if admitted.is_err() || self.control.send(Reload { config, token }).is_err() {
+        let trusted = self.relay.trust_proxy(config.trust_proxy.clone());
+        if admitted.is_err() || trusted.is_err() || self.control.send(Reload { config, token }).is_err() {
             return; // The same.
         }
         // Last, so that what the log calls reloaded is in force: a token or a Controller taken away lets nobody in.

@@ -47,6 +47,15 @@ pub fn conflicts<'a>(config: &'a Config, mappings: &'a [Mapping]) -> impl Iterat
     })
 }
 
+/// Stored mappings that ask for what the mode does not have. They are opened all the same, as the mode has it.
+pub fn misfits<'a>(config: &'a Config, mappings: &'a [Mapping]) -> impl Iterator<Item = String> + 'a {
+    let of_one = |mapping: &Mapping| {
+        let (key, why) = mapping.options.not_in_dev_mode()?;
+        Some(format!("mapping {}: its key \"{key}\" has no effect: {why}", mapping.id))
+    };
+    mappings.iter().filter(|_| config.dev).filter_map(of_one)
+}
+
 /// How many connections there may be.
 fn most_connections(config: &Config) -> usize {
     let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);

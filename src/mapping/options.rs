@@ -1,4 +1,4 @@
-//! What a mapping may have besides its ports and limits (docs/protocol.md, section 9). Without any of it a mapping is as
+//! What a mapping may have besides its ports and limits (docs/protocol.md, "Options"). Without any of it a mapping is as
 //! the original's.
 
 use super::field::{FieldError, whole};
@@ -40,7 +40,9 @@ pub enum UserTransport {
 /// The keys, as they stand in requests, answers and configs.json.
 pub const KEYS: [&str; 7] = ["name", "users", "proxyprotocol", "allow", "idletimeout", "maxusers", "waittime"];
 /// What is expected of a name.
-const NAMES: &str = "1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-'";
+const NAMES: &str = "1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-', but no UUID and not \"all\"";
+/// What `status` calls the whole daemon.
+const ALL: &str = "all";
 const TRANSPORTS: [(&str, UserTransport); 2] = [("tls", UserTransport::Tls), ("plain", UserTransport::Plain)];
 const VERSIONS: [(&str, Version); 2] = [("v1", Version::One), ("v2", Version::Two)];
 /// The longest `idletimeout`, a year, and `waittime`. Seconds.
@@ -92,6 +94,12 @@ impl Options {
         said.into_iter().find(|(_, is_said)| *is_said).map(|(key, _)| key)
     }
 
+    /// What stands in the way of these options in dev mode: the key, and why.
+    pub fn not_in_dev_mode(&self) -> Option<(&'static str, &'static str)> {
+        let tls = self.users == Some(UserTransport::Tls);
+        tls.then_some(("users", "the daemon is in dev mode (key \"dev\" of the settings), in which there is no TLS"))
+    }
+
     /// Users connect without TLS even outside dev mode.
     pub fn has_plain_users(&self) -> bool {
         self.users == Some(UserTransport::Plain)
@@ -108,10 +116,11 @@ impl Options {
     }
 }
 
-/// Whether a mapping may be called so.
-pub fn is_name(text: &str) -> bool {
+/// Whether a mapping may be called so. A name stands where an id may: it must not be taken for one.
+fn is_name(text: &str) -> bool {
     let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=NAME).contains(&text.len()) && text.bytes().all(is_fit)
+    let is_free = text != ALL && uuid::Uuid::try_parse(text).is_err();
+    (1..=NAME).contains(&text.len()) && text.bytes().all(is_fit) && is_free
 }
 
 fn name(value: &Value) -> Result<String, FieldError> {
@@ -166,6 +175,9 @@ mod tests {
         for (text, key, expected) in [
             (r#"{"name": ""}"#, "name", "1 to 64"),
             (r#"{"name": "a b"}"#, "name", "1 to 64"),
+            (r#"{"name": "all"}"#, "name", "1 to 64"),
+            (r#"{"name": "0C0D7B6E-6c5f-4b0e-9f0e-2c5d3f5c0a11"}"#, "name", "no UUID"),
+            (r#"{"name": "0c0d7b6e6c5f4b0e9f0e2c5d3f5c0a11"}"#, "name", "no UUID"),
             (r#"{"users": "TLS"}"#, "users", r#""tls" or "plain""#),
             (r#"{"proxyprotocol": 2}"#, "proxyprotocol", r#""v1" or "v2""#),
             (r#"{"allow": "192.0.2.1"}"#, "allow", "a list"),

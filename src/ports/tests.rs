@@ -109,3 +109,20 @@ fn nothing_leaks_and_nobody_gets_a_port_twice() {
         assert_eq!(all.len(), total);
     }
 }
+
+#[test]
+fn usable_ports_are_told_as_ranges() {
+    assert_eq!(set(&["10-14", "20", "15"]).ranges(8), "10-15, 20");
+    assert_eq!(set(&["10-14", "20", "65535"]).ranges(2), "10-14, 20, ...");
+}
+
+#[test]
+fn a_claimed_port_is_handed_out_to_nobody_else() {
+    let mut ports = Ports::new(set(&["10-12"]), []);
+    assert!(ports.is_free(11) && !ports.is_free(13));
+    ports.claim(11);
+    assert!(!ports.is_free(11) && ports.is_usable(11));
+    assert_eq!([ports.take(), ports.take(), ports.take()], [Some(10), Some(12), None]);
+    ports.give_back(11);
+    assert_eq!(ports.take(), Some(11));
+}

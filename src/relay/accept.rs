@@ -133,7 +133,7 @@ impl Relay {
                 true => Stage::Proxied { ticket, until: now + PROXY_HEADER },
                 false => Stage::Silent { ticket, until: now + FIRST_BYTE },
             };
-            State::User(User { pipe, network: Network::of(peer.ip()), stage })
+            State::User(User { pipe, network: Network::of(peer.ip()), called: None, stage })
         });
     }
 

@@ -205,6 +205,11 @@ impl Handle {
         self.ask(|relay| relay.setup.controllers = controllers)
     }
 
+    /// User connections from these addresses begin with a PROXY header from now on, and no others.
+    pub fn trust_proxy(&self, proxies: Vec<Cidr>) -> Result<(), Gone> {
+        self.ask(|relay| relay.setup.trust_proxy = proxies)
+    }
+
     /// Where the loop says that it is about to end, while it lets sessions deliver what is in flight.
     pub(super) fn stopping(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stopping)

@@ -20,6 +20,7 @@ use crate::net::session::Party;
 use crate::network::Network;
 use crate::wire::passcode::Offer;
 use crate::wire::v1::BEAT;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Connections to the API are closed as a group of their own: those of mappings come after it.
@@ -106,6 +107,8 @@ pub(crate) struct User {
     pub(super) pipe: PipeKey,
     /// Where it comes from, as far as is known: behind a proxy, from that one's header on.
     pub(super) network: Network,
+    /// Where it has called its proxy, if there is one that said so.
+    pub(super) called: Option<SocketAddr>,
     pub(super) stage: Stage,
 }
 

@@ -11,15 +11,14 @@ use super::{Relay, Topic};
 use crate::limits::{FIRST_BYTE, WAIT_FOR_AGENT, WAITING_USERS};
 use crate::net::link::Input;
 use crate::net::pump::{Flow, send_payload};
-use crate::net::reactor::{Close, Key, SocketMut};
+use crate::net::reactor::{Close, Key, Socket, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::{self, Cause, Party};
 use crate::net::tcp;
 use crate::network::Network;
 use crate::throttle::and_more;
-use crate::wire::proxy_protocol::{self, Origin, Parsed};
+use crate::wire::proxy_protocol::{self, Ends, Origin, Parsed};
 use log::warn;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// When half-closed sessions are looked at again for a user that waits: many users, one look.
@@ -63,20 +62,22 @@ impl Relay {
         let Some((SocketMut { link, state: State::User(user) }, ctx)) = self.reactor.get_mut(key) else { return };
         let parsed = match link.peek(ctx) {
             Ok(None) => return,
-            Ok(Some([])) | Err(_) => Parsed::Invalid,
+            // It looked whether the port is open, most likely.
+            Ok(Some([])) | Err(_) => return self.close(key, Close::Now),
             Ok(Some(bytes)) => proxy_protocol::parse(bytes),
         };
         let (proxy, pipe) = (link.peer, user.pipe);
-        let Parsed::Header { from, length } = parsed else {
+        let Parsed::Header { ends, length } = parsed else {
             if parsed == Parsed::Invalid {
-                self.refuse_proxy(key, pipe, proxy);
+                self.refuse_proxy(key);
             }
             return;
         };
         if link.skip(length, ctx, now).is_err() {
             return self.close(key, Close::Now);
         }
-        link.peer = from.map_or(proxy, tcp::canonical);
+        user.called = ends.map(|ends| tcp::canonical(ends.to));
+        link.peer = ends.map_or(proxy, |ends| tcp::canonical(ends.from));
         user.network = Network::of(link.peer.ip());
         let address = link.peer.ip();
         if !self.is_allowed(pipe, address) {
@@ -88,7 +89,10 @@ impl Relay {
         self.reactor.again(key);
     }
 
-    fn refuse_proxy(&mut self, key: Key, pipe: PipeKey, proxy: SocketAddr) {
+    /// It has sent something else, or nothing for [`PROXY_HEADER`](crate::limits::PROXY_HEADER).
+    pub(super) fn refuse_proxy(&mut self, key: Key) {
+        let Some(Socket { link, state: State::User(User { pipe, .. }), .. }) = self.reactor.get(key) else { return };
+        let (proxy, pipe) = (link.peer, *pipe);
         let Some(port) = self.mappings.users(pipe).map(|users| users.binding.port) else { return };
         if let Some(unsaid) = self.log.may_say(Topic::NoProxyHeader(port), self.reactor.now) {
             let more = and_more(unsaid);
@@ -119,9 +123,9 @@ impl Relay {
     /// What the agent is told of a user before anything else, if its mapping wants that.
     fn proxy_header(&self, key: Key, pipe: PipeKey) -> Option<Vec<u8>> {
         let version = self.mappings.get(pipe)?.options.proxy_protocol?;
-        let link = self.reactor.get(key)?.link;
-        let to = link.local_addr()?;
-        Some(Origin { from: link.peer, to, tls: link.tls_version() }.header(version))
+        let Socket { link, state: State::User(user), .. } = self.reactor.get(key)? else { return None };
+        let ends = Ends { from: link.peer, to: user.called.or_else(|| link.local_addr())? };
+        Some(Origin { ends, tls: link.tls_version() }.header(version))
     }
 
     /// Joins a user that need not have said anything, since its agent is told of it first.
@@ -208,9 +212,9 @@ impl Relay {
     /// Gives back what belonged to the stage that a user leaves. Returns where it comes from.
     fn change_stage(&mut self, key: Key, stage: Stage) -> Option<Network> {
         let Some((SocketMut { state: State::User(user), .. }, _)) = self.reactor.get_mut(key) else { return None };
-        let User { pipe, network, .. } = *user;
-        let left = User { pipe, network, stage: std::mem::replace(&mut user.stage, stage) };
-        self.user_left(left);
+        let (pipe, network) = (user.pipe, user.network);
+        let left = std::mem::replace(&mut user.stage, stage);
+        self.user_left_stage(pipe, network, left);
         Some(network)
     }
 
@@ -279,8 +283,12 @@ impl Relay {
         self.close(key, Close::Now);
     }
 
-    /// A user has left its stage.
-    pub(super) fn user_left(&mut self, User { pipe, network, stage }: User) {
+    /// A user has left.
+    pub(super) fn user_left(&mut self, User { pipe, network, stage, .. }: User) {
+        self.user_left_stage(pipe, network, stage);
+    }
+
+    fn user_left_stage(&mut self, pipe: PipeKey, network: Network, stage: Stage) {
         let Some(users) = self.mappings.users(pipe) else { return };
         match stage {
             Stage::Proxied { ticket, .. } | Stage::Silent { ticket, .. } => users.silent.leave(ticket),

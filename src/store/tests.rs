@@ -90,6 +90,13 @@ fn a_broken_file_is_refused_with_its_place_and_left_alone() {
         let record = text.trim_start_matches("{\"mappings\":[").trim_end_matches("]}");
         format!("{{\"mappings\":[{record},{}]}}", record.replace("\"a\"", other))
     };
+    // Two with ports and names of their own.
+    let named = |text: &str, other: &str, first: &str, second: &str| {
+        let record = text.trim_start_matches("{\"mappings\":[").trim_end_matches("}]}");
+        let other = record.replace("\"a\"", other).replace("\"port1\":1,", "\"port1\":3,");
+        let other = other.replace("\"port2\":2,", "\"port2\":4,");
+        format!(r#"{{"mappings":[{record},"name":"{first}"}},{other},"name":"{second}"}}]}}"#)
+    };
     let good = one("1", "2", "1", "\"p\"", "0");
     for (text, complaint) in [
         ("".to_owned(), "line 1 column 0"),
@@ -107,6 +114,10 @@ fn a_broken_file_is_refused_with_its_place_and_left_alone() {
         ),
         (twice(&good, "\"a\""), "two mappings have the id a at line"),
         (twice(&good, "\"b\""), "two mappings have the port 1 at line"),
+        (named(&good, "\"b\"", "web", "web"), "two mappings have the name web at line"),
+        (named(&good, "\"b\"", "web", "a"), "a is the name of a mapping and the id of another one"),
+        (good.replace("}]}", r#","name":"x y"}]}"#), "mapping a: name is \"x y\", expected"),
+        (good.replace("}]}", r#","tomorrow":1}]}"#), "mapping a: the key \"tomorrow\" is not known to this version"),
     ] {
         let folder = Folder::new();
         let file = folder.0.join(FILE_NAME);

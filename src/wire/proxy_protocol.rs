@@ -1,7 +1,8 @@
 //! The PROXY protocol (haproxy.org, `doc/proxy-protocol.txt`), versions 1 and 2: a header in front of the payload that
 //! says where a connection came from.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 
 /// Which of the two forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +33,16 @@ const CLIENT_SSL: u8 = 1;
 /// What one connection is to be introduced with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    pub from: SocketAddr,
-    /// Where it was accepted.
-    pub to: SocketAddr,
+    pub ends: Ends,
     /// The version of TLS that it came over, as `TLSv1.3`.
     pub tls: Option<&'static str>,
+}
+
+/// Both ends of a connection, as who accepted it saw them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
 }
 
 /// What the first bytes of a connection are.
@@ -44,8 +50,8 @@ pub struct Origin {
 pub enum Parsed {
     /// The beginning of a header.
     Incomplete,
-    /// A header of so many bytes. `from`: `None` if it names no address (a health check of the proxy itself, say).
-    Header { from: Option<SocketAddr>, length: usize },
+    /// A header of so many bytes. `ends`: `None` if it names no addresses (a health check of the proxy itself, say).
+    Header { ends: Option<Ends>, length: usize },
     /// No header.
     Invalid,
 }
@@ -64,7 +70,7 @@ impl Origin {
             Addresses::V4(from, to) => ("TCP4", IpAddr::V4(from), IpAddr::V4(to)),
             Addresses::V6(from, to) => ("TCP6", IpAddr::V6(from), IpAddr::V6(to)),
         };
-        format!("PROXY {family} {from} {to} {} {}\r\n", self.from.port(), self.to.port()).into_bytes()
+        format!("PROXY {family} {from} {to} {} {}\r\n", self.ends.from.port(), self.ends.to.port()).into_bytes()
     }
 
     fn v2(&self) -> Vec<u8> {
@@ -72,8 +78,8 @@ impl Origin {
             Addresses::V4(from, to) => (IPV4, [from.octets(), to.octets()].concat()),
             Addresses::V6(from, to) => (IPV6, [from.octets(), to.octets()].concat()),
         };
-        body.extend(self.from.port().to_be_bytes());
-        body.extend(self.to.port().to_be_bytes());
+        body.extend(self.ends.from.port().to_be_bytes());
+        body.extend(self.ends.to.port().to_be_bytes());
         if let Some(version) = self.tls {
             // Verified: 0 would say that the client has shown a certificate.
             let mut ssl = [&[CLIENT_SSL][..], &1_u32.to_be_bytes()].concat();
@@ -85,7 +91,7 @@ impl Origin {
     }
 
     fn addresses(&self) -> Addresses {
-        match (self.from.ip().to_canonical(), self.to.ip().to_canonical()) {
+        match (self.ends.from.ip().to_canonical(), self.ends.to.ip().to_canonical()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => Addresses::V4(from, to),
             (from, to) => Addresses::V6(as_v6(from), as_v6(to)),
         }
@@ -129,21 +135,22 @@ fn parse_v1(bytes: &[u8]) -> Parsed {
     };
     let line = std::str::from_utf8(&window[..end]).unwrap_or_default();
     let words: Vec<&str> = line.split(' ').collect();
-    let from = match words[..] {
+    let ends = match words[..] {
         ["PROXY", "UNKNOWN", ..] => Some(None),
         ["PROXY", "TCP4", from, to, from_port, to_port] => {
-            let valid = to.parse::<Ipv4Addr>().is_ok() && to_port.parse::<u16>().is_ok();
-            let from = from.parse().ok().filter(|_| valid).map(IpAddr::V4);
-            from.zip(from_port.parse().ok()).map(|(ip, port)| Some(SocketAddr::new(ip, port)))
+            ends_v1::<Ipv4Addr>([from, to], [from_port, to_port]).map(Some)
         }
         ["PROXY", "TCP6", from, to, from_port, to_port] => {
-            let valid = to.parse::<Ipv6Addr>().is_ok() && to_port.parse::<u16>().is_ok();
-            let from = from.parse().ok().filter(|_| valid).map(IpAddr::V6);
-            from.zip(from_port.parse().ok()).map(|(ip, port)| Some(SocketAddr::new(ip, port)))
+            ends_v1::<Ipv6Addr>([from, to], [from_port, to_port]).map(Some)
         }
         _ => None,
     };
-    from.map_or(Parsed::Invalid, |from| Parsed::Header { from, length: end + 2 })
+    ends.map_or(Parsed::Invalid, |ends| Parsed::Header { ends, length: end + 2 })
+}
+
+fn ends_v1<A: FromStr + Into<IpAddr>>([from, to]: [&str; 2], [from_port, to_port]: [&str; 2]) -> Option<Ends> {
+    let end = |ip: &str, port: &str| Some(SocketAddr::new(ip.parse::<A>().ok()?.into(), port.parse().ok()?));
+    Some(Ends { from: end(from, from_port)?, to: end(to, to_port)? })
 }
 
 /// `None`: more bytes are needed.
@@ -154,23 +161,25 @@ fn parse_v2(bytes: &[u8]) -> Option<Parsed> {
         return Some(Parsed::Invalid);
     }
     let body = bytes.get(FIXED..length)?;
-    let from = match (fixed[12], fixed[13]) {
-        (PROXY, IPV4) => match body {
-            [a, b, c, d, _, _, _, _, high, low, _, _, ..] => {
-                Some(SocketAddr::from(([*a, *b, *c, *d], u16::from_be_bytes([*high, *low]))))
-            }
-            _ => return Some(Parsed::Invalid),
-        },
-        (PROXY, IPV6) => {
-            let Some((address, rest)) = body.split_first_chunk::<16>() else { return Some(Parsed::Invalid) };
-            let Some(port) = rest.get(16..18).filter(|_| rest.len() >= 20) else { return Some(Parsed::Invalid) };
-            let port = u16::from_be_bytes([port[0], port[1]]);
-            Some(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(*address), port, 0, 0)))
-        }
+    let ends = match (fixed[12], fixed[13]) {
+        (PROXY, IPV4) => ends_v2::<4>(body),
+        (PROXY, IPV6) => ends_v2::<16>(body),
         // Of other families nothing is known but how long they are.
-        _ => None,
+        _ => return Some(Parsed::Header { ends: None, length }),
     };
-    Some(Parsed::Header { from, length })
+    Some(ends.map_or(Parsed::Invalid, |ends| Parsed::Header { ends: Some(ends), length }))
+}
+
+/// Addresses of `LENGTH` bytes, and behind them the ports.
+fn ends_v2<const LENGTH: usize>(body: &[u8]) -> Option<Ends>
+where
+    [u8; LENGTH]: Into<IpAddr>,
+{
+    let (from, rest) = body.split_first_chunk::<LENGTH>()?;
+    let (to, rest) = rest.split_first_chunk::<LENGTH>()?;
+    let (ports, _) = rest.split_first_chunk::<4>()?;
+    let end = |ip: [u8; LENGTH], port| SocketAddr::new(ip.into(), u16::from_be_bytes(port));
+    Some(Ends { from: end(*from, [ports[0], ports[1]]), to: end(*to, [ports[2], ports[3]]) })
 }
 
 #[cfg(test)]
@@ -178,7 +187,7 @@ mod tests {
     use super::*;
 
     fn origin(from: &str, to: &str) -> Origin {
-        Origin { from: from.parse().unwrap(), to: to.parse().unwrap(), tls: None }
+        Origin { ends: Ends { from: from.parse().unwrap(), to: to.parse().unwrap() }, tls: None }
     }
 
     #[test]
@@ -211,7 +220,7 @@ mod tests {
                 let length = bytes.len();
                 assert!((0..length).all(|end| parse(&bytes[..end]) == Parsed::Incomplete), "{version:?}");
                 bytes.extend(b"payload");
-                assert_eq!(parse(&bytes), Parsed::Header { from: Some(origin.from), length });
+                assert_eq!(parse(&bytes), Parsed::Header { ends: Some(origin.ends), length });
             }
         }
     }
@@ -219,10 +228,10 @@ mod tests {
     #[test]
     fn who_names_no_address_has_none() {
         for header in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN ffff:f...f:ffff ffff 1 2\r\n"] {
-            assert_eq!(parse(header), Parsed::Header { from: None, length: header.len() });
+            assert_eq!(parse(header), Parsed::Header { ends: None, length: header.len() });
         }
         let local = [V2, &[LOCAL, 0, 0, 3, 1, 2, 3]].concat();
-        assert_eq!(parse(&local), Parsed::Header { from: None, length: 19 });
+        assert_eq!(parse(&local), Parsed::Header { ends: None, length: 19 });
     }
 
     #[test]

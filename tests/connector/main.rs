@@ -37,6 +37,7 @@ mod mutual_tls;
 mod private;
 mod privileges;
 mod prompts;
+mod proxies;
 mod public;
 mod reload;
 mod round_trip;

@@ -1,9 +1,11 @@
 //! Options of a mapping, towards users and towards agents that know nothing of them (docs/protocol.md, "Options").
 
 use crate::harness::{
-    Daemon, Heard, Mapping, Mode, PATIENCE, Peer, Setup, in_both_modes, join, public_mapping, wait_until,
+    Daemon, Heard, Mapping, Mode, PATIENCE, Peer, Setup, form, in_both_modes, join, public_mapping, wait_until,
 };
 use serde_json::{Value, json};
+use std::fs;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -155,4 +157,80 @@ fn options_survive_a_restart() {
     daemon.start();
     let (agent, user) = (daemon.agent(&mapping), plain_user(&daemon, &mapping));
     agent.expect(&header_v1(&mapping, &user));
+}
+
+fn with(options: Value) -> String {
+    let mut mapping = public_mapping(2, 0);
+    mapping.as_object_mut().expect("an object").extend(options.as_object().expect("an object").clone());
+    form("mapping", &mapping.to_string())
+}
+
+/// What is refused, and with which words.
+#[track_caller]
+fn expect_refusal(daemon: &Daemon, options: Value, status: u16, words: &str) {
+    let answer = daemon.controller().post("/api/v2/mapping/add", &with(options));
+    let told = answer.json()["errormessage"].as_str().unwrap_or_default().to_owned();
+    assert!(answer.status == status && told.contains(words), "{answer:?}");
+}
+
+#[test]
+fn names_and_fixed_ports_are_kept_over_a_restart() {
+    let mut daemon = Setup::new(Mode::Plain).start();
+    let last = daemon.ports.mappings().1;
+    let mapping = add(&daemon, 2, json!({"name": "web.1", "port1": last, "port2": last - 1}));
+    assert_eq!(mapping.ports, [last, last - 1]);
+    daemon.kill();
+    daemon.start();
+    expect_refusal(&daemon, json!({"name": "web.1"}), 409, &mapping.id);
+    expect_refusal(&daemon, json!({"port2": last}), 409, &mapping.id);
+    expect_refusal(&daemon, json!({"port2": daemon.ports.api()}), 400, "port2");
+    assert_eq!(daemon.controller().status("web.1")["id"], mapping.id.as_str());
+    // Its sessions are no reason not to have the ports again.
+    let (agent, user) = daemon.pair(&mapping);
+    let removed = daemon.controller().post("/api/v2/mapping/remove", "mappingid=web.1");
+    assert_eq!((removed.status, &removed.json()["id"]), (200, &mapping.id.as_str().into()));
+    drop((agent, user));
+    let again = add(&daemon, 2, json!({"name": "web.1", "port1": last, "port2": last - 1}));
+    assert_eq!(again.ports, mapping.ports);
+    daemon.pair(&again);
+}
+
+#[test]
+fn a_fixed_port_of_another_program_is_refused() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let last = daemon.ports.mappings().1;
+    let other = TcpListener::bind(("127.0.0.1", last)).expect("a free port");
+    expect_refusal(&daemon, json!({"port1": last}), 409, &format!("port {last} could not be opened"));
+    drop(other);
+    assert_eq!(add(&daemon, 1, json!({"port1": last})).ports[0], last);
+}
+
+#[test]
+fn in_dev_mode_users_with_tls_are_refused_and_stored_ones_do_not_stop_the_start() {
+    let mut daemon = Setup::new(Mode::Plain).prepare();
+    let (first, _) = daemon.ports.mappings();
+    let stored = json!({"mappings": [{
+        "id": "5f3c7d9e-0000-4000-8000-000000000001", "port1": first, "port2": first + 1, "maxconnectionsport1": 1,
+        "maxconnectionsport2": 1, "passcodeport1": "secret", "passcodeport2": "",
+        "heartbeatabsencethresholdport1": 0, "heartbeatabsencethresholdport2": 0, "users": "tls",
+    }]});
+    fs::write(daemon.path("configs.json"), stored.to_string()).expect("a file");
+    daemon.start();
+    let told = "mapping 5f3c7d9e-0000-4000-8000-000000000001: its key \"users\" has no effect";
+    assert!(daemon.log().contains(told), "{}", daemon.log());
+    expect_refusal(&daemon, json!({"users": "tls"}), 400, "dev mode");
+    let mapping = add(&daemon, 1, json!({"users": "plain"}));
+    daemon.pair(&mapping);
+}
+
+#[test]
+fn metrics_tell_what_a_mapping_is_called() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = add(&daemon, 1, json!({"name": "web"}));
+    let answer = daemon.controller().scrape();
+    let (id, [port1, port2]) = (&mapping.id, mapping.ports);
+    let line = format!(
+        r#"iofog_connector_mapping_info{{id="{id}",name="web",type="public",port1="{port1}",port2="{port2}"}} 1"#
+    );
+    assert!(answer.body.lines().any(|it| it == line), "{answer:?}");
 }

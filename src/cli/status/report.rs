@@ -1,5 +1,6 @@
 //! What `status` has to say of a running daemon: what it said itself, and what its files say.
 
+use crate::cli::units::{duration, size};
 use crate::config::Config;
 use crate::net::certificate;
 use crate::net::expiry::Expiry;
@@ -122,26 +123,6 @@ impl Report {
     }
 }
 
-/// The two largest units of it.
-fn duration(milliseconds: u64) -> String {
-    let seconds = milliseconds / 1000;
-    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
-        (0, 0, 0, s) => format!("{s} s"),
-        (0, 0, m, s) => format!("{m} min {s} s"),
-        (0, h, m, _) => format!("{h} h {m} min"),
-        (d, h, _, _) => format!("{d} d {h} h"),
-    }
-}
-
-/// Bytes in the largest binary unit that leaves at least 1.
-fn size(bytes: u64) -> String {
-    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.iter().find(|(_, unit)| bytes >= *unit) {
-        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
-        None => format!("{bytes} B"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,17 +131,6 @@ mod tests {
     fn config() -> Config {
         let layout = Layout::new("x.conf".into(), None, None);
         Config::parse(&layout, br#"{"ports": ["6000-6001"], "dev": true}"#).unwrap()
-    }
-
-    #[test]
-    fn durations_have_two_units() {
-        let shown = [999, 61_000, 3_700_000, 90_061_000].map(duration);
-        assert_eq!(shown, ["0 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
-    }
-
-    #[test]
-    fn sizes_have_one_unit() {
-        assert_eq!([0, 1023, 1536, 5 << 20, 3 << 30].map(size), ["0 B", "1023 B", "1.5 KiB", "5.0 MiB", "3.0 GiB"]);
     }
 
     #[test]

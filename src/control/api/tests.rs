@@ -30,6 +30,7 @@ impl Bench {
             access: Access::new(None, None),
             callers: Callers::default(),
             broker: Some(12345),
+            dev: false,
             started: Instant::now(),
         };
         Self { api, fake, peer: ApiCaller { ip: IpAddr::from([192, 0, 2, 1]), is_here: false }, folder }
@@ -185,7 +186,7 @@ fn every_error_names_the_field() {
         ("/api/v2/mapping/remove", "x=1", 400, "mappingid is missing"),
         ("/api/v2/mapping/remove", "mappingid=", 404, "invalid id"),
         ("/api/v2/status", "", 400, "mappingid is missing"),
-        ("/api/v2/status", "mappingid=", 404, "no mapping of the id \"\""),
+        ("/api/v2/status", "mappingid=", 404, "no mapping of the id or name \"\""),
         ("/api/v2/commandline", "x=1", 400, "command is missing"),
         ("/api/v2/commandline", "command=status&params=a b a d", 400, "params is naming \"a\" twice"),
         ("/api/v2/direct", "passkey=x", 400, "id is missing"),
@@ -380,9 +381,90 @@ fn mutated_bodies_are_answered() {
         assert_eq!(answer.body.contains("errormessage"), answer.status != 200, "{target} {text}: {}", answer.body);
         if random.below(3) == 0 {
             let ids: Vec<String> = bench.fake.world().open.keys().cloned().collect();
-            assert!(ids.iter().all(|id| bench.api.registry.remove(id, bench.peer.ip)));
+            assert!(ids.iter().all(|id| bench.api.registry.remove(id, bench.peer.ip).is_some()));
             bench.api.registry.commit().unwrap().unwrap();
             assert_eq!((bench.api.registry.mappings().len(), bench.api.registry.ports.available()), (0, 6));
         }
     }
+}
+
+/// A public mapping with these keys besides.
+fn public_with(keys: &str) -> String {
+    format!(r#"{{"type":"public","maxconnections":1,"heartbeatabsencethreshold":0,{keys}}}"#)
+}
+
+#[test]
+fn a_mapping_is_called_by_its_name_or_its_id() {
+    let mut bench = Bench::new();
+    let added = bench.add(&public_with(r#""name":"web""#));
+    let id = added["id"].as_str().unwrap();
+    for called in [id, "web"] {
+        let (_, status) = bench.post("/api/v2/status", &format!("mappingid={called}"));
+        assert_eq!((&status["id"], &status["options"]["name"]), (&id.into(), &"web".into()));
+    }
+    let refusal = bench.failure("/api/v2/mapping/add", &public_with(r#""name":"web""#), 409);
+    assert!(refusal.contains("name is \"web\"") && refusal.contains(id), "{refusal}");
+    bench.add(&public_with(r#""name":"Web""#));
+    assert_eq!(bench.post("/api/v2/mapping/remove", "mappingid=web").1["id"], id);
+    bench.add(&public_with(r#""name":"web""#));
+}
+
+#[test]
+fn a_name_is_no_id() {
+    let mut bench = Bench::new();
+    let id = bench.add(PUBLIC)["id"].as_str().unwrap().to_owned();
+    for name in [&*id, &id.to_uppercase(), "all", "a b", ""] {
+        let refusal = bench.failure("/api/v2/mapping/add", &public_with(&format!(r#""name":"{name}""#)), 400);
+        assert!(refusal.contains("no UUID"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_stored_id_that_is_no_uuid_is_no_name_either() {
+    let mut bench = Bench::new();
+    bench.add(PUBLIC);
+    let id = bench.api.registry.mappings().keys().next().unwrap().clone();
+    let stored = bench.stored().replace(&id, "by-hand");
+    std::fs::write(bench.folder.0.join("configs.json"), stored).unwrap();
+    let (store, mappings) = Store::open(&bench.folder.0.join("configs.json")).unwrap();
+    let usable = PortSet::usable(&["6000-6005".parse().unwrap()], &[]);
+    bench.api.registry = Registry::new(store, mappings, usable, Box::new(bench.fake.clone()));
+    bench.failure("/api/v2/mapping/add", &public_with(r#""name":"by-hand""#), 409);
+}
+
+#[test]
+fn fixed_ports_are_had_or_refused() {
+    let mut bench = Bench::new();
+    let added = bench.add(&public_with(r#""port2":6000"#));
+    assert_eq!((&added["port1"], &added["port2"]), (&6001.into(), &6000.into()));
+    let id = added["id"].as_str().unwrap();
+    let mut refused = |keys: &str, status, words: &str| {
+        let refusal = bench.failure("/api/v2/mapping/add", &public_with(keys), status);
+        assert!(refusal.contains(words), "{keys}: {refusal}");
+    };
+    refused(r#""port1":80"#, 400, "port1 is 80, expected a port that the settings list for mappings: 6000-6005");
+    refused(r#""port1":"6002""#, 400, "port1 is \"6002\"");
+    refused(r#""port1":6002,"port2":6002"#, 400, "port2");
+    refused(r#""port1":6002,"port2":6001"#, 409, &format!("port2 is 6001, which the mapping {id} has"));
+    bench.fake.world().foreign.insert(6003);
+    let refusal = bench.failure("/api/v2/mapping/add", &public_with(r#""port1":6002,"port2":6003"#), 409);
+    assert!(refusal.contains("port 6003 could not be opened"), "{refusal}");
+    assert_eq!(bench.api.registry.ports.available(), 4, "what was refused has kept a port");
+    // The other one is looked for as ever.
+    let added = bench.add(&public_with(r#""port2":6002"#));
+    assert_eq!((&added["port1"], &added["port2"]), (&6004.into(), &6002.into()));
+    // And has it again once it is free.
+    assert_eq!(bench.post("/api/v2/mapping/remove", &format!("mappingid={}", added["id"].as_str().unwrap())).0, 200);
+    let again = bench.add(&public_with(r#""port1":6004,"port2":6002"#));
+    assert_eq!((&again["port1"], &again["port2"]), (&6004.into(), &6002.into()));
+}
+
+#[test]
+fn in_dev_mode_no_user_can_have_tls() {
+    let mut bench = Bench::new();
+    bench.add(&public_with(r#""users":"tls""#));
+    bench.api.dev = true;
+    let refusal = bench.failure("/api/v2/mapping/add", &public_with(r#""users":"tls""#), 400);
+    assert!(refusal.contains("users is \"tls\"") && refusal.contains("dev mode"), "{refusal}");
+    bench.add(&public_with(r#""users":"plain""#));
 }

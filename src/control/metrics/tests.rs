@@ -15,7 +15,10 @@ fn pipe(number: u64) -> PipeStatus {
 }
 
 fn snapshot(pipes: Vec<(String, PipeStatus)>) -> Snapshot {
-    Snapshot { mappings: pipes.len(), available_ports: 4, started: 1_700_000_000_123, totals: Totals::default(), pipes }
+    let info = |(id, _): &(String, _)| Info { id: id.clone(), name: format!("n-{id}"), kind: "public", ports: [1, 2] };
+    let infos = pipes.iter().map(info).collect();
+    let totals = Totals::default();
+    Snapshot { mappings: pipes.len(), available_ports: 4, started: 1_700_000_000_123, totals, pipes, infos }
 }
 
 #[test]
@@ -65,6 +68,8 @@ fn a_mapping_is_one_set_of_series() {
         let expected = format!("iofog_connector_mapping_{name}{{id=\"b\"}} {value}");
         assert!(of_b.contains(&expected.as_str()), "{expected} is not among {of_b:#?}");
     }
+    let info = r#"iofog_connector_mapping_info{id="b",name="n-b",type="public",port1="1",port2="2"} 1"#;
+    assert!(text.lines().any(|line| line == info), "{text}");
     assert!(text.contains("\niofog_connector_start_time_seconds 1700000000\n"), "{text}");
 }
 
@@ -78,6 +83,6 @@ fn an_id_cannot_end_its_label() {
 fn five_thousand_mappings_are_a_few_megabytes() {
     let pipes = (0..5000).map(|number| (uuid::Uuid::from_u128(number).to_string(), pipe(number as u64))).collect();
     let text = text(&snapshot(pipes));
-    assert_eq!(text.lines().filter(|line| line.contains("id=")).count(), 5000 * SERIES);
+    assert_eq!(text.lines().filter(|line| line.contains("id=")).count(), 5000 * (SERIES + 1));
     assert!(text.capacity() < 10 << 20, "{} bytes", text.capacity());
 }

@@ -22,11 +22,13 @@ pub struct Dial {
     from: Option<IpAddr>,
     tls: Option<Arc<ClientConfig>>,
     small_buffers: bool,
+    /// What goes before everything else.
+    before: Vec<Vec<u8>>,
 }
 
 impl Dial {
     pub fn new(port: u16, tls: Option<Arc<ClientConfig>>) -> Self {
-        Self { to: (Ipv4Addr::LOCALHOST, port).into(), from: None, tls, small_buffers: false }
+        Self { to: (Ipv4Addr::LOCALHOST, port).into(), from: None, tls, small_buffers: false, before: Vec::new() }
     }
 
     /// To another address of this machine.
@@ -53,6 +55,11 @@ impl Dial {
         Self { small_buffers: true, ..self }
     }
 
+    /// These pieces go over the wire before everything else, a TLS handshake included: what a proxy says.
+    pub fn after(self, pieces: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        Self { before: pieces.into_iter().map(Into::into).collect(), ..self }
+    }
+
     /// Connects, and finishes the TLS handshake if there is one.
     pub fn connect(&self) -> io::Result<Peer> {
         let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, None)?;
@@ -65,6 +72,7 @@ impl Dial {
         }
         socket.connect_timeout(&SockAddr::from(self.to), PATIENCE)?;
         socket.set_tcp_nodelay(true)?;
+        self.before.iter().try_for_each(|piece| (&socket).write_all(piece))?;
         let tls = match &self.tls {
             None => None,
             Some(config) => {
