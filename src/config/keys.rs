@@ -9,14 +9,14 @@ use crate::ports::{PortRange, PortSet};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::cell::Cell;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use value::{NonEmpty, Text, Whole};
 
 mod value;
 
 /// Every key, and what it expects.
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     ("ports", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
     ("exclude", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
     ("broker", "a port, 1 to 65535"),
@@ -27,6 +27,7 @@ const KEYS: [(&str, &str); 13] = [
     ("controllers", "a list of IP addresses or ranges, like [\"10.0.0.0/8\", \"::1\"]"),
     ("controllerca", "the name of a PEM file"),
     ("apitoken", "the name of a file that holds the token"),
+    ("metricslisten", "an IP address and a port, like \"127.0.0.1:9100\""),
     ("connections", "a whole number from 1"),
     ("buffers", "a whole number from 1"),
     ("logfile", "the name of a file"),
@@ -45,6 +46,7 @@ pub(super) struct Keys {
     pub controllers: Option<Vec<Cidr>>,
     pub controllerca: Option<PathBuf>,
     pub apitoken: Option<PathBuf>,
+    pub metricslisten: Option<SocketAddr>,
     pub connections: Option<usize>,
     pub buffers: Option<usize>,
     pub logfile: Option<PathBuf>,
@@ -62,6 +64,9 @@ impl Keys {
         usable.remove(self.api_port());
         if let Some(broker) = self.broker {
             usable.remove(broker);
+        }
+        if let Some(address) = self.metricslisten {
+            usable.remove(address.port());
         }
         usable
     }
@@ -166,6 +171,7 @@ impl Keys {
             "controllers" => self.controllers = Some(list(map)?),
             "controllerca" => self.controllerca = Some(name(map)?.into()),
             "apitoken" => self.apitoken = Some(name(map)?.into()),
+            "metricslisten" => self.metricslisten = Some(map.next_value::<Text<value::Endpoint>>()?.0.0),
             "connections" => self.connections = Some(count(map)?),
             "buffers" => self.buffers = Some(count(map)?),
             "logfile" => self.logfile = Some(name(map)?.into()),
@@ -184,6 +190,11 @@ impl Keys {
         }
         if self.broker == Some(self.api_port()) {
             return Err(("broker", "the same port as the control API's; expected one of its own"));
+        }
+        if let Some(port) = self.metricslisten.map(|address| address.port()) {
+            if port == self.api_port() || Some(port) == self.broker {
+                return Err(("metricslisten", "the port of the control API or the broker; expected one of its own"));
+            }
         }
         if self.dev == Some(true) && self.controllerca.is_some() {
             return Err((

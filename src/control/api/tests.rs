@@ -32,7 +32,12 @@ impl Bench {
             broker: Some(12345),
             started: Instant::now(),
         };
-        Self { api, fake, peer: ApiCaller { ip: IpAddr::from([192, 0, 2, 1]), is_here: false }, folder }
+        Self {
+            api,
+            fake,
+            peer: ApiCaller { ip: IpAddr::from([192, 0, 2, 1]), is_here: false, only_reads: false },
+            folder,
+        }
     }
 
     /// A well-formed call with nothing in it.
@@ -385,4 +390,13 @@ fn mutated_bodies_are_answered() {
             assert_eq!((bench.api.registry.mappings().len(), bench.api.registry.ports.available()), (0, 6));
         }
     }
+}
+
+#[test]
+fn a_loop_that_does_not_turn_is_not_healthy() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.call("GET", "/healthz", None, b"").status, 200);
+    bench.fake.world().stuck = true;
+    let answer = bench.call("GET", "/healthz", None, b"");
+    assert!(answer.status == 503 && answer.body.contains("has not turned for 1 s"), "{answer:?}");
 }
