@@ -5,6 +5,7 @@
 
 use super::LinkError;
 use crate::cidr::Cidr;
+use crate::json;
 use crate::ports::{PortRange, PortSet};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::cell::Cell;
@@ -95,10 +96,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Keys, LinkError> {
 /// Turns serde's error into ours: the position apart from the words, and what was expected.
 fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> LinkError {
     let (line, column) = (error.line(), error.column());
-    let mut problem = error.to_string();
-    if let Some(at) = problem.rfind(" at line ") {
-        problem.truncate(at);
-    }
+    let problem = json::fault(error);
     let problem = match place {
         _ if !error.is_data() => {
             let hint = if is_comment(text, line, column) { "; comments are not allowed in this file" } else { "" };
@@ -107,7 +105,7 @@ fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> LinkError {
         Place::Object => problem,
         Place::Key(key) => format!("key {key:?}: {problem}"),
         Place::Value(key) => {
-            let found = problem.split_once(", expected").map_or(problem.as_str(), |(found, _)| found);
+            let found = problem.split_once("; expected").map_or(problem.as_str(), |(found, _)| found);
             let expected = KEYS.iter().find(|(name, _)| *name == key).map_or("", |(_, expected)| expected);
             format!("key {key:?}: {found}; expected {expected}")
         }

@@ -31,7 +31,7 @@ pub enum StartError {
     Store(#[from] LoadError),
     #[error(
         "{settings}: no memory for {count} relay buffers, {} MiB: {cause}. Set fewer (key \"buffers\")",
-        count * BUFFER >> 20
+        (*count as u64 * BUFFER as u64) >> 20
     )]
     Buffers { settings: PathBuf, count: usize, cause: io::Error },
     #[error("the API port {port} could not be bound: {cause}. {}", api_port_remedy(cause.kind()))]

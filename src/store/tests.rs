@@ -92,12 +92,12 @@ fn a_broken_file_is_refused_with_its_place_and_left_alone() {
     };
     let good = one("1", "2", "1", "\"p\"", "0");
     for (text, complaint) in [
-        ("".to_owned(), "line 1 column 0"),
-        ("{\"mappings\":[\n{\"id\":\"a\",".to_owned(), "line 2 column 10"),
-        ("{\"mappings\":[]} x".to_owned(), "trailing characters at line 1 column 17"),
+        ("".to_owned(), "line 1, column 0"),
+        ("{\"mappings\":[\n{\"id\":\"a\",".to_owned(), "line 2, column 10"),
+        ("{\"mappings\":[]} x".to_owned(), "line 1, column 17: there is more text"),
         ("[]".to_owned(), "line 1"),
-        ("{\"mappings\":[{\"id\":\"a\"}]}".to_owned(), "missing field `port1` at line 1 column"),
-        (one("70000", "2", "1", "\"p\"", "0"), "line 1 column"),
+        ("{\"mappings\":[{\"id\":\"a\"}]}".to_owned(), "the key \"port1\" is missing"),
+        (one("70000", "2", "1", "\"p\"", "0"), "line 1, column"),
         (one("1", "0", "1", "\"p\"", "0"), "mapping a: port2 is 0"),
         (one("7", "7", "1", "\"p\"", "0"), "mapping a: port2 is 7"),
         (one("1", "2", "1", "\"\"", "0"), "mapping a: passcodeport1 is empty"),
@@ -105,8 +105,8 @@ fn a_broken_file_is_refused_with_its_place_and_left_alone() {
             one("1", "2", "1", "\"\"", "0").replace("\"a\"", r#""\n\u001b""#),
             r"mapping \n\u{1b}: passcodeport1 is empty",
         ),
-        (twice(&good, "\"a\""), "two mappings have the id a at line"),
-        (twice(&good, "\"b\""), "two mappings have the port 1 at line"),
+        (twice(&good, "\"a\""), "two mappings have the id a"),
+        (twice(&good, "\"b\""), "two mappings have the port 1"),
     ] {
         let folder = Folder::new();
         let file = folder.0.join(FILE_NAME);
