@@ -83,6 +83,8 @@ enum Near {
 struct Log {
     /// The operator has been told that there is a connection, and not yet that there is none.
     connected: bool,
+    /// The Connector has accepted the passcode at some time.
+    was_accepted: bool,
     last_failure: Option<Discriminant<Failure>>,
     failures: Throttle,
     shortages: Throttle,

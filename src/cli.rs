@@ -18,6 +18,7 @@ mod signal;
 mod start;
 mod status;
 mod units;
+mod usage;
 
 use crate::config::ConfigError;
 use crate::control::commandline::{HELP, VERSION};
@@ -85,7 +86,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
     let words: Result<Vec<String>, OsString> = words.map(OsString::into_string).collect();
     let outcome = match words {
         Ok(words) => run_words(&words.iter().flat_map(|word| split_value(word)).collect::<Vec<_>>()),
-        Err(word) => Err(misused(format!("{}: not valid UTF-8", word.to_string_lossy()))),
+        Err(word) => Err(Failure::new(exit::USAGE, format!("{}: not valid UTF-8", word.to_string_lossy()))),
     };
     output::settled(outcome.unwrap_or_else(|failure| {
         complain(failure.message);
@@ -103,15 +104,18 @@ fn split_value(word: &str) -> impl Iterator<Item = &str> {
 }
 
 fn run_words(words: &[&str]) -> Outcome {
-    match words {
+    let words = usage::normalized(words);
+    match words.as_slice() {
         // The parser knows neither `-v` nor `-?`.
-        ["version" | "-v" | "--version", ..] => say(VERSION),
+        ["version" | "-v" | "-V" | "--version", ..] => say(VERSION),
         ["help" | "-h" | "-?" | "--help", ..] => say(HELP),
-        [] => return Err(misused("expected a command")),
+        [] => return Err(Failure::new(exit::USAGE, format!("expected a command\n\n{HELP}"))),
         words => match Arguments::from_args(&[NAME], words) {
             Ok(arguments) => return arguments.command.run(),
             Err(EarlyExit { output, status: Ok(()) }) => say(output.trim_end()),
-            Err(EarlyExit { output, status: Err(()) }) => return Err(misused(output.trim_end())),
+            Err(EarlyExit { output, status: Err(()) }) => {
+                return Err(Failure::new(exit::USAGE, usage::explained(words, output.trim_end())));
+            }
         },
     }
     Ok(exit::OK)
@@ -131,9 +135,4 @@ impl Command {
             Self::Demo(demo) => demo.run(),
         }
     }
-}
-
-fn misused(problem: impl fmt::Display) -> Failure {
-    let hint = format!("`{NAME} help` lists the commands, `{NAME} COMMAND --help` the options of one");
-    Failure::new(exit::USAGE, format!("{problem}\n{hint}"))
 }

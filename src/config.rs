@@ -12,9 +12,12 @@ use crate::layout::{Layout, folder_of};
 use crate::limits::CONFIG_FILE;
 use crate::ports::PortSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+
+/// Each has one for agents, and another one for agents or users.
+const PORTS_OF_A_MAPPING: usize = 2;
 
 /// The settings of a daemon, complete and consistent (docs/protocol.md, "Files").
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub struct Config {
     pub api_token: Option<PathBuf>,
     /// Proxies in front of the user ports, whose users begin with a PROXY header.
     pub trust_proxy: Vec<Cidr>,
+    /// Where metrics, status and health are served to whoever comes; `None` = only at the API's port.
+    pub metrics_listen: Option<SocketAddr>,
     /// Most TCP connections at once; `None` = as many as the descriptor limit allows.
     pub connections: Option<usize>,
     /// How many relay buffers are preallocated; `None` = a default that fits `connections`.
@@ -77,6 +82,7 @@ impl Config {
             controller_ca: keys.controllerca.map(path),
             api_token: keys.apitoken.map(path),
             trust_proxy: keys.trustproxy,
+            metrics_listen: keys.metricslisten,
             connections: keys.connections,
             buffers: keys.buffers,
             log_file: keys.logfile.map(path),
@@ -95,6 +101,36 @@ impl Config {
         self.state.join(name)
     }
 
+    /// What is allowed, and seldom meant: said at the start and by `check`.
+    pub fn warnings(&self) -> Vec<String> {
+        let Self { dev, listen, api_port, controllers, controller_ca, api_token, ports, .. } = self;
+        let is_open = controllers.is_none() && controller_ca.is_none() && api_token.is_none();
+        let open = is_open.then(|| {
+            format!(
+                "everybody who can connect to port {api_port} may open and close mappings, and every user of this \
+                 machine may stop the daemon: set `controllers`, `controllerca` or `apitoken`"
+            )
+        });
+        let plain = (*dev && listen.is_none()).then(|| {
+            "`dev` without `listen`: all ports are open to the network, and passcodes and payload are not encrypted; \
+             set `listen` to \"127.0.0.1\", or use TLS"
+                .to_owned()
+        });
+        let few = (ports.len() < PORTS_OF_A_MAPPING).then(|| format!("`ports`: {}", self.few_ports()));
+        [open, plain, few].into_iter().flatten().map(|warning| format!("{}: {warning}", self.file.display())).collect()
+    }
+
+    /// Why no mapping could be added, where that is so.
+    fn few_ports(&self) -> String {
+        let left = self.ports.len();
+        format!("a mapping takes two, and {left} is left after `exclude`, `apiport`, `broker` and `metricslisten`")
+    }
+
+    /// A fault in the eyes of `check`: no mapping can ever be added.
+    pub fn has_too_few_ports(&self) -> bool {
+        self.ports.len() < PORTS_OF_A_MAPPING
+    }
+
     /// The keys in which `new` differs and that only a restart can change, as they stand in the file.
     /// All other keys can be taken over by a running daemon.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
@@ -103,6 +139,7 @@ impl Config {
             ("dev", self.dev != new.dev),
             ("listen", self.listen != new.listen),
             ("apiport", self.api_port != new.api_port),
+            ("metricslisten", self.metrics_listen != new.metrics_listen),
             ("connections", self.connections != new.connections),
             ("buffers", self.buffers != new.buffers),
             ("logfile", self.log_file != new.log_file),

@@ -162,12 +162,13 @@ fn start_relay(
     config: &Config,
     tls: Option<ServerTls>,
     parser: ParserSocket,
-    Capacity { connections, buffers }: Capacity,
+    Capacity { connections, buffers, warning }: Capacity,
 ) -> Result<(Relay, Handle), StartError> {
     let Config { listen, api_port, broker, .. } = *config;
     let setup = relay::Setup {
         listen,
         api_port,
+        metrics_listen: config.metrics_listen,
         broker,
         tls,
         controllers: config.controllers.clone(),
@@ -177,6 +178,10 @@ fn start_relay(
     };
     let buffer_count = buffers.size();
     let started = Relay::new(setup, buffers).map_err(|error| match error {
+        // What was left of it went to the buffers.
+        NewError::ApiPort(cause) if cause.kind() == io::ErrorKind::OutOfMemory => {
+            StartError::Buffers { settings: config.file.clone(), count: buffer_count, cause }
+        }
         NewError::Loop(cause) => StartError::System { what: "no event loop", cause },
         NewError::ApiPort(cause) => StartError::Api { port: api_port, cause },
     })?;
@@ -190,6 +195,7 @@ fn start_relay(
         if config.dev { "dev" } else { "TLS" },
         config.ports.len(),
     );
+    config.warnings().into_iter().chain(warning).for_each(|warning| warn!("{warning}"));
     Ok(started)
 }
 
@@ -226,6 +232,7 @@ mod tests {
         let setup = relay::Setup {
             listen,
             api_port: 0,
+            metrics_listen: None,
             broker,
             tls,
             controllers,

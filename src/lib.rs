@@ -7,7 +7,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | what a daemon is told | [`layout`], [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`secret`], [`limits`], `network`, `fairness`, `bucket` |
+//! | what a daemon is told | [`layout`], [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`json`], [`secret`], [`limits`], `network`, `fairness`, `bucket` |
 //! | what a daemon says | [`logging`], [`failure`], [`crash`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
@@ -32,6 +32,7 @@ pub mod files;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod json;
 pub mod layout;
 pub mod limits;
 pub mod logging;

@@ -31,6 +31,10 @@ pub const API_CONNECTIONS: usize = 32;
 pub const API_UNLISTED: usize = 4;
 /// So far apart such connections are taken when they come faster; the others are closed at once.
 pub const API_UNLISTED_INTERVAL: Duration = Duration::from_millis(100);
+/// Connections at once at the port of `metricslisten`; one more pushes out the oldest.
+pub const MONITORS: usize = 8;
+/// The event loop is healthy if it answers within this.
+pub const HEALTHY: Duration = Duration::from_secs(1);
 /// A request's body, bytes.
 pub const REQUEST_BODY: usize = 64 * 1024;
 /// A request's line and headers, bytes.
@@ -144,7 +148,7 @@ pub const STALLED: Duration = Duration::from_secs(10);
 /// a connection that has not had its own yet.
 pub const ACCEPTS: usize = 8;
 /// Buffers of the API, besides: one for each way through each of its connections, so that it never waits for one.
-pub const API_BUFFERS: usize = 2 * API_CONNECTIONS;
+pub const API_BUFFERS: usize = 2 * (API_CONNECTIONS + MONITORS);
 /// Relay buffers by default: as many as connections, but no more than these.
 pub const BUFFERS: usize = 1024;
 

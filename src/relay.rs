@@ -59,7 +59,7 @@ use pipe::{Pipe, PipePort};
 use rate_limit::{RateLimit, Source};
 use state::{Duty, Stage, State, User};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -70,6 +70,8 @@ pub struct Setup {
     /// The address that all ports bind to; `None`: every IPv6 and IPv4 address.
     pub listen: Option<IpAddr>,
     pub api_port: u16,
+    /// Where metrics are served to whoever comes; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// `None`: no broker.
     pub broker: Option<u16>,
     /// `None`: dev mode.
@@ -189,6 +191,7 @@ impl Relay {
         };
         relay.listen_for_controllers().map_err(NewError::ApiPort)?;
         relay.listen_for_peers();
+        relay.listen_for_monitors();
         Ok((relay, handle))
     }
 
@@ -342,6 +345,7 @@ impl Service for Relay {
     /// Ports that could not be bound, descriptors that are back.
     fn tick(&mut self) {
         self.bind_missing();
+        self.listen_for_monitors();
         self.listeners.resume();
         self.prompt_agents();
         self.meter.sample(self.reactor.now, self.mappings.traffic());

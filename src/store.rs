@@ -7,6 +7,7 @@
 mod record;
 
 use crate::files;
+use crate::json;
 use crate::layout::folder_of;
 use crate::limits::STORE_FILE;
 use crate::mapping::Mapping;
@@ -168,6 +169,7 @@ impl TryFrom<Vec<Loaded>> for Consistent {
 
 /// The file's outermost object.
 #[derive(Serialize, Deserialize)]
+#[serde(expecting = "an object like {\"mappings\": [...]}")]
 struct Content<M> {
     mappings: M,
 }
@@ -191,7 +193,10 @@ pub enum LoadError {
     #[error("{file}: cannot be read: {cause}")]
     Unreadable { file: PathBuf, cause: io::Error },
     /// The file is not what it should be; the cause says at which line and column.
-    #[error("{file}: {cause}; the file was not changed: correct it, or move it away to start without mappings")]
+    #[error(
+        "{file}, {}; the file was not changed: correct it, or move it away to start without mappings",
+        json::explained(cause)
+    )]
     Invalid { file: PathBuf, cause: serde_json::Error },
 }
 

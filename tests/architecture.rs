@@ -8,7 +8,20 @@ use std::path::{Path, PathBuf};
 
 /// The modules of src, the lowest floor first. Those of one floor do not use each other.
 const FLOORS: &[&[&str]] = &[
-    &["limits", "exit", "secret", "cidr", "network", "descriptors", "failure", "ports", "layout", "files", "bucket"],
+    &[
+        "limits",
+        "exit",
+        "secret",
+        "cidr",
+        "network",
+        "descriptors",
+        "failure",
+        "ports",
+        "layout",
+        "files",
+        "bucket",
+        "json",
+    ],
     &["wire"],
     &["throttle", "fairness", "config", "mapping"],
     &["logging", "crash", "store"],

@@ -174,6 +174,7 @@ impl Agent {
         socket.link.trust();
         *socket.state = State::Line(Line::new(place, marked, now));
         self.pool.authorize(place);
+        self.log.was_accepted = true;
         if let Some(interval) = self.settings.heartbeat {
             self.reactor.wake_by(now + interval);
         }
@@ -200,6 +201,7 @@ impl Agent {
             self.pool.retry(place, now);
             return self.reactor.wake_by(now);
         }
+        let failure = failure.explained(self.pool.authorized(), self.pool.size(), self.log.was_accepted);
         self.fail(place, failure);
     }
 

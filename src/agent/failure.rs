@@ -24,12 +24,36 @@ pub(super) enum Failure {
         if *dev { ", or TLS is expected (no --dev)" } else { "" }
     )]
     Refused { dev: bool },
+    /// The same while others of ours are authorized: it cannot be the passcode.
+    #[error(
+        "no place for more connections: {authorized} of {wanted} are authorized, and one more is refused. The mapping \
+         allows no more, or other agents have its places; give --connections {authorized} here, or more in `mapping add`"
+    )]
+    NoPlace { authorized: usize, wanted: usize },
+    /// The same after ours were authorized.
+    #[error(
+        "refused, although the passcode was accepted before: other agents have all places of the mapping, or the \
+         mapping was removed and its port given to another"
+    )]
+    RefusedLater,
     #[error("the answer was not AUTHORIZED; is it a Connector, and does it expect TLS (no --dev)?")]
     NotAConnector,
     #[error("the connection broke before it was authorized: {0}")]
     Broken(LinkError),
     #[error("no answer to the TLS handshake or the passcode in time")]
     TooSlow,
+}
+
+impl Failure {
+    /// What a refusal means to an agent that has so many connections and wants so many. `was_accepted`: its passcode was,
+    /// at some time.
+    pub(super) fn explained(self, authorized: usize, wanted: usize, was_accepted: bool) -> Self {
+        match self {
+            Self::Refused { .. } if authorized > 0 => Self::NoPlace { authorized, wanted },
+            Self::Refused { .. } if was_accepted => Self::RefusedLater,
+            other => other,
+        }
+    }
 }
 
 fn handshake(fault: &LinkError) -> String {
@@ -52,4 +76,19 @@ fn handshake(fault: &LinkError) -> String {
         other => &format!("{other:?}"),
     };
     format!("certificate refused: {reason}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passcode_that_was_accepted_is_not_blamed() {
+        let said = |authorized, was_accepted| {
+            Failure::Refused { dev: true }.explained(authorized, 8, was_accepted).to_string()
+        };
+        assert!(said(0, false).starts_with("passcode refused"));
+        assert!(said(0, true).contains("although the passcode was accepted before"));
+        assert!(said(3, true).contains("3 of 8 are authorized"));
+    }
 }

@@ -7,6 +7,7 @@
 
 use super::settings::{Draft, Mode, SettingsError};
 use crate::files;
+use crate::json;
 use crate::limits::CONFIG_FILE;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
@@ -32,7 +33,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
     let mut keys = match serde_json::from_slice(text) {
         Ok(Value::Object(keys)) => keys,
         Ok(_) => return Err("a JSON object was expected".to_owned()),
-        Err(e) => return Err(format!("not valid JSON: {e}")),
+        Err(e) => return Err(format!("not valid JSON: {}", json::explained(&e))),
     };
     let draft = Draft {
         mode: take(&mut keys, "mode", "\"public\" or \"private\"", mode)?,

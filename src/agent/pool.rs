@@ -41,6 +41,11 @@ impl Pool {
         Self { places: places.collect(), authorized: 0, underway: 0 }
     }
 
+    /// How many connections there are to be.
+    pub(super) fn size(&self) -> usize {
+        self.places.len()
+    }
+
     /// How many connections are authorized.
     pub(super) fn authorized(&self) -> usize {
         self.authorized

@@ -15,6 +15,8 @@ use crate::limits::CONFIG_FILE;
 use argh::FromArgs;
 use pair::Place;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType, date_time_ymd};
+use rustls::SupportedCipherSuite;
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -45,12 +47,13 @@ pub(super) struct Cert {
     #[argh(option, arg_name = "ip")]
     pub(super) address: Vec<IpAddr>,
     /// how long it is valid, in days (default: 3650)
-    #[argh(option, default = "3650", arg_name = "number")]
+    #[argh(option, default = "3650", arg_name = "number", from_str_fn(days))]
     pub(super) days: u16,
 }
 
 impl Cert {
     pub fn run(self) -> Outcome {
+        let subjects = self.subjects()?;
         let settings = Place::new(folder_of(&self.config));
         let place = self.state.as_deref().map_or_else(|| settings.clone(), Place::new);
         let found = place.found();
@@ -65,7 +68,7 @@ impl Cert {
             return Err(Failure::new(exit::CANNOT_CREATE, format!("{}: is there already", file.display())));
         }
         // Missing names are an error only where a certificate is to be made.
-        let parameters = self.parameters()?;
+        let parameters = self.parameters(subjects)?;
         place.enter()?;
         let key = match place.found() {
             [None, Some(file)] => kept_key(&place, &file)?,
@@ -82,12 +85,14 @@ impl Cert {
 
     /// Makes a pair in a folder that this process has just made for itself: it need not become anybody else.
     pub(super) fn run_in_own_folder(self) -> Outcome {
-        let parameters = self.parameters()?;
+        let parameters = self.parameters(self.subjects()?)?;
         self.make(&Place::new(folder_of(&self.config)), parameters, None)
     }
 
     fn make(&self, place: &Place, parameters: CertificateParams, key: Option<KeyPair>) -> Outcome {
         let until = parameters.not_after;
+        let names: Vec<String> = parameters.subject_alt_names.iter().map(text).collect();
+        let names = names.join(", ");
         let failed = |e| Failure::new(exit::SOFTWARE, format!("no certificate could be made: {e}"));
         let (key, is_new) = match key {
             Some(key) => (key, false),
@@ -97,6 +102,8 @@ impl Cert {
         let key = is_new.then(|| key.serialize_pem());
         place.write(key.as_deref(), &certificate.pem())?;
         say(format!("{}: valid until {}", place.certificate().display(), until.date()));
+        say(format!("  for {names}"));
+        say(format!("  SHA-256 {}", fingerprint(certificate.der())));
         if is_new {
             say(format!("{}: its key, keep it to this machine", place.key().display()));
         }
@@ -104,16 +111,11 @@ impl Cert {
     }
 
     /// What the certificate says. Its key is for ECDSA on P-256, which small machines sign with quickly.
-    fn parameters(&self) -> Result<CertificateParams, Failure> {
+    fn parameters(&self, subjects: Vec<SanType>) -> Result<CertificateParams, Failure> {
         let mut parameters = CertificateParams::default();
-        for name in &self.name {
-            let dns = name.as_str().try_into().map_err(|_| misused(format!("--name {name}: no host name")))?;
-            parameters.subject_alt_names.push(SanType::DnsName(dns));
-        }
-        parameters.subject_alt_names.extend(self.address.iter().map(|address| SanType::IpAddress(*address)));
-        let first = self.name.first().cloned().or_else(|| Some(self.address.first()?.to_string()));
-        let first = first.ok_or_else(|| misused("cert: expected at least one --name or --address"))?;
-        parameters.distinguished_name.push(DnType::CommonName, first);
+        let first = subjects.first().ok_or_else(|| misused("cert: expected at least one --name or --address"))?;
+        parameters.distinguished_name.push(DnType::CommonName, text(first));
+        parameters.subject_alt_names = subjects;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.not_before = date_time_ymd(FIRST_YEAR, 1, 1);
@@ -121,6 +123,64 @@ impl Cert {
         parameters.not_after = now + Duration::days(self.days.into());
         Ok(parameters)
     }
+
+    /// Whom the certificate is for, each once.
+    fn subjects(&self) -> Result<Vec<SanType>, Failure> {
+        let addresses = self.address.iter().map(|address| Ok(SanType::IpAddress(*address)));
+        let mut subjects = Vec::new();
+        for subject in self.name.iter().map(|name| subject(name)).chain(addresses) {
+            let subject = subject?;
+            if !subjects.contains(&subject) {
+                subjects.push(subject);
+            }
+        }
+        Ok(subjects)
+    }
+}
+
+/// What `--name` says: a host name, or an address after all.
+fn subject(name: &str) -> Result<SanType, Failure> {
+    if let Ok(address) = name.parse() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let wrong = |expected: &str| misused(format!("--name: found {name:?}; expected {expected}"));
+    if name.contains("://") {
+        return Err(wrong("a host name alone, without https:// and path"));
+    }
+    if name.contains(':') {
+        return Err(wrong("a host name alone, without a port"));
+    }
+    let is_label = |label: &str| {
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        matches!(label.len(), 1..=63)
+            && label.bytes().all(is_letter)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() > 253 || !name.strip_prefix("*.").unwrap_or(name).split('.').all(is_label) {
+        return Err(wrong("a host name, like relay.example.org"));
+    }
+    name.try_into().map(SanType::DnsName).map_err(|_| wrong("a host name, like relay.example.org"))
+}
+
+fn text(subject: &SanType) -> String {
+    match subject {
+        SanType::IpAddress(address) => address.to_string(),
+        SanType::DnsName(name) => name.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// SHA-256 of the certificate, as other programs show it.
+fn fingerprint(certificate: &[u8]) -> String {
+    let SupportedCipherSuite::Tls13(suite) = TLS13_AES_128_GCM_SHA256 else { return String::new() };
+    let hash = suite.common.hash_provider.hash(certificate);
+    hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+}
+
+fn days(text: &str) -> Result<u16, String> {
+    let days = text.parse().ok().filter(|days| *days > 0);
+    days.ok_or_else(|| format!("expected a whole number, 1 to {}", u16::MAX))
 }
 
 /// The key of which the certificate is missing. One that cannot be used is put aside.

@@ -35,8 +35,9 @@ impl Check {
         let mut verdict = Verdict { status: exit::OK };
         look_at_files(&config, &mut verdict);
         let mappings = look_at_mappings(&config, &mut verdict);
-        if let Err(e) = Capacity::of(&config) {
-            verdict.fault(e);
+        match Capacity::of(&config) {
+            Ok(capacity) => capacity.warning.into_iter().for_each(complain),
+            Err(e) => verdict.fault(e),
         }
         conflicts(&config, &mappings).for_each(|conflict| verdict.fault(conflict));
         misfits(&config, &mappings).for_each(complain);
@@ -75,6 +76,10 @@ impl Verdict {
 fn look_at_files(config: &Config, verdict: &mut Verdict) {
     let mode = if config.dev { "dev" } else { "TLS" };
     say(format!("{}: good, {mode} mode, {} ports for mappings", config.file.display(), config.ports.len()));
+    config.warnings().into_iter().for_each(complain);
+    if config.has_too_few_ports() {
+        verdict.status = exit::CONFIG;
+    }
     ephemeral::warning(&config.ports).into_iter().for_each(complain);
     if !config.dev {
         look_at_certificate(config, verdict);
@@ -142,16 +147,19 @@ fn look_at_ports(config: &Config, mappings: &[Mapping], verdict: &mut Verdict) {
         mapping.ports().into_iter().flatten().map(|port| (format!("the mapping {}", mapping.id), port))
     });
     let (mut count, mut free) = (0, 0);
-    for (who, port) in std::iter::once(api).chain(broker).chain(of_mappings) {
+    let all = std::iter::once(api).chain(broker).chain(of_mappings).map(|(who, port)| (who, config.listen, port));
+    let metrics = config.metrics_listen.map(|it| ("metricslisten".to_owned(), Some(it.ip()), it.port()));
+    for (who, address, port) in all.chain(metrics) {
         count += 1;
-        let Err(error) = tcp::listen(config.listen, port) else {
+        let Err(error) = tcp::listen(address, port) else {
             free += 1;
             continue;
         };
         match error.kind() {
             ErrorKind::AddrNotAvailable => {
+                let key = if who == "metricslisten" { "metricslisten" } else { "listen" };
                 verdict
-                    .fault(format!("port {port} of {who} could not be bound: `listen` is no address of this machine"));
+                    .fault(format!("port {port} of {who} could not be bound: `{key}` is no address of this machine"));
             }
             ErrorKind::PermissionDenied => complain(format!("port {port} of {who}: only root can test it ({error})")),
             _ => verdict.fault(format!("port {port} of {who} could not be bound: {error}")),

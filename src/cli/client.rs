@@ -7,6 +7,7 @@ use super::Failure;
 use crate::config::Config;
 use crate::control::{TokenError, read_token};
 use crate::exit;
+use crate::json;
 use crate::net::certificate::{self, CertificateError};
 use crate::net::trust::{self, Trust};
 use crate::secret::Secret;
@@ -106,7 +107,7 @@ impl Client {
     pub fn post(&self, path: &str, fields: &[(&str, &str)]) -> Result<Value, ClientError> {
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let (status, body) = self.exchange("POST", path, &form)?;
-        let json: Value = serde_json::from_slice(&body).map_err(|e| self.not_understood(e))?;
+        let json: Value = serde_json::from_slice(&body).map_err(|e| self.not_understood(json::explained(&e)))?;
         if status == 200 {
             return Ok(json);
         }
@@ -175,7 +176,9 @@ impl Client {
 fn trusting(config: &Config) -> Result<Arc<ClientConfig>, ClientError> {
     let folder = certificate::folder(config);
     let (file, chain) = certificate::chain(folder)?;
-    let Some(certificate) = chain.first().cloned() else { return Err(CertificateError::Empty { file }.into()) };
+    let Some(certificate) = chain.first().cloned() else {
+        return Err(CertificateError::Empty { file, hint: "" }.into());
+    };
     // The daemon takes its own certificate for a Controller's.
     let identity = match config.controller_ca {
         Some(_) => Some((chain, certificate::key(folder)?)),

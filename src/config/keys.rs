@@ -5,18 +5,19 @@
 
 use super::LinkError;
 use crate::cidr::Cidr;
+use crate::json;
 use crate::ports::{PortRange, PortSet};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::cell::Cell;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use value::{NonEmpty, Text, Whole};
 
 mod value;
 
 /// Every key, and what it expects.
-const KEYS: [(&str, &str); 14] = [
+const KEYS: [(&str, &str); 15] = [
     ("ports", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
     ("exclude", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
     ("broker", "a port, 1 to 65535"),
@@ -28,6 +29,7 @@ const KEYS: [(&str, &str); 14] = [
     ("controllerca", "the name of a PEM file"),
     ("apitoken", "the name of a file that holds the token"),
     ("trustproxy", "a list of IP addresses or ranges, like [\"10.0.0.0/8\", \"::1\"]"),
+    ("metricslisten", "an IP address and a port, like \"127.0.0.1:9100\""),
     ("connections", "a whole number from 1"),
     ("buffers", "a whole number from 1"),
     ("logfile", "the name of a file"),
@@ -47,6 +49,7 @@ pub(super) struct Keys {
     pub controllerca: Option<PathBuf>,
     pub apitoken: Option<PathBuf>,
     pub trustproxy: Vec<Cidr>,
+    pub metricslisten: Option<SocketAddr>,
     pub connections: Option<usize>,
     pub buffers: Option<usize>,
     pub logfile: Option<PathBuf>,
@@ -64,6 +67,9 @@ impl Keys {
         usable.remove(self.api_port());
         if let Some(broker) = self.broker {
             usable.remove(broker);
+        }
+        if let Some(address) = self.metricslisten {
+            usable.remove(address.port());
         }
         usable
     }
@@ -92,10 +98,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Keys, LinkError> {
 /// Turns serde's error into ours: the position apart from the words, and what was expected.
 fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> LinkError {
     let (line, column) = (error.line(), error.column());
-    let mut problem = error.to_string();
-    if let Some(at) = problem.rfind(" at line ") {
-        problem.truncate(at);
-    }
+    let problem = json::fault(error);
     let problem = match place {
         _ if !error.is_data() => {
             let hint = if is_comment(text, line, column) { "; comments are not allowed in this file" } else { "" };
@@ -104,7 +107,7 @@ fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> LinkError {
         Place::Object => problem,
         Place::Key(key) => format!("key {key:?}: {problem}"),
         Place::Value(key) => {
-            let found = problem.split_once(", expected").map_or(problem.as_str(), |(found, _)| found);
+            let found = problem.split_once("; expected").map_or(problem.as_str(), |(found, _)| found);
             let expected = KEYS.iter().find(|(name, _)| *name == key).map_or("", |(_, expected)| expected);
             format!("key {key:?}: {found}; expected {expected}")
         }
@@ -169,6 +172,7 @@ impl Keys {
             "controllerca" => self.controllerca = Some(name(map)?.into()),
             "apitoken" => self.apitoken = Some(name(map)?.into()),
             "trustproxy" => self.trustproxy = list(map)?,
+            "metricslisten" => self.metricslisten = Some(map.next_value::<Text<value::Endpoint>>()?.0.0),
             "connections" => self.connections = Some(count(map)?),
             "buffers" => self.buffers = Some(count(map)?),
             "logfile" => self.logfile = Some(name(map)?.into()),
@@ -187,6 +191,11 @@ impl Keys {
         }
         if self.broker == Some(self.api_port()) {
             return Err(("broker", "the same port as the control API's; expected one of its own"));
+        }
+        if let Some(port) = self.metricslisten.map(|address| address.port()) {
+            if port == self.api_port() || Some(port) == self.broker {
+                return Err(("metricslisten", "the port of the control API or the broker; expected one of its own"));
+            }
         }
         if self.dev == Some(true) && self.controllerca.is_some() {
             return Err((

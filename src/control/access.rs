@@ -96,7 +96,7 @@ mod tests {
     use std::fs;
 
     fn peer(ip: &str) -> ApiCaller {
-        ApiCaller { ip: ip.parse().unwrap(), is_here: false }
+        ApiCaller { ip: ip.parse().unwrap(), is_here: false, only_reads: false }
     }
 
     #[test]

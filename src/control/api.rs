@@ -9,7 +9,7 @@ use super::metrics;
 use super::registry::Registry;
 use super::status;
 use crate::failure::timestamp;
-use crate::limits::DIRECT_CALLER;
+use crate::limits::{DIRECT_CALLER, HEALTHY};
 use crate::mapping::{FieldError, Kind, Request};
 use crate::relay::api::caller::ApiCaller;
 use crate::relay::command::Gone;
@@ -42,18 +42,35 @@ pub(super) struct Api {
 
 type Endpoint = fn(&mut Api, &Call) -> Result<Answer, Stopped>;
 
-/// Path, method, endpoint, and whether it changes the mappings. For monitoring GET is expected.
-const ENDPOINTS: [(&str, &str, Endpoint, bool); 9] = [
-    ("/api/v2/mapping/add", "POST", Api::mapping_add, true),
-    ("/api/v2/mapping/remove", "POST", Api::mapping_remove, true),
-    ("/api/v2/mapping/list", "POST", Api::mapping_list, false),
-    ("/api/v2/status", "POST", Api::status, false),
-    ("/api/v2/commandline", "POST", Api::commandline, false),
-    ("/api/v2/direct/add", "POST", Api::direct_add, true),
-    ("/api/v2/direct", "POST", Api::direct, false),
-    ("/api/v2/direct/remove", "POST", Api::direct_remove, true),
-    ("/metrics", "GET", Api::metrics, false),
+/// What a caller of an endpoint does, and so who may call it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Asks whether the daemon is well: everybody may.
+    Health,
+    /// Reads what is no secret: whoever comes to the port of `metricslisten` may.
+    Reading,
+    Calling,
+    /// Changes the mappings.
+    Changing,
+}
+
+/// Path, method, endpoint, and what it is for. For monitoring GET is expected.
+const ENDPOINTS: [(&str, &str, Endpoint, Use); 11] = [
+    ("/api/v2/mapping/add", "POST", Api::mapping_add, Use::Changing),
+    ("/api/v2/mapping/remove", "POST", Api::mapping_remove, Use::Changing),
+    ("/api/v2/mapping/list", "POST", Api::mapping_list, Use::Calling),
+    ("/api/v2/status", "POST", Api::status, Use::Reading),
+    ("/api/v2/commandline", "POST", Api::commandline, Use::Calling),
+    ("/api/v2/direct/add", "POST", Api::direct_add, Use::Changing),
+    ("/api/v2/direct", "POST", Api::direct, Use::Calling),
+    ("/api/v2/direct/remove", "POST", Api::direct_remove, Use::Changing),
+    ("/metrics", "GET", Api::metrics, Use::Reading),
+    ("/status", "GET", Api::status_of_all, Use::Reading),
+    ("/healthz", "GET", Api::health, Use::Health),
 ];
+
+/// Why a request at the port of `metricslisten` is refused.
+const ONLY_READING: &str = "only /metrics, /status, /healthz and /api/v2/status are served at this port";
 
 /// Why a request is refused that a browser sends on behalf of a web page: it comes from wherever the person at the
 /// browser sits, and may do what that person may.
@@ -76,8 +93,14 @@ impl Api {
         if call.from_a_page {
             return Ok(self.access.refuse(&call.peer, FROM_A_PAGE, now));
         }
-        self.access.check(&call.peer, call.authorization, now)?;
-        let Some((_, method, endpoint, changes)) = ENDPOINTS.iter().find(|(path, ..)| *path == call.target) else {
+        let found = ENDPOINTS.iter().find(|(path, ..)| *path == call.target);
+        match found.map(|(.., what)| what) {
+            Some(Use::Health) => {}
+            Some(Use::Reading) if call.peer.only_reads => {}
+            _ if call.peer.only_reads => return Ok(Answer::failed(403, "Forbidden", ONLY_READING)),
+            _ => self.access.check(&call.peer, call.authorization, now)?,
+        }
+        let Some((_, method, endpoint, what)) = found else {
             return Ok(Answer::failed(404, "Not Found", "there is no such path"));
         };
         if call.method != *method {
@@ -87,7 +110,7 @@ impl Api {
         if *method == "POST" && !call.content_type.is_some_and(is_form) {
             return Ok(Answer::failed(400, "Incorrect content type!", &format!("expected Content-Type: {FORM}")));
         }
-        if *changes && self.registry.relay.is_stopping() {
+        if *what == Use::Changing && self.registry.relay.is_stopping() {
             let refusal = Answer::failed(503, "Service Unavailable", "the daemon is stopping; try again soon");
             return Ok(refusal.with_header("Retry-After", "1"));
         }
@@ -139,13 +162,28 @@ impl Api {
     fn status(&mut self, call: &Call) -> Result<Answer, Stopped> {
         let id = Form(call.body).require("mappingid", "\"all\", or a mapping's id or name")?;
         if id == "all" {
-            return Ok(Answer::of(&status::of_all(&self.registry, self.started.elapsed())?));
+            return self.status_of_all(call);
         }
         let Some(mapping) = self.registry.find(&id) else {
             let reason = format!("there is no mapping of the id or name {id:?}");
             return Ok(Answer::failed(404, "Not Found", &reason));
         };
         Ok(Answer::of(&status::of_one(&self.registry, mapping)?))
+    }
+
+    fn status_of_all(&mut self, _call: &Call) -> Result<Answer, Stopped> {
+        Ok(Answer::of(&status::of_all(&self.registry, self.started.elapsed())?))
+    }
+
+    /// Both threads have a part in the answer: that it comes at all says that this one is well.
+    fn health(&mut self, _call: &Call) -> Result<Answer, Stopped> {
+        let relay = &self.registry.relay;
+        let reason = match () {
+            () if relay.is_stopping() => "the daemon is stopping".to_owned(),
+            () if relay.turns_within(HEALTHY) => return Ok(Answer::ok([("status", "ok".into())])),
+            () => format!("the event loop has not turned for {} s", HEALTHY.as_secs()),
+        };
+        Ok(Answer::failed(503, "Service Unavailable", &reason))
     }
 
     fn metrics(&mut self, _call: &Call) -> Result<Answer, Stopped> {

@@ -5,6 +5,7 @@ use crate::relay::command::{EventLoop, Gone, OpenError, PipeStatus, Totals};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// What the loop would know.
 #[derive(Default)]
@@ -15,6 +16,8 @@ pub struct World {
     /// What every attempt to open fails with.
     pub broken: Option<ErrorKind>,
     pub stopped: bool,
+    /// It does not turn.
+    pub stuck: bool,
 }
 
 /// The stand-in. Its clones share one world.
@@ -78,6 +81,10 @@ impl EventLoop for FakeLoop {
     fn stop(&self) -> Result<(), Gone> {
         self.world().stopped = true;
         Ok(())
+    }
+
+    fn turns_within(&self, _limit: Duration) -> bool {
+        !self.world().stuck
     }
 
     fn is_stopping(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Form fields of a request's body.
 
+use crate::json;
 use crate::mapping::FieldError;
 use form_urlencoded::parse;
 use serde_json::Value;
@@ -66,7 +67,7 @@ pub(crate) enum MappingError {
     #[error("mapping is missing, expected a JSON object")]
     Missing,
     /// It is there, and no JSON.
-    #[error("mapping is no JSON object: {0}")]
+    #[error("mapping is no JSON object: {}", json::explained(.0))]
     Json(serde_json::Error),
 }
 
@@ -114,10 +115,10 @@ mod tests {
             ("mappings={}", "mapping is missing"),
             ("mapping", "mapping is missing"),
             ("mapping=", "it is empty"),
-            ("mapping=hello", "line 1 column 1"),
-            ("mapping=%7G", "line 1 column 1"),
-            (r#"mapping={"type":"public","#, "EOF while parsing a value at line 1 column 17"),
-            (r#"{"type""#, "EOF"),
+            ("mapping=hello", "line 1, column 1: a value is expected"),
+            ("mapping=%7G", "line 1, column 1: a value is expected"),
+            (r#"mapping={"type":"public","#, "line 1, column 17: the text ends too early"),
+            (r#"{"type""#, "the text ends too early"),
         ] {
             let error = mapping(body).unwrap_err();
             assert!(error.contains(complaint), "{body}: {error}");

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 
 const PUBLIC: &str = r#"{"type":"public","maxconnections":60,"heartbeatabsencethreshold":200000}"#;
-const HERE: ApiCaller = ApiCaller { ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_here: true };
-const AWAY: ApiCaller = ApiCaller { ip: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), is_here: false };
+const HERE: ApiCaller = ApiCaller { ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_here: true, only_reads: false };
+const AWAY: ApiCaller =
+    ApiCaller { ip: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), is_here: false, only_reads: false };
 
 /// A control thread that runs, with a loop that binds nothing.
 struct Daemon {

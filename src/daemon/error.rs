@@ -5,6 +5,7 @@ use super::privileges::PrivilegeError;
 use crate::config::ConfigError;
 use crate::control::TokenError;
 use crate::exit;
+use crate::limits::BUFFER;
 use crate::net::certificate::CertificateError;
 use crate::store::LoadError;
 use std::io::{self, ErrorKind};
@@ -28,8 +29,11 @@ pub enum StartError {
     /// The mappings could not be read.
     #[error(transparent)]
     Store(#[from] LoadError),
-    #[error("{settings}: the relay buffers cannot be set aside: {cause}. Key \"buffers\" says how many")]
-    Buffers { settings: PathBuf, cause: io::Error },
+    #[error(
+        "{settings}: no memory for {count} relay buffers, {} MiB: {cause}. Set fewer (key \"buffers\")",
+        (*count as u64 * BUFFER as u64) >> 20
+    )]
+    Buffers { settings: PathBuf, count: usize, cause: io::Error },
     #[error("the API port {port} could not be bound: {cause}. {}", api_port_remedy(cause.kind()))]
     Api { port: u16, cause: io::Error },
     /// The system refuses something that every daemon needs.

@@ -63,7 +63,7 @@ impl Reloader {
     /// From here on nothing can fail, unless the daemon is ending.
     fn take_over(&self, config: Config, Files { tls, token }: Files) {
         let stays = self.started.needs_restart(&config);
-        let file = config.file.display().to_string();
+        let (file, warnings) = (config.file.display().to_string(), config.warnings());
         // Between plain and TLS there is no change without a restart.
         if config.dev == self.started.dev && self.relay.reload(tls).is_err() {
             return; // The daemon is ending.
@@ -75,6 +75,7 @@ impl Reloader {
         }
         // Last, so that what the log calls reloaded is in force: a token or a Controller taken away lets nobody in.
         info!("Reloaded {file} and the files that it names; sessions are not interrupted");
+        warnings.into_iter().for_each(|warning| warn!("{warning}"));
         if !stays.is_empty() {
             warn!("{file}: {} need a restart; the old values apply until then", stays.join(", "));
         }

@@ -3,19 +3,20 @@
 use super::StartError;
 use crate::config::Config;
 use crate::descriptors;
-use crate::limits::{API_CONNECTIONS, BUFFERS};
+use crate::limits::{API_CONNECTIONS, BUFFERS, MONITORS};
 use crate::mapping::Mapping;
 use crate::net::buffers::Pool;
 use crate::relay;
-use log::warn;
 
 /// Descriptors that are not connections: files, epoll, and three for each connection of the API.
-const RESERVED: usize = 64 + 3 * API_CONNECTIONS;
+const RESERVED: usize = 64 + 3 * (API_CONNECTIONS + MONITORS);
 
 /// What there is room for.
 pub struct Capacity {
     pub connections: usize,
     pub buffers: Pool,
+    /// The settings ask for more connections than that.
+    pub warning: Option<String>,
 }
 
 impl Capacity {
@@ -24,10 +25,11 @@ impl Capacity {
     /// # Errors
     /// There is no room for the buffers.
     pub fn of(config: &Config) -> Result<Self, StartError> {
-        let connections = most_connections(config);
-        let buffers = relay::reserve_buffers(config.buffers.unwrap_or(connections.min(BUFFERS)));
-        let buffers = buffers.map_err(|cause| StartError::Buffers { settings: config.file.clone(), cause })?;
-        Ok(Self { connections, buffers })
+        let (connections, warning) = most_connections(config);
+        let count = config.buffers.unwrap_or(connections.min(BUFFERS));
+        let buffers = relay::reserve_buffers(count);
+        let buffers = buffers.map_err(|cause| StartError::Buffers { settings: config.file.clone(), count, cause })?;
+        Ok(Self { connections, buffers, warning })
     }
 }
 
@@ -35,9 +37,9 @@ impl Capacity {
 pub fn conflicts<'a>(config: &'a Config, mappings: &'a [Mapping]) -> impl Iterator<Item = String> + 'a {
     mappings.iter().flat_map(move |mapping| {
         mapping.ports().into_iter().flatten().filter_map(move |port| {
-            let key = if port == config.api_port { "apiport" } else { "broker" };
-            let is_own = port == config.api_port || Some(port) == config.broker;
-            is_own.then(|| {
+            let metrics = config.metrics_listen.map(|address| address.port());
+            let own = [("apiport", Some(config.api_port)), ("broker", config.broker), ("metricslisten", metrics)];
+            own.into_iter().find(|(_, own)| *own == Some(port)).map(|(key, _)| {
                 format!(
                     "port {port} of the mapping {} is the daemon's own (key \"{key}\"): another one is needed there",
                     mapping.id
@@ -56,14 +58,18 @@ pub fn misfits<'a>(config: &'a Config, mappings: &'a [Mapping]) -> impl Iterator
     mappings.iter().filter(|_| config.dev).filter_map(of_one)
 }
 
-/// How many connections there may be.
-fn most_connections(config: &Config) -> usize {
+/// How many connections there may be, and a warning if that is less than the settings say.
+fn most_connections(config: &Config) -> (usize, Option<String>) {
     let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
     // An eighth is left for listeners: two a mapping.
     let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(16);
     let connections = config.connections.unwrap_or(most);
-    if connections > most {
-        warn!("`connections` is {connections}, but {descriptors} descriptors allow no more than {most}; using {most}");
-    }
-    connections.min(most)
+    let warning = (connections > most).then(|| {
+        let file = config.file.display();
+        format!(
+            "{file}: `connections` is {connections}, but the limit of {descriptors} open files allows {most}, which is \
+             what is used; raise it (LimitNOFILE= of systemd, ulimit -n)"
+        )
+    });
+    (connections.min(most), warning)
 }

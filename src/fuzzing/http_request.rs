@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// Header lines of a request. Also the Collector's limit.
 const HEADERS: usize = 100;
-const PEER: ApiCaller = ApiCaller { ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)), is_here: false };
+const PEER: ApiCaller = ApiCaller { ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)), is_here: false, only_reads: false };
 
 pub fn body(bytes: &[u8]) {
     let whole = collect([bytes].into_iter());

@@ -28,13 +28,13 @@ pub struct Authority {
 impl Authority {
     /// Those in the PEM file `file`; at least one.
     pub fn read(file: &Path, provider: Arc<CryptoProvider>) -> Result<Self, CertificateError> {
-        let unusable = |cause: String| CertificateError::Authority { file: file.to_owned(), cause };
+        let unusable = || CertificateError::Authority { file: file.to_owned() };
         let mut roots = RootCertStore::empty();
         for certificate in read_chain(file)? {
-            roots.add(certificate).map_err(|cause| unusable(cause.to_string()))?;
+            roots.add(certificate).map_err(|_| unusable())?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
-        Ok(Self { signed: verifier.map_err(|cause| unusable(cause.to_string()))?, own: None, provider })
+        Ok(Self { signed: verifier.map_err(|_| unusable())?, own: None, provider })
     }
 
     /// What a TLS server asks of its clients, whose own certificate is `own`.

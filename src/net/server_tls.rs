@@ -50,6 +50,11 @@ pub fn server_tls(folder: &Path, authority: Option<&Path>) -> Result<ServerTls, 
         (certificate, key) if matches!(cause, rustls::Error::InconsistentKeys(_)) => {
             CertificateError::AnotherKey { certificate, key }
         }
+        (certificate, _) if matches!(cause, rustls::Error::InvalidCertificate(_)) => {
+            CertificateError::Damaged { certificate }
+        }
+        // The provider has tried all kinds that it knows.
+        (_, key) if matches!(cause, rustls::Error::General(_)) => CertificateError::UnknownKey { key },
         (certificate, key) => CertificateError::Unusable { certificate, key, cause },
     };
     let (public, api) = (build(None).map_err(unusable)?, build(verifier).map_err(unusable)?);

@@ -44,6 +44,7 @@ impl Relay {
                         LeadsTo::Agents(place) => self.accept_agent(stream, peer, place),
                         LeadsTo::Users(pipe) => self.accept_user(stream, peer, pipe),
                         LeadsTo::Controllers => self.accept_controller(stream, peer),
+                        LeadsTo::Monitors => self.accept_monitor(stream, peer),
                         LeadsTo::Broker => self.accept_peer(stream, peer),
                     }
                 }
@@ -69,6 +70,11 @@ impl Relay {
     /// The same to a Controller, which may have to show a certificate.
     pub(super) fn controller_link(&self, stream: TcpStream, peer: SocketAddr) -> Option<Link> {
         self.link_with(self.setup.tls.as_ref().map(|tls| &tls.api), HANDSHAKE_CHAIN, stream, peer).map(Link::for_api)
+    }
+
+    /// To whoever reads metrics: plain in every mode.
+    pub(super) fn monitor_link(&self, stream: TcpStream, peer: SocketAddr) -> Link {
+        Link::plain(Stream::Tcp(stream), peer, self.reactor.now).for_api()
     }
 
     fn link_with(

@@ -11,13 +11,14 @@ mod refusal;
 pub(crate) mod request;
 
 use super::fair_queue::FairQueue;
+use super::listeners::LeadsTo;
 use super::queue::Queue;
 use super::state::{API, State};
 use super::{Relay, Topic};
 use crate::bucket::Bucket;
 use crate::cidr::may_call;
 use crate::fairness::{Candidate, first_to_go};
-use crate::limits::{API_CONNECTIONS, API_UNLISTED, API_UNLISTED_INTERVAL, MESSAGES_A_TURN, SMALL_READ};
+use crate::limits::{API_CONNECTIONS, API_UNLISTED, API_UNLISTED_INTERVAL, MESSAGES_A_TURN, MONITORS, SMALL_READ};
 use crate::net::authority;
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::pump::{Flow, Framing, pump};
@@ -27,8 +28,8 @@ use crate::net::stream::Stream;
 use crate::network::Network;
 use crate::throttle::and_more;
 use caller::ApiCaller;
-use connection::{Api, Backend, Phase};
-use log::warn;
+use connection::{Api, Backend, Phase, Standing};
+use log::{error, info, warn};
 use mio::net::TcpStream;
 use refusal::Refusal;
 use request::Step;
@@ -36,6 +37,9 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What a client that asks first is told.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How the one request begins that nobody needs a right for.
+const HEALTH: &[u8] = b"GET /healthz ";
 
 /// Who is connected to the API port.
 #[derive(Default)]
@@ -47,6 +51,11 @@ pub(super) struct ApiPort {
     /// Connections from addresses that may not call the API.
     unlisted: FairQueue,
     unlisted_rate: Bucket,
+    /// Connections at the port of `metricslisten`.
+    monitors: FairQueue,
+    metrics_listener: Option<usize>,
+    /// The log has told that the port could not be bound.
+    complained: bool,
 }
 
 /// What is to be done with a Controller's connection after its turn.
@@ -62,7 +71,7 @@ enum Next {
 impl ApiPort {
     /// All connections that belong to the API.
     pub(super) fn connections(&self) -> usize {
-        self.controllers.len() + self.backends + self.unlisted.len()
+        self.controllers.len() + self.backends + self.unlisted.len() + self.monitors.len()
     }
 }
 
@@ -77,9 +86,10 @@ impl Relay {
     pub(super) fn accept_controller(&mut self, stream: TcpStream, peer: SocketAddr) {
         let now = self.reactor.now;
         let unlisted = !may_call(self.setup.controllers.as_deref(), peer.ip());
-        if unlisted && !self.admit_unlisted(peer.ip()) {
-            return;
+        if unlisted && !self.admit_unlisted() {
+            return self.log_unlisted(peer.ip());
         }
+        let standing = if unlisted { Standing::Unlisted } else { Standing::Controller };
         if !unlisted && self.api.controllers.len() + self.reactor.closing_in(API) >= API_CONNECTIONS {
             self.evict_controller();
         }
@@ -92,7 +102,41 @@ impl Relay {
                 true => api.unlisted.join(key, peer.ip()),
                 false => api.controllers.join(key),
             };
-            State::Api(Box::new(Api::new(ApiCaller::of(peer, local), ticket, unlisted, now)))
+            State::Api(Box::new(Api::new(ApiCaller::of(peer, local), ticket, standing, now)))
+        });
+    }
+
+    /// Opens the port of `metricslisten` if the settings name one and it is not open yet.
+    pub(super) fn listen_for_monitors(&mut self) {
+        let Self { setup, listeners, reactor, api, .. } = self;
+        let (Some(address), None) = (setup.metrics_listen, api.metrics_listener) else { return };
+        match listeners.bind(Some(address.ip()), address.port(), LeadsTo::Monitors, reactor.registry()) {
+            Ok(number) => {
+                api.metrics_listener = Some(number);
+                info!("Metrics, status and health are served at http://{address}");
+            }
+            Err(cause) if !api.complained => {
+                api.complained = true;
+                error!(
+                    "{address} (`metricslisten` in the settings) could not be bound: {cause}; tried again every second"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    pub(super) fn accept_monitor(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let now = self.reactor.now;
+        if let Some(other) = self.api.monitors.surplus(MONITORS) {
+            self.close(other, Close::Now);
+        }
+        let Ok(local) = stream.local_addr() else { return };
+        let link = self.monitor_link(stream, peer);
+        let caller = ApiCaller { only_reads: true, ..ApiCaller::of(peer, local) };
+        let Self { reactor, api, .. } = self;
+        let _ = reactor.add_with(link, |key| {
+            let ticket = api.monitors.join(key, peer.ip());
+            State::Api(Box::new(Api::new(caller, ticket, Standing::Monitor, now)))
         });
     }
 
@@ -118,15 +162,11 @@ impl Relay {
         self.close(key, Close::Now);
     }
 
-    /// Whether one from `ip`, which may not call the API, is told so. Makes room for it.
+    /// Whether one more that may not call the API is told so. Makes room for it.
     ///
     /// A few are served that far; each costs a handshake, so all others are closed at once.
-    fn admit_unlisted(&mut self, ip: IpAddr) -> bool {
+    fn admit_unlisted(&mut self) -> bool {
         let now = self.reactor.now;
-        let reason = "its address is not in `controllers`";
-        if let Some(unsaid) = self.log.may_say(Topic::Refusal(Network::of(ip), reason), now) {
-            warn!("API connection from {ip} refused: {reason}{}", and_more(unsaid));
-        }
         let most = API_UNLISTED_INTERVAL * API_UNLISTED as u32;
         if !self.api.unlisted_rate.try_fill(API_UNLISTED_INTERVAL, most, now) {
             return false;
@@ -135,6 +175,13 @@ impl Relay {
             self.close(other, Close::Now);
         }
         true
+    }
+
+    fn log_unlisted(&mut self, ip: IpAddr) {
+        let reason = "its address is not in `controllers`";
+        if let Some(unsaid) = self.log.may_say(Topic::Refusal(Network::of(ip), reason), self.reactor.now) {
+            warn!("API connection from {ip} refused: {reason}{}", and_more(unsaid));
+        }
     }
 
     /// Its request did not come in time, nor another one for long, or it takes nothing of its answer.
@@ -192,7 +239,7 @@ impl Relay {
             if !flushed || !link.handshake(ctx, now)? {
                 return Ok(Next::Wait);
             }
-            if !api.unlisted {
+            if api.standing != Standing::Unlisted {
                 link.trust();
             }
             match api.collector.next(&api.caller) {
@@ -204,11 +251,14 @@ impl Relay {
                     link.send(&refusal.to_bytes(), ctx, now)?;
                     return Ok(Next::Close);
                 }
-                Step::Request { .. } if api.unlisted => {
-                    link.send(&Refusal::not_a_controller(api.caller.ip).to_bytes(), ctx, now)?;
+                Step::Request { bytes, .. } if api.standing == Standing::Unlisted && !bytes.starts_with(HEALTH) => {
+                    let ip = api.caller.ip;
+                    link.send(&Refusal::not_a_controller(ip).to_bytes(), ctx, now)?;
+                    self.log_unlisted(ip);
                     return Ok(Next::Close);
                 }
                 Step::Request { bytes, last } => {
+                    let last = last || api.standing == Standing::Unlisted;
                     self.ask(key, bytes, last)?;
                     continue;
                 }
@@ -236,12 +286,14 @@ impl Relay {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         let backend = self.reactor.add(Link::plain(stream, nobody, now), State::Backend(Backend { client: key }))?;
         self.api.backends += 1;
-        let ticket = self.api.controllers.join(key);
-        let Some(api) = self.api(key) else { return Ok(()) };
+        let Self { reactor, api: port, .. } = self;
+        let Some(State::Api(api)) = reactor.get_mut(key).map(|(socket, _)| socket.state) else { return Ok(()) };
         api.phase = Phase::Asking { backend, rest, last };
         (api.partial, api.active) = (None, now);
-        let before = std::mem::replace(&mut api.ticket, ticket);
-        self.api.controllers.leave(before);
+        if api.standing == Standing::Controller {
+            let before = std::mem::replace(&mut api.ticket, port.controllers.join(key));
+            port.controllers.leave(before);
+        }
         self.ask_further(key)
     }
 
@@ -296,9 +348,10 @@ impl Relay {
 
     /// A Controller's connection is closing, or gone: so is ours on its behalf.
     pub(super) fn controller_left(&mut self, api: Api) {
-        match api.unlisted {
-            true => self.api.unlisted.leave(api.ticket),
-            false => drop(self.api.controllers.leave(api.ticket)),
+        match api.standing {
+            Standing::Controller => drop(self.api.controllers.leave(api.ticket)),
+            Standing::Unlisted => self.api.unlisted.leave(api.ticket),
+            Standing::Monitor => self.api.monitors.leave(api.ticket),
         }
         if let Phase::Asking { backend, .. } = api.phase {
             self.close(backend, Close::Abort);

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What the loop does for another thread, between two turns.
 pub(super) type Command = Box<dyn FnOnce(&mut Relay) + Send>;
@@ -177,6 +177,9 @@ pub trait EventLoop: Send {
     /// Closes listeners, delivers what is in flight, ends. The time for that counts from this call.
     fn stop(&self) -> Result<(), Gone>;
 
+    /// Whether it turns: whether it answers within `limit`.
+    fn turns_within(&self, limit: Duration) -> bool;
+
     /// The loop is about to end.
     fn is_stopping(&self) -> bool;
 }
@@ -258,6 +261,16 @@ impl EventLoop for Handle {
     fn stop(&self) -> Result<(), Gone> {
         let since = Instant::now();
         self.ask(move |relay| relay.stop(since))
+    }
+
+    fn turns_within(&self, limit: Duration) -> bool {
+        let (reply, answer) = channel();
+        let command: Command = Box::new(move |_| {
+            // Nobody may wait any more.
+            let _ = reply.send(());
+        });
+        let asked = self.commands.send(command).is_ok() && self.waker.wake().is_ok();
+        asked && answer.recv_timeout(limit).is_ok()
     }
 
     fn is_stopping(&self) -> bool {

@@ -37,8 +37,8 @@ impl Relay {
     /// Whether one more may be accepted that leads there, and what is to be closed for it.
     pub(super) fn room(&mut self, leads_to: LeadsTo) -> Room {
         let most = match leads_to {
-            // Controllers have places of their own.
-            LeadsTo::Controllers => return Room::Free,
+            // They have places of their own.
+            LeadsTo::Controllers | LeadsTo::Monitors => return Room::Free,
             LeadsTo::Agents(_) => self.setup.connections,
             LeadsTo::Users(_) | LeadsTo::Broker => self.unreserved(),
         };

@@ -42,6 +42,7 @@ pub(super) enum LeadsTo {
     Agents(PipePort),
     Users(PipeKey),
     Controllers,
+    Monitors,
     Broker,
 }
 
@@ -69,7 +70,7 @@ impl Listeners {
     }
 
     pub(super) fn close_all_but_the_api(&mut self) {
-        self.bound.retain(|_, listener| matches!(listener.leads_to, LeadsTo::Controllers));
+        self.bound.retain(|_, listener| matches!(listener.leads_to, LeadsTo::Controllers | LeadsTo::Monitors));
         self.pending.retain(|&number| self.bound.contains(number));
     }
 

@@ -123,10 +123,10 @@ impl Relay {
             let (port, most) = (agents.binding.port, agents.terms.max_connections);
             if let Some(unsaid) = self.log.may_say(Topic::NoPlace(port), now) {
                 let why = match is_within_share {
-                    true => format!("{most} are connected"),
+                    true => format!("all {most} places for agents of its mapping are taken (`maxconnections`)"),
                     false => format!("{} has most of all connections already", peer.ip()),
                 };
-                warn!("Port {port}: an agent was turned away, {why}{}", and_more(unsaid));
+                warn!("Port {port}: agent {peer} was turned away, {why}{}", and_more(unsaid));
             }
             return self.reject_after(key, NO_PLACE, Source::new(peer.ip(), port), Some(place.pipe), &[]);
         }

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 /// The fields. `port1` = 0 says that the entry is a direct one, an empty `passcodeport2` that the
 /// mapping is public.
 #[derive(Default, Serialize, Deserialize)]
+#[serde(expecting = "an object with a mapping's fields")]
 pub(super) struct Record<'a> {
     id: Cow<'a, str>,
     port1: u16,

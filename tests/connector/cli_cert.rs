@@ -1,8 +1,11 @@
 //! cert: a certificate and key that the daemon, agents and users can work with.
 
 use crate::harness::{Mode, Setup};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 const EX_USAGE: i32 = 64;
 const EX_CANTCREAT: i32 = 73;
@@ -57,4 +60,47 @@ fn a_folder_that_cannot_be_written_to_is_named() {
     let said = crate::harness::command(&["cert", "--config", "/nonexistent/connector.conf", "--name", "x"]);
     assert_eq!(said.status, EX_CANTCREAT, "{said:?}");
     assert!(said.err.contains("/nonexistent/server-key.pem"), "{said:?}");
+}
+
+#[test]
+fn what_is_no_host_name_is_refused_and_nothing_is_made() {
+    let daemon = Setup::new(Mode::Plain).prepare();
+    for (name, expected) in [
+        ("", "expected a host name, like relay.example.org"),
+        ("two words", "expected a host name"),
+        ("a..b", "expected a host name"),
+        ("-a", "expected a host name"),
+        ("https://relay.example.org/", "without https:// and path"),
+        ("relay.example.org:443", "without a port"),
+        ("[::1]:443", "without a port"),
+    ] {
+        let said = daemon.command(&["cert", "--name", "good", &format!("--name={name}")]);
+        assert_eq!(said.status, EX_USAGE, "{name}: {said:?}");
+        assert!(said.err.contains(&format!("--name: found {name:?}")) && said.err.contains(expected), "{said:?}");
+    }
+    for days in ["0", "-1", "65536", "ten", ""] {
+        let said = daemon.command(&["cert", "--name", "good", &format!("--days={days}")]);
+        assert_eq!(said.status, EX_USAGE, "{days}: {said:?}");
+        assert!(said.err.contains("--days: found") && said.err.contains("a whole number, 1 to 65535"), "{said:?}");
+    }
+    assert!(!daemon.path("server-key.pem").exists());
+}
+
+#[test]
+fn it_says_whom_the_certificate_is_for_and_how_to_recognize_it() {
+    let daemon = Setup::new(Mode::Plain).prepare();
+    let words = ["cert", "--name", "a.example", "--name", "192.0.2.7", "--name", "a.example", "--address", "::1"];
+    let said = daemon.command(&[&words[..], &["--name", "*.b.example"]].concat());
+    assert_eq!((said.status, said.err.as_str()), (0, ""), "{said:?}");
+    assert!(said.out.contains("for a.example, 192.0.2.7, *.b.example, ::1\n"), "{said:?}");
+    assert!(said.out.contains("server-cert.pem: valid until 20"), "{said:?}");
+    let der = CertificateDer::from_pem_file(daemon.path("server-cert.pem")).expect("a certificate");
+    fs::write(daemon.path("der"), &der).expect("a file");
+    let digest = Command::new("sha256sum").arg(daemon.path("der")).output().expect("sha256sum of coreutils").stdout;
+    let told = said.out.lines().find_map(|line| line.trim().strip_prefix("SHA-256 ")).expect("a fingerprint");
+    let told = told.replace(':', "").to_lowercase();
+    assert_eq!(told.as_bytes(), &digest[..64], "{said:?}");
+    // The address is one: a client compares it with entries for addresses only.
+    let entry = [0x87, 4, 192, 0, 2, 7];
+    assert!(der.windows(entry.len()).any(|window| window == entry), "no entry for the address");
 }

@@ -71,7 +71,7 @@ fn a_key_with_a_password_is_named_as_such_however_it_is_written() {
     let new = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     for key in [old, new] {
         fs::write(daemon.path("server-key.pem"), key).expect("a file");
-        faulty(&daemon, &["server-key.pem", "a private key without a password"]);
+        faulty(&daemon, &["server-key.pem", "the private key is encrypted", "openssl pkey -in"]);
     }
 }
 
@@ -187,4 +187,85 @@ fn files_of_another_users_are_named() {
         std::os::unix::fs::chown(path, Some(65534), None).expect("root may");
     }
     faulty(&daemon, &["connector.conf.pid: the pid file cannot be written", "log (key \"logfile\")"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_pem_file_is_said_in_words() {
+    let daemon = Setup::new(Mode::Tls).prepare();
+    let [certificate, key] = ["server-cert.pem", "server-key.pem"].map(|file| daemon.path(file));
+    let [good_certificate, good_key] = [&certificate, &key].map(|file| fs::read_to_string(file).expect("a file"));
+    let der = [&[0x30, 0x82, 1, 0][..], &[7; 256]].concat();
+    let spoilt: [(&str, &[u8], &str); 7] = [
+        ("server-cert.pem", good_key.as_bytes(), "no certificate (BEGIN CERTIFICATE) in it; there is a private key"),
+        ("server-key.pem", good_certificate.as_bytes(), "no private key (BEGIN PRIVATE KEY) in it; there is a certif"),
+        ("server-cert.pem", &der, "it is in DER format"),
+        ("server-cert.pem", b"", "it is empty"),
+        (
+            "server-cert.pem",
+            &good_certificate.as_bytes()[..200],
+            "the END line that belongs to a BEGIN line is missing",
+        ),
+        (
+            "server-cert.pem",
+            b"-----BEGIN CERTIFICATE-----\n=-=\n-----END CERTIFICATE-----\n",
+            "something else than base64",
+        ),
+        ("server-cert.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "it is damaged"),
+    ];
+    for (file, text, words) in spoilt {
+        fs::write(daemon.path(file), text).expect("a file");
+        faulty(&daemon, &[file, words]);
+        fs::write(&certificate, &good_certificate).expect("a file");
+        fs::write(&key, &good_key).expect("a file");
+    }
+    fs::write(&certificate, &good_certificate).expect("a file");
+    assert_eq!(daemon.command(&["check"]).status, 0);
+}
+
+#[test]
+fn what_is_wrong_with_stored_mappings_is_said_in_words() {
+    let daemon = Setup::new(Mode::Plain).prepare();
+    for (text, words) in [
+        ("[]", "line 1, column 2: found a list; expected an object like {\"mappings\": [...]}"),
+        ("{}", "line 1, column 2: the key \"mappings\" is missing"),
+        ("", "line 1, column 0: the text ends too early"),
+        ("{\"mappings\":[1]}", "found 1; expected an object with a mapping's fields"),
+        ("{\"mappings\":[{\"id\":\"a\",\"port1\":70000}]}", "found 70000; expected a whole number, 0 to 65535"),
+    ] {
+        fs::write(daemon.path("configs.json"), text).expect("a file");
+        faulty(&daemon, &["configs.json", words, "the file was not changed"]);
+    }
+}
+
+/// What `check` and the log of a daemon that starts all the same have to say.
+#[track_caller]
+fn warned(setup: Setup, status: i32, words: &[&str]) {
+    let mut daemon = setup.prepare();
+    let said = daemon.command(&["check"]);
+    assert_eq!(said.status, status, "{said:?}");
+    daemon.start();
+    let log = daemon.log();
+    for word in words {
+        assert!(said.err.contains(word), "{said:?} does not say {word}");
+        assert!(log.lines().any(|line| line.contains("[WARN]") && line.contains(word)), "{log} does not say {word}");
+    }
+}
+
+#[test]
+fn settings_that_are_allowed_and_seldom_meant_are_warned_of() {
+    let open = "everybody who can connect to port";
+    warned(Setup::new(Mode::Plain), 0, &[open, "set `controllers`, `controllerca` or `apitoken`"]);
+    warned(Setup::new(Mode::Tls), 0, &[open]);
+    warned(Setup::new(Mode::Plain).without("listen"), 0, &["`dev` without `listen`", open]);
+    warned(Setup::new(Mode::Plain).first_ports(1), EX_CONFIG, &["a mapping takes two, and 1 is left"]);
+    warned(Setup::new(Mode::Plain).set("connections", 10_000_000), 0, &["`connections` is 10000000, but the limit of"]);
+    let closed = Setup::new(Mode::Tls).set("controllers", vec!["127.0.0.1"]).prepare();
+    let said = closed.command(&["check"]);
+    assert_eq!((said.status, said.err.as_str()), (0, ""));
+}
+
+#[test]
+fn buffers_that_there_is_no_memory_for_are_named_with_their_size() {
+    let daemon = Setup::new(Mode::Plain).set("buffers", 4_000_000_000_u64).prepare();
+    refused_by_both(&daemon, EX_CONFIG, &["no memory for 4000000000 relay buffers, 250000000 MiB", "\"buffers\""]);
 }

@@ -36,19 +36,46 @@ fn help_lists_every_command_and_each_command_its_options() {
 }
 
 #[test]
+fn help_is_asked_for_before_or_behind_a_command() {
+    for words in [&["help", "start"][..], &["start", "-h"], &["start", "-?"], &["start", "help"]] {
+        assert_eq!(command(words).out, command(&["start", "--help"]).out, "{words:?}");
+    }
+    assert!(command(&["help", "mapping", "add"]).out.contains("--connections"));
+    assert_eq!(command(&["help", "nonsense"]).status, EX_USAGE);
+}
+
+#[test]
+fn without_a_command_the_help_is_shown_and_nothing_is_done() {
+    let said = command(&[]);
+    assert_eq!((said.status, said.out.as_str()), (EX_USAGE, ""));
+    assert!(said.err.ends_with(&command(&["help"]).out), "{}", said.err);
+}
+
+#[test]
 fn a_command_line_that_is_wrong_is_said_so_on_standard_error() {
-    let wrong: [&[&str]; 7] = [
-        &[],
-        &["begin"],
-        &["status", "--jsno"],
-        &["start", "--log-level", "loud"],
-        &["mapping"],
-        &["mapping", "show"],
-        &["stop", "--timeout", "soon"],
+    let wrong: [(&[&str], &str); 17] = [
+        (&["begin"], "unknown command `begin`\n"),
+        (&["stauts"], "unknown command `stauts`, did you mean `status`?"),
+        (&["status", "--jsno"], "unknown option `--jsno` of `status`, did you mean `--json`?"),
+        (&["start", "--log-level", "loud"], "--log-level: found \"loud\"; expected error, warn, info, debug or trace"),
+        (&["start", "--config"], "--config: expected a value"),
+        (&["start", "now"], "start: takes no \"now\""),
+        (&["mapping"], "mapping: expected a command: list, add, remove, show"),
+        (&["mapping", "shwo"], "unknown command `shwo` of `mapping`, did you mean `show`?"),
+        (&["mapping", "show"], "mapping show: expected id"),
+        (&["mapping", "add", "--connections", "abc"], "--connections: found \"abc\"; expected a whole number"),
+        (&["mapping", "add", "--connections", "70000"], "--connections: found \"70000\"; expected a smaller number"),
+        (&["mapping", "add", "--conections", "7"], "did you mean `--connections`?"),
+        (&["stop", "--timeout", "soon"], "--timeout: found \"soon\"; expected a whole number"),
+        (&["agent", "--connector", "x"], "--connector: \"x\" is no target; expected HOST:PORT"),
+        (&["cert", "--address", "x"], "--address: found \"x\"; expected an IP address"),
+        (&["cert", "--days", "-1"], "--days: found \"-1\"; expected a whole number"),
+        (&["demo", "more"], "demo: takes no \"more\""),
     ];
-    for words in wrong {
+    for (words, problem) in wrong {
         let said = command(words);
         assert_eq!((said.status, said.out.as_str()), (EX_USAGE, ""), "{words:?}");
+        assert!(said.err.contains(problem), "{words:?} gave {}", said.err);
         assert!(said.err.contains("iofog-connector help"), "{words:?} gave {}", said.err);
     }
 }

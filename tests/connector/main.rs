@@ -23,6 +23,7 @@ mod footprint;
 mod fuzz;
 mod golden;
 mod harness;
+mod health;
 mod hostile;
 mod http;
 mod identity;

@@ -6,7 +6,7 @@
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 /// A string that `T` understands.
@@ -82,5 +82,17 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|_| format!("{text:?} is no IP address"))
+    }
+}
+
+/// An IP address and a port.
+pub(super) struct Endpoint(pub SocketAddr);
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = text.parse().ok().filter(|address: &SocketAddr| address.port() > 0);
+        address.map(Self).ok_or_else(|| format!("{text:?} is no IP address and port"))
     }
 }

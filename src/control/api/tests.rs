@@ -33,7 +33,12 @@ impl Bench {
             dev: false,
             started: Instant::now(),
         };
-        Self { api, fake, peer: ApiCaller { ip: IpAddr::from([192, 0, 2, 1]), is_here: false }, folder }
+        Self {
+            api,
+            fake,
+            peer: ApiCaller { ip: IpAddr::from([192, 0, 2, 1]), is_here: false, only_reads: false },
+            folder,
+        }
     }
 
     /// A well-formed call with nothing in it.
@@ -467,4 +472,13 @@ fn in_dev_mode_no_user_can_have_tls() {
     let refusal = bench.failure("/api/v2/mapping/add", &public_with(r#""users":"tls""#), 400);
     assert!(refusal.contains("users is \"tls\"") && refusal.contains("dev mode"), "{refusal}");
     bench.add(&public_with(r#""users":"plain""#));
+}
+
+#[test]
+fn a_loop_that_does_not_turn_is_not_healthy() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.call("GET", "/healthz", None, b"").status, 200);
+    bench.fake.world().stuck = true;
+    let answer = bench.call("GET", "/healthz", None, b"");
+    assert!(answer.status == 503 && answer.body.contains("has not turned for 1 s"), "{answer:?}");
 }

@@ -15,6 +15,8 @@ pub struct ApiCaller {
     pub ip: IpAddr,
     /// Whether it is this very machine.
     pub is_here: bool,
+    /// It came to the port of `metricslisten`: it may read, and nothing else.
+    pub only_reads: bool,
 }
 
 impl ApiCaller {
@@ -23,18 +25,23 @@ impl ApiCaller {
     /// connection that claims this.
     pub fn of(peer: SocketAddr, local: SocketAddr) -> Self {
         let (ip, local) = (peer.ip().to_canonical(), local.ip().to_canonical());
-        Self { ip, is_here: ip.is_loopback() || ip == local }
+        Self { ip, is_here: ip.is_loopback() || ip == local, only_reads: false }
     }
 
     /// The header's value for a request.
     pub(crate) fn write(&self) -> String {
-        format!("{} {}", self.ip, if self.is_here { "here" } else { "away" })
+        let place = match self {
+            Self { only_reads: true, .. } => "reads",
+            Self { is_here: true, .. } => "here",
+            _ => "away",
+        };
+        format!("{} {place}", self.ip)
     }
 
     /// What [`ApiCaller::write`] wrote.
     pub(crate) fn read(value: &str) -> Option<Self> {
         let (ip, place) = value.split_once(' ')?;
-        Some(Self { ip: ip.parse().ok()?, is_here: place == "here" })
+        Some(Self { ip: ip.parse().ok()?, is_here: place == "here", only_reads: place == "reads" })
     }
 }
 
@@ -58,7 +65,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for caller in [caller("192.0.2.2:5", "192.0.2.1:80"), caller("[::1]:5", "[::1]:80")] {
+        let [away, here] = [caller("192.0.2.2:5", "192.0.2.1:80"), caller("[::1]:5", "[::1]:80")];
+        for caller in [away, here, ApiCaller { only_reads: true, ..away }] {
             assert_eq!(ApiCaller::read(&caller.write()), Some(caller));
         }
     }

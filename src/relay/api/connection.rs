@@ -17,11 +17,20 @@ pub(crate) struct Api {
     pub(in crate::relay) partial: Option<Instant>,
     /// Its place among all of them, in the order in which their last request was complete or they were made.
     pub(in crate::relay) ticket: Ticket,
-    /// Its address is not in `controllers`: the answer to its request is that, and its place is among its like.
-    pub(in crate::relay) unlisted: bool,
+    pub(in crate::relay) standing: Standing,
     made: Instant,
     /// When a request was complete; then, how far its answer has come at [`ANSWER_RATE`].
     pub(in crate::relay) active: Instant,
+}
+
+/// Whose connection it is, which is also where it has its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::relay) enum Standing {
+    Controller,
+    /// Its address is not in `controllers`: the answer to its request is that.
+    Unlisted,
+    /// At the port of `metricslisten`.
+    Monitor,
 }
 
 /// A Controller's connection reads one request, and nothing more until that is answered.
@@ -41,9 +50,9 @@ pub(crate) struct Backend {
 }
 
 impl Api {
-    pub(in crate::relay) fn new(caller: ApiCaller, ticket: Ticket, unlisted: bool, now: Instant) -> Self {
+    pub(in crate::relay) fn new(caller: ApiCaller, ticket: Ticket, standing: Standing, now: Instant) -> Self {
         let collector = Collector::default();
-        Self { caller, collector, phase: Phase::Reading, partial: None, ticket, unlisted, made: now, active: now }
+        Self { caller, collector, phase: Phase::Reading, partial: None, ticket, standing, made: now, active: now }
     }
 
     pub(in crate::relay) fn deadline(&self, link: &Link) -> Instant {
@@ -83,7 +92,7 @@ mod tests {
     fn an_answer_is_taken_at_a_rate_and_not_a_byte_at_a_time() {
         let start = Instant::now();
         let caller = ApiCaller::of(([192, 0, 2, 1], 5).into(), ([192, 0, 2, 2], 80).into());
-        let fresh = || Api::new(caller, Queue::default().join(1), false, start);
+        let fresh = || Api::new(caller, Queue::default().join(1), Standing::Controller, start);
         let seconds = |n| start + Duration::from_secs(n);
         let (mut slow, mut steady) = (fresh(), fresh());
         for second in 1..=600 {

@@ -4,6 +4,7 @@
 //! sends single bytes costs no more than one that sends all at once; the JSON is read when it is complete.
 
 use super::entries::Caller;
+use crate::json;
 use crate::limits::BROKER_REQUEST;
 use crate::mapping::FieldError;
 use crate::secret::Secret;
@@ -90,7 +91,7 @@ impl Collector {
 }
 
 fn understand(bytes: &[u8], address: SocketAddr) -> Result<Request, String> {
-    let fields: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let fields: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| json::explained(&error))?;
     let request = || {
         Ok(Request {
             id: text(&fields, "id", "the id of a direct entry")?,
@@ -166,7 +167,7 @@ mod tests {
             (&b"GET / HTTP/1.1"[..], "expected a JSON object"),
             (b"[]", "expected a JSON object"),
             (b"}", "expected a JSON object"),
-            (b"{]}", "line 1 column 2"),
+            (b"{]}", "line 1, column 2"),
             (b"{\"id\xff\":1}", "line 1"),
         ] {
             assert!(reason(bytes).contains(complaint), "{}", reason(bytes));

@@ -93,6 +93,17 @@ fn a_wrong_passcode_is_said_and_tried_seldom() {
 }
 
 #[test]
+fn an_agent_that_gets_fewer_connections_than_it_wants_is_told_so_by_both_sides() {
+    in_both_modes(|daemon| {
+        let (service, mapping) = (Service::echo(), daemon.add_public(3));
+        let agent = AgentProgram::new(daemon, &mapping, 0).exposing(service.port, 8).start();
+        agent.wait_for("no place for more connections: 3 of 8 are authorized");
+        assert!(!agent.log().contains("passcode refused"), "{}", agent.log());
+        assert!(daemon.log().contains("was turned away, all 3 places"), "{}", daemon.log());
+    });
+}
+
+#[test]
 fn attempts_are_few_whatever_the_number_of_connections() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.set_nonblocking(true).expect("a socket");

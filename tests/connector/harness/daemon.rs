@@ -82,6 +82,11 @@ impl Setup {
         self.set("ports", json!([format!("{first}-{}", first + count - 1)]))
     }
 
+    /// The last port of the block, which a key may name for another use than mappings.
+    pub fn last_port(&self) -> u16 {
+        self.ports.mappings().1
+    }
+
     pub fn certificate(self, certificate: Certificate) -> Self {
         Self { certificate, ..self }
     }

@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-const PEER: ApiCaller = ApiCaller { ip: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9)), is_here: false };
+const PEER: ApiCaller =
+    ApiCaller { ip: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9)), is_here: false, only_reads: false };
 
 /// Everything that comes of these bytes, pushed `piece` at a time; ends at the first refusal.
 fn steps(bytes: &[u8], piece: usize) -> Vec<Step> {
