@@ -62,7 +62,17 @@ fn a_relayed_chunk_costs_no_allocation() {
     let (parser, _listener) = ParserSocket::new().expect("a private socket");
     let (listen, api_port) = (Some(Ipv4Addr::LOCALHOST.into()), free_port());
     let (broker, tls, controllers) = (None, None, None);
-    let setup = Setup { listen, api_port, broker, tls, controllers, connections: 100, trust_proxy: Vec::new(), parser };
+    let setup = Setup {
+        listen,
+        api_port,
+        broker,
+        tls,
+        controllers,
+        connections: 100,
+        trust_proxy: Vec::new(),
+        parser,
+        access_log: None,
+    };
     let (mut relay, handle) = Relay::new(setup, reserve_buffers(16).expect("memory")).expect("a relay");
     thread::spawn(move || {
         WATCHED.set(true);

@@ -51,8 +51,8 @@ impl Registry {
             for OpenError { port, cause } in self.relay.restore(mapping)? {
                 failed += 1;
                 if failed <= LINES {
-                    let id = &mapping.id;
-                    warn!("mapping {id}: port {port} could not be bound ({cause}), inactive; retried every second");
+                    let label = mapping.label();
+                    warn!("Mapping {label}: port {port} could not be bound ({cause}), inactive; retried every second");
                 }
             }
         }
@@ -162,13 +162,13 @@ impl Registry {
         match change {
             Change::Added { id, by } => {
                 if let Some(mapping) = self.mappings.get(&id) {
-                    info!("mapping {id} added by {by}: {}", summary(&mapping.kind));
+                    info!("Mapping {} added by {by}: {}", mapping.label(), summary(&mapping.kind));
                 }
             }
             Change::Removed { mapping, by } => {
                 self.relay.close(&mapping.id)?;
                 self.give_back_ports_of(&mapping);
-                info!("mapping {} removed by {by}", mapping.id);
+                info!("Mapping {} removed by {by}", mapping.label());
             }
         }
         Ok(())

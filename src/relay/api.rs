@@ -7,9 +7,10 @@
 pub(crate) mod caller;
 pub(crate) mod connection;
 pub(crate) mod parser;
-mod refusal;
+pub(crate) mod refusal;
 pub(crate) mod request;
 
+use super::counters::{Counts, Limited, Port};
 use super::fair_queue::FairQueue;
 use super::queue::Queue;
 use super::state::{API, State};
@@ -30,7 +31,7 @@ use caller::ApiCaller;
 use connection::{Api, Backend, Phase};
 use log::warn;
 use mio::net::TcpStream;
-use refusal::Refusal;
+use refusal::{Refusal, Status};
 use request::Step;
 use std::net::{IpAddr, SocketAddr};
 
@@ -47,6 +48,8 @@ pub(super) struct ApiPort {
     /// Connections from addresses that may not call the API.
     unlisted: FairQueue,
     unlisted_rate: Bucket,
+    /// Requests that were answered here.
+    pub(super) refusals: Counts<Status>,
 }
 
 /// What is to be done with a Controller's connection after its turn.
@@ -129,6 +132,7 @@ impl Relay {
         }
         let most = API_UNLISTED_INTERVAL * API_UNLISTED as u32;
         if !self.api.unlisted_rate.try_fill(API_UNLISTED_INTERVAL, most, now) {
+            self.counters.rate_limited.add(Limited::Api);
             return false;
         }
         if let Some(other) = self.api.unlisted.surplus(API_UNLISTED) {
@@ -146,7 +150,9 @@ impl Relay {
         }
         if api.partial.is_some() && link.is_open() {
             // It is closed in any case.
-            let _ = link.send(&Refusal::timed_out().to_bytes(), ctx, now);
+            let refusal = Refusal::timed_out();
+            let _ = link.send(&refusal.to_bytes(), ctx, now);
+            self.api.refusals.add(refusal.status());
         }
         self.close(key, Close::Refuse);
     }
@@ -167,8 +173,11 @@ impl Relay {
 
     /// A client without the right certificate has been told so by TLS; people are told here.
     fn log_refused_certificate(&mut self, key: Key, fault: &LinkError) {
-        let Some((reason, cause)) = authority::refusal(fault) else { return };
+        let Some((reason, cause)) = authority::refusal(fault) else {
+            return self.handshake_failed(key, Port::Api, fault);
+        };
         let Some(ip) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
+        self.counters.handshake_failures.add(Port::Api);
         if let Some(unsaid) = self.log.may_say(Topic::Refusal(Network::of(ip), reason), self.reactor.now) {
             warn!("API connection from {ip} refused: {reason}{cause}{}", and_more(unsaid));
         }
@@ -202,10 +211,13 @@ impl Relay {
                 Step::Continue => link.send(CONTINUE, ctx, now)?,
                 Step::Refuse(refusal) => {
                     link.send(&refusal.to_bytes(), ctx, now)?;
+                    self.api.refusals.add(refusal.status());
                     return Ok(Next::Close);
                 }
                 Step::Request { .. } if api.unlisted => {
-                    link.send(&Refusal::not_a_controller(api.caller.ip).to_bytes(), ctx, now)?;
+                    let refusal = Refusal::not_a_controller(api.caller.ip);
+                    link.send(&refusal.to_bytes(), ctx, now)?;
+                    self.api.refusals.add(refusal.status());
                     return Ok(Next::Close);
                 }
                 Step::Request { bytes, last } => {
