@@ -66,7 +66,6 @@ fn a_session_is_a_line_with_who_what_and_how_it_ended() {
             ("user", &addresses[1]),
             ("bytesport1", "6"),
             ("bytesport2", "5"), // "hello"
-            ("waited", "0.000"),
             ("tlsport1", tls),
             ("tlsport2", tls),
             ("ended", "agent"),
@@ -241,7 +240,7 @@ fn an_access_log_that_cannot_be_opened_is_named_with_its_key() {
 
 #[test]
 fn users_that_find_an_agent_at_once_have_not_waited() {
-    let daemon = with_access_log(Mode::Plain).start();
+    let daemon = with_access_log(Mode::Tls).start();
     let mapping = daemon.add_public(1);
     let agent = daemon.agent(&mapping);
     let user = daemon.user(&mapping);
