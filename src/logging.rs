@@ -192,7 +192,9 @@ impl Write for Sink {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(piece);
         if piece.ends_with(b"\n") {
-            let line = std::mem::take(&mut self.line);
+            // As long as it is, and no longer: many may wait.
+            let line = self.line.clone();
+            self.line.clear();
             self.hand_over(line);
         }
         Ok(piece.len())

@@ -88,7 +88,7 @@ impl Relay {
     pub(super) fn join(&mut self, key: Key, peer: Key) {
         let now = self.reactor.now;
         let Some((SocketMut { state: State::Agent(agent), .. }, _)) = self.reactor.get_mut(key) else { return };
-        agent.joined = now;
+        agent.since = now;
         if let Duty::Free(ticket) = std::mem::replace(&mut agent.duty, Duty::Joined(peer)) {
             if let Some(agents) = self.mappings.agents(agent.place) {
                 agents.free.leave(ticket);

@@ -71,8 +71,8 @@ impl Relay {
         let is_first = one_place.side == 0;
         let sides = if is_first { [one_side, other_side] } else { [other_side, one_side] };
         let first = self.reactor.get(if is_first { one } else { other })?.state.agent()?;
-        let duration = self.reactor.now.saturating_duration_since(first.joined);
-        let waited = (sides[1].role == "user").then_some(first.waited);
+        let duration = self.reactor.now.saturating_duration_since(first.since);
+        let waited = (sides[1].role == "user").then_some(Duration::from_millis(first.waited.into()));
         Some((one_place.pipe, Record { sides, duration, waited, ended, by }))
     }
 

@@ -83,12 +83,10 @@ pub(crate) struct Agent {
     pub(super) answer: Answer,
     /// When payload last went either way in its session.
     pub(super) moved: Instant,
-    /// When it was authorized.
-    pub(super) born: Instant,
-    /// When its session began.
-    pub(super) joined: Instant,
-    /// How long the user of its session had waited for an agent.
-    pub(super) waited: Duration,
+    /// When it was authorized, or, once it is joined, when its session began.
+    pub(super) since: Instant,
+    /// How long the user of its session had waited for an agent, milliseconds.
+    pub(super) waited: u32,
     /// Payload of its session that came from it, bytes.
     pub(super) received: u64,
     /// When it was last sent a heartbeat.
@@ -147,9 +145,8 @@ impl Agent {
             has_unsettled: false,
             answer: Answer::NotAsked,
             moved: now,
-            born: now,
-            joined: now,
-            waited: Duration::ZERO,
+            since: now,
+            waited: 0,
             received: 0,
             beaten: now,
             held_back: false,

@@ -213,7 +213,7 @@ impl Relay {
         self.join(agent, user);
         if let Some(agent) = self.reactor.get_mut(agent).and_then(|(socket, _)| socket.state.agent_mut()) {
             agent.answer = Answer::Awaited;
-            agent.waited = waited;
+            agent.waited = waited.as_millis().try_into().unwrap_or(u32::MAX);
         }
         self.counters.waits.add(&WAITS, waited);
         self.counters.sessions += 1;
