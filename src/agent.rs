@@ -267,7 +267,8 @@ impl Service for Agent {
         self.ending.is_some()
     }
 
-    fn session_ends(&mut self, key: Key, partner: Key, cause: &Cause) {
+    fn ends(&mut self, key: Key, partner: Option<Key>, cause: &Cause) {
+        let Some(partner) = partner else { return };
         if !log_enabled!(Level::Debug) {
             return;
         }

@@ -54,6 +54,8 @@ pub struct Config {
     pub buffers: Option<usize>,
     /// Where the log goes; `None` = standard error.
     pub log_file: Option<PathBuf>,
+    /// Where each session gets a line; `None` = nowhere.
+    pub access_log: Option<PathBuf>,
 }
 
 impl Config {
@@ -86,6 +88,7 @@ impl Config {
             connections: keys.connections,
             buffers: keys.buffers,
             log_file: keys.logfile.map(path),
+            access_log: keys.accesslog.map(path),
             file: file.to_owned(),
             state: layout.state.clone(),
         })
@@ -143,6 +146,7 @@ impl Config {
             ("connections", self.connections != new.connections),
             ("buffers", self.buffers != new.buffers),
             ("logfile", self.log_file != new.log_file),
+            ("accesslog", self.access_log != new.access_log),
         ]
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))

@@ -13,7 +13,9 @@ mod direct;
 mod figures;
 pub(crate) mod form;
 mod metrics;
+mod process;
 mod registry;
+mod reloads;
 mod status;
 
 pub use access::{TokenError, read_token};
@@ -33,6 +35,8 @@ use api::{Api, Call};
 use direct::Callers;
 use log::{debug, error};
 use registry::Registry;
+use reloads::Reloads;
+use std::collections::BTreeMap;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::unix::net::UnixListener;
@@ -60,11 +64,16 @@ pub struct Setup {
     pub reloads: Receiver<Reload>,
 }
 
-/// Settings that shall be followed from now on: valid, and loaded from the same file.
-pub struct Reload {
-    pub config: Config,
-    /// What the key `apitoken` names.
-    pub token: Option<Secret>,
+/// What has become of a reload.
+pub enum Reload {
+    /// These settings shall be followed from now on: valid, and loaded from the same file.
+    TakenOver {
+        config: Box<Config>,
+        /// What the key `apitoken` names.
+        token: Option<Secret>,
+    },
+    /// Something was wrong, and nothing has changed.
+    Failed,
 }
 
 /// The control thread's state.
@@ -93,6 +102,8 @@ impl Control {
             broker: config.broker,
             dev: config.dev,
             started: Instant::now(),
+            reloads: Reloads::default(),
+            answers: BTreeMap::new(),
         };
         Ok(Self { api, listener, server, reloads, writers: Arc::default() })
     }
@@ -137,16 +148,20 @@ impl Control {
             next = if answers.len() < BATCH { self.server.try_recv().ok().flatten() } else { None };
         }
         let saved = self.api.registry.commit()?;
-        let stops = answers.iter().any(|(_, answer, _)| answer.stops);
+        let stop = answers.iter().find_map(|(_, answer, _)| answer.stop);
         for (request, answer, is_change) in answers {
-            match &saved {
+            let status = match &saved {
                 Err(error) if is_change => {
-                    respond(request, Answer::failed(500, "Could not save", &error.to_string()), &self.writers);
+                    respond(request, Answer::failed(500, "Could not save", &error.to_string()), &self.writers)
                 }
                 _ => respond(request, answer, &self.writers),
-            }
+            };
+            self.api.count_answer(status);
         }
-        if stops { self.api.registry.relay.stop() } else { Ok(()) }
+        match stop {
+            Some(caller) => self.api.registry.relay.stop(format!("{caller} asked for it through the API")),
+            None => Ok(()),
+        }
     }
 
     fn answer(&mut self, request: &mut Request) -> Result<Answer, Gone> {
@@ -176,9 +191,12 @@ impl Control {
     }
 
     fn follow_settings(&mut self) {
-        while let Ok(Reload { config, token }) = self.reloads.try_recv() {
-            self.api.access = Access::new(config.controllers, token);
-            self.api.registry.ports.set_usable(config.ports);
+        while let Ok(reload) = self.reloads.try_recv() {
+            self.api.reloads.note(matches!(reload, Reload::TakenOver { .. }));
+            if let Reload::TakenOver { config, token } = reload {
+                self.api.access = Access::new(config.controllers, token);
+                self.api.registry.ports.set_usable(config.ports);
+            }
         }
     }
 }
@@ -192,15 +210,18 @@ fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
     request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
 }
 
-/// Sends the answer; whether the Controller is still there to read it is not our business.
-fn respond(request: Request, answer: Answer, writers: &Arc<()>) {
+/// Sends the answer, and returns its status; whether the Controller is still there to read it is not our business.
+fn respond(request: Request, answer: Answer, writers: &Arc<()>) -> u16 {
+    let status = answer.status;
     if answer.body.len() <= ANSWER_AT_ONCE {
-        return write(request, answer);
+        write(request, answer);
+        return status;
     }
     // A slow reader of a long answer costs its memory; so there are few of them.
     if Arc::strong_count(writers) > LONG_ANSWERS {
         let reason = format!("{LONG_ANSWERS} long answers are on their way already; try again soon");
-        return write(request, Answer::failed(503, "Service Unavailable", &reason).with_header("Retry-After", "1"));
+        write(request, Answer::failed(503, "Service Unavailable", &reason).with_header("Retry-After", "1"));
+        return 503;
     }
     // Written by this thread, it would make all Controllers wait for the slowest.
     let (writer, busy) = (thread::Builder::new().name("api-answer".to_owned()), Arc::clone(writers));
@@ -213,6 +234,7 @@ fn respond(request: Request, answer: Answer, writers: &Arc<()>) {
             error!("an API answer could not be sent: {error}");
         }
     }
+    status
 }
 
 fn write(request: Request, answer: Answer) {

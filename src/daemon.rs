@@ -25,7 +25,7 @@ pub use error::StartError;
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::layout::Layout;
-use crate::logging::{self, Logging};
+use crate::logging::{self, AccessLog, Format, Logging};
 use crate::net::server_tls::ServerTls;
 use crate::ports::ephemeral;
 use crate::relay::command::{EventLoop, Gone, Handle};
@@ -54,6 +54,8 @@ pub struct Options {
     /// Where the log goes; `None`: as the settings say.
     pub log_file: Option<PathBuf>,
     pub log_level: LevelFilter,
+    /// What lines of both logs look like.
+    pub log_format: Format,
 }
 
 /// A daemon that has its pid file, its user and its log, and serves nothing yet.
@@ -62,7 +64,9 @@ pub struct Daemon {
     config: Result<Config, ConfigError>,
     /// `None`: it is standard error.
     log_file: Option<PathBuf>,
-    logging: Logging,
+    access_log: Option<AccessLog>,
+    /// Both logs, as far as there are.
+    logs: Vec<Logging>,
     signals: Caught,
     /// Dropped last, so that nobody takes the daemon for gone too early.
     _pid_file: PidFile,
@@ -79,12 +83,19 @@ impl Daemon {
         // With faulty settings the fault goes to the log, so they are looked at first and judged later.
         let config = Config::load(&options.layout);
         let log_file = options.log_file.or_else(|| config.as_ref().ok()?.log_file.clone());
-        let logging = logging::start(options.log_level, log_file.as_deref());
+        let logging = logging::start(options.log_level, options.log_format, log_file.as_deref());
         let logging = logging.map_err(|cause| match &log_file {
             Some(file) => StartError::Log { file: file.clone(), cause },
             None => StartError::System { what: "the log could not be set up", cause },
         })?;
-        Ok(Self { layout: options.layout, config, log_file, logging, signals, _pid_file: pid_file })
+        let access_file = config.as_ref().ok().and_then(|config| config.access_log.clone());
+        let access = access_file.map(|file| {
+            let failed = |cause| StartError::AccessLog { file: file.clone(), cause };
+            AccessLog::start(&file, options.log_format).map_err(failed)
+        });
+        let (access_log, access) = access.transpose()?.unzip();
+        let logs = std::iter::once(logging).chain(access).collect();
+        Ok(Self { layout: options.layout, config, log_file, access_log, logs, signals, _pid_file: pid_file })
     }
 
     /// Whether people at the terminal see the log.
@@ -105,14 +116,14 @@ impl Daemon {
         }
         conflicts(&config, &mappings).for_each(|conflict| error!("{conflict}"));
         misfits(&config, &mappings).for_each(|misfit| warn!("{misfit}"));
-        let (mut relay, handle) = start_relay(&config, tls, parser, capacity)?;
+        let (mut relay, handle) = start_relay(&config, tls, parser, capacity, self.access_log)?;
         if let Some(warning) = ephemeral::warning(&config.ports) {
             warn!("{warning}");
         }
         let (control, reloads) = channel();
         let (layout, started, relay_handle) = (self.layout, config.clone(), handle.clone());
         let reloader = Reloader { layout, started, relay: handle.clone(), control, supervisor: supervisor.clone() };
-        signals::spawn(self.signals, reloader, self.logging).map_err(system("no thread for signals"))?;
+        signals::spawn(self.signals, reloader, self.logs.clone()).map_err(system("no thread for signals"))?;
         let setup = control::Setup { config, token, store, mappings, relay: Box::new(relay_handle), listener, reloads };
         let control = Control::new(setup).map_err(system("the API's private socket cannot be served"))?;
         let watch = supervisor.clone();
@@ -129,6 +140,7 @@ impl Daemon {
             LoopEvent::Turning => heartbeat(),
             LoopEvent::Stopping => supervisor.stopping(),
         });
+        self.logs.iter().for_each(Logging::flush);
         watched.map_err(system("the event loop failed"))?;
         if failed.load(Ordering::Relaxed) {
             return Err(StartError::Died);
@@ -163,6 +175,7 @@ fn start_relay(
     tls: Option<ServerTls>,
     parser: ParserSocket,
     Capacity { connections, buffers, warning }: Capacity,
+    access_log: Option<AccessLog>,
 ) -> Result<(Relay, Handle), StartError> {
     let Config { listen, api_port, broker, .. } = *config;
     let setup = relay::Setup {
@@ -175,6 +188,7 @@ fn start_relay(
         connections,
         trust_proxy: config.trust_proxy.clone(),
         parser,
+        access_log,
     };
     let buffer_count = buffers.size();
     let started = Relay::new(setup, buffers).map_err(|error| match error {
@@ -212,7 +226,7 @@ fn run_control(
             flag.store(true, Ordering::Relaxed);
         }
         // If the loop is gone already, all the better.
-        let _ = handle.stop();
+        let _ = handle.stop("the control thread has ended".to_owned());
     };
     let spawned = thread::Builder::new().name("control".into()).spawn(work);
     spawned.map_err(|cause| StartError::System { what: "no control thread could be started", cause })?;
@@ -239,6 +253,7 @@ mod tests {
             connections: 16,
             trust_proxy: Vec::new(),
             parser,
+            access_log: None,
         };
         let (mut relay, handle) = Relay::new(setup, relay::reserve_buffers(4).unwrap()).unwrap();
         let failed = run_control(work, handle).unwrap();

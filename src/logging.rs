@@ -1,13 +1,17 @@
-//! The log: one line an event, with a UTC time of RFC 3339, to standard error or to a file.
+//! The log: one line an event, to standard error or to a file; and the access log, one line a session, to a file of its
+//! own.
 //!
 //! Lines are formatted where the event happens and written by a thread of their own, so that neither a
 //! full disk nor a reader that sleeps stops the event loop. What cannot be written is counted, and the
 //! count is logged as soon as something can be written again.
 
+mod format;
 mod writer;
 
+pub use format::{Format, clock};
+use format::{Formatter, config};
 use log::LevelFilter;
-use simplelog::{ConfigBuilder, WriteLogger};
+use simplelog::WriteLogger;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +37,24 @@ enum Order {
     Flush(SyncSender<()>),
 }
 
+/// The two logs, as the metrics call them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    Log,
+    Access,
+}
+
+/// Both, with their labels in the metrics.
+pub const LOGS: [(Which, &str); 2] = [(Which::Log, "log"), (Which::Access, "access")];
+
+/// Lines of each that could not be written. Not 64 bits: 32-bit MIPS, many a router, has no such atomics.
+static LOST: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+/// How many lines of a log could not be written since the process started.
+pub fn lost(which: Which) -> usize {
+    LOST[which as usize].load(Ordering::Relaxed)
+}
+
 /// The running log.
 #[derive(Clone)]
 pub struct Logging {
@@ -46,15 +68,36 @@ pub struct Logging {
 ///
 /// # Errors
 /// The file cannot be opened, or there is a log already.
-pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<Logging> {
-    let (logging, sink) = pipe(Writer::new(file)?)?;
-    let config = ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .set_thread_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .build();
-    WriteLogger::init(level, config, sink).map_err(io::Error::other)?;
+pub fn start(level: LevelFilter, format: Format, file: Option<&Path>) -> io::Result<Logging> {
+    let (logging, sink) = pipe(Writer::new(file)?, Which::Log)?;
+    let layout = format.layout(file.is_some());
+    let logger = Formatter::new(layout, WriteLogger::new(level, config(layout, level), sink));
+    log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
+    log::set_max_level(level);
     Ok(logging)
+}
+
+/// The access log: whole lines, handed over without ever waiting.
+pub struct AccessLog {
+    sink: Sink,
+    /// Lines are JSON objects.
+    pub is_json: bool,
+}
+
+impl AccessLog {
+    /// To the end of `file`. The other half is for whoever rotates or ends it.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn start(file: &Path, format: Format) -> io::Result<(Self, Logging)> {
+        let (logging, sink) = pipe(Writer::new(Some(file))?, Which::Access)?;
+        Ok((Self { sink, is_json: format == Format::Json }, logging))
+    }
+
+    /// One line, with its line end.
+    pub fn write(&self, line: Vec<u8>) {
+        self.sink.hand_over(line);
+    }
 }
 
 impl Logging {
@@ -65,19 +108,33 @@ impl Logging {
         // Where lines wait, the thread looks when it takes the next one.
         let _ = self.orders.try_send(Order::Look);
     }
+
+    /// Waits until what was handed over is written, but not for ever.
+    pub fn flush(&self) {
+        flush(&self.orders);
+    }
+}
+
+fn flush(orders: &SyncSender<Order>) {
+    let (done, answer) = sync_channel(0);
+    if orders.try_send(Order::Flush(done)).is_ok() {
+        // Done or too late: either way there is nothing more to do about it.
+        let _ = answer.recv_timeout(FLUSH_TIMEOUT);
+    }
 }
 
 /// The writing thread, and the two ends that feed it.
-fn pipe(writer: Writer) -> io::Result<(Logging, Sink)> {
+fn pipe(writer: Writer, which: Which) -> io::Result<(Logging, Sink)> {
     let (orders, inbox) = sync_channel(WAITING);
-    let lost = Arc::new(AtomicUsize::new(0));
+    let unsaid = Arc::new(AtomicUsize::new(0));
     let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
-    let (counter, reopen) = (lost.clone(), logging.reopen.clone());
-    thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&inbox, writer, &counter, &reopen))?;
-    Ok((logging, Sink { line: Vec::new(), orders, lost }))
+    let (counter, reopen) = (Lost { which, unsaid: unsaid.clone() }, logging.reopen.clone());
+    let work = move || write_lines(&inbox, writer, &counter, &reopen);
+    thread::Builder::new().name(LOGS[which as usize].1.to_owned()).spawn(work)?;
+    Ok((logging, Sink { line: Vec::new(), orders, lost: Lost { which, unsaid } }))
 }
 
-fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize, reopen: &AtomicBool) {
+fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &Lost, reopen: &AtomicBool) {
     while let Ok(order) = inbox.recv() {
         if reopen.swap(false, Ordering::Acquire) {
             writer.reopen();
@@ -85,12 +142,15 @@ fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize, 
         match order {
             Order::Write(line) => {
                 if !writer.write(&line) {
-                    lost.fetch_add(1, Ordering::Relaxed);
+                    lost.count();
                     continue;
                 }
-                let count = lost.swap(0, Ordering::Relaxed);
-                if count > 0 {
-                    log::warn!("{count} log lines could not be written and are lost");
+                match (lost.unsaid.swap(0, Ordering::Relaxed), lost.which) {
+                    (0, _) => {}
+                    (count, Which::Log) => log::warn!("{count} log lines could not be written and are lost"),
+                    (count, Which::Access) => {
+                        log::warn!("{count} lines of the access log could not be written and are lost");
+                    }
                 }
             }
             Order::Look => {}
@@ -99,33 +159,50 @@ fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &AtomicUsize, 
     }
 }
 
+/// Lines that could not be written.
+struct Lost {
+    which: Which,
+    /// Those that the log has not told of.
+    unsaid: Arc<AtomicUsize>,
+}
+
+impl Lost {
+    fn count(&self) {
+        self.unsaid.fetch_add(1, Ordering::Relaxed);
+        LOST[self.which as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Where the logger writes to: gathers a line and hands it over without ever waiting.
 struct Sink {
     line: Vec<u8>,
     orders: SyncSender<Order>,
-    /// Not 64 bits: 32-bit MIPS, many a router, has no such atomics.
-    lost: Arc<AtomicUsize>,
+    lost: Lost,
+}
+
+impl Sink {
+    fn hand_over(&self, line: Vec<u8>) {
+        if self.orders.try_send(Order::Write(line)).is_err() {
+            self.lost.count();
+        }
+    }
 }
 
 impl Write for Sink {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(piece);
         if piece.ends_with(b"\n") {
-            let line = std::mem::take(&mut self.line);
-            if self.orders.try_send(Order::Write(line)).is_err() {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-            }
+            // As long as it is, and no longer: many may wait.
+            let line = self.line.clone();
+            self.line.clear();
+            self.hand_over(line);
         }
         Ok(piece.len())
     }
 
     /// Waits until what was handed over is written, but not for ever.
     fn flush(&mut self) -> io::Result<()> {
-        let (done, answer) = sync_channel(0);
-        if self.orders.try_send(Order::Flush(done)).is_ok() {
-            // Done or too late: either way there is nothing more to do about it.
-            let _ = answer.recv_timeout(FLUSH_TIMEOUT);
-        }
+        flush(&self.orders);
         Ok(())
     }
 }
@@ -146,7 +223,7 @@ mod tests {
         let folder = Folder::new();
         let (file, old) = (folder.0.join("log"), folder.0.join("log.1"));
         fs::write(&file, "before\n").unwrap();
-        let (logging, mut sink) = pipe(Writer::new(Some(&file)).unwrap()).unwrap();
+        let (logging, mut sink) = pipe(Writer::new(Some(&file)).unwrap(), Which::Log).unwrap();
         say(&mut sink, "first");
         fs::rename(&file, &old).unwrap();
         say(&mut sink, "second");
@@ -161,7 +238,7 @@ mod tests {
         let folder = Folder::new();
         let below = folder.0.join("below");
         fs::create_dir(&below).unwrap();
-        let (logging, mut sink) = pipe(Writer::new(Some(&below.join("log"))).unwrap()).unwrap();
+        let (logging, mut sink) = pipe(Writer::new(Some(&below.join("log"))).unwrap(), Which::Log).unwrap();
         fs::rename(&below, folder.0.join("moved")).unwrap();
         logging.reopen();
         say(&mut sink, "still there");
@@ -170,18 +247,19 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_lines_and_counts_them() {
-        let (_logging, mut sink) = pipe(Writer::new(Some(Path::new("/dev/full"))).unwrap()).unwrap();
+        let (_logging, mut sink) = pipe(Writer::new(Some(Path::new("/dev/full"))).unwrap(), Which::Access).unwrap();
         (0..3).for_each(|_| say(&mut sink, "lost"));
-        assert_eq!(sink.lost.load(Ordering::Relaxed), 3);
+        assert_eq!(sink.lost.unsaid.load(Ordering::Relaxed), 3);
+        assert!(lost(Which::Access) >= 3, "for the metrics they are counted for good");
     }
 
     #[test]
     fn a_writer_that_sleeps_stops_nobody() {
         let (orders, inbox) = sync_channel(WAITING);
         let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
-        let mut sink = Sink { line: Vec::new(), orders, lost: Arc::default() };
+        let mut sink = Sink { line: Vec::new(), orders, lost: Lost { which: Which::Log, unsaid: Arc::default() } };
         (0..WAITING + 5).for_each(|_| writeln!(sink, "line").unwrap());
-        assert_eq!(sink.lost.load(Ordering::Relaxed), 5);
+        assert_eq!(sink.lost.unsaid.load(Ordering::Relaxed), 5);
         logging.reopen();
         assert!(logging.reopen.load(Ordering::Relaxed), "forgotten over the lines that wait");
         assert!(matches!(inbox.recv().unwrap(), Order::Write(line) if line == b"line\n"));

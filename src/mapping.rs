@@ -90,6 +90,11 @@ impl Mapping {
         }
     }
 
+    /// Its id, and its name if it has one.
+    pub fn label(&self) -> String {
+        self.options.label(&self.id)
+    }
+
     /// port1 and port2; none for a direct entry.
     pub fn ports(&self) -> Option<[u16; 2]> {
         match &self.kind {

@@ -21,6 +21,7 @@ mod agents;
 pub(crate) mod api;
 pub(crate) mod broker;
 mod census;
+pub mod counters;
 mod eviction;
 mod fair_queue;
 mod listeners;
@@ -32,6 +33,7 @@ mod prompts;
 mod queue;
 mod rate_limit;
 mod rejection;
+mod sessions;
 mod settling;
 mod state;
 mod unauthenticated;
@@ -39,23 +41,25 @@ mod users;
 
 use crate::cidr::Cidr;
 use crate::limits::{API_BUFFERS, DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED, STOP_POLL};
+use crate::logging::AccessLog;
 use crate::net::buffers::Pool;
 use crate::net::reactor::{Close, Key, Reactor, Socket, own_token};
 use crate::net::server_tls::ServerTls;
 use crate::net::service::{self, Service};
-use crate::net::session::Cause;
+use crate::net::session::{Cause, Interruption};
 use crate::network::Network;
 use crate::throttle::{self, Throttle, Throttles};
 use api::ApiPort;
 pub use api::parser::ParserSocket;
 use broker::Broker;
 use command::{Command, Handle};
+use counters::{Counters, Port};
 use fair_queue::FairQueue;
 use listeners::Listeners;
-use log::{Level, debug, info, log_enabled};
+use log::info;
 use mappings::Mappings;
 use meter::Meter;
-use pipe::{Pipe, PipePort};
+use pipe::Pipe;
 use rate_limit::{RateLimit, Source};
 use state::{Duty, Stage, State, User};
 use std::io;
@@ -84,6 +88,8 @@ pub struct Setup {
     pub connections: usize,
     /// The way to the HTTP parser.
     pub parser: ParserSocket,
+    /// One line a session.
+    pub access_log: Option<AccessLog>,
 }
 
 /// Why there is no event loop; the causes are the system's.
@@ -121,6 +127,7 @@ pub struct Relay {
     broker: Broker,
     commands: Receiver<Command>,
     meter: Meter,
+    counters: Counters,
     /// What the log has said of sessions that were ended for want of buffers.
     shortages: Throttle,
     /// The same of single ports and addresses.
@@ -141,8 +148,16 @@ pub struct Relay {
 /// What the log tells no more often than it must: each port and address for itself (`throttle`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Topic {
-    /// An agent was authorized at this port.
+    /// The first agent was authorized at this port.
+    FirstAgent(u16),
+    /// The last agent at this port has gone.
+    LastAgent(u16),
+    /// A further agent was authorized at this port.
     Arrival(u16),
+    /// A TLS handshake at this port has failed, and not by the peer's leaving.
+    Handshake(u16),
+    /// A peer has left in its TLS handshake at this port.
+    Left(u16),
     /// An agent at this port has not been heard of.
     Absence(u16),
     /// There was no place for an agent at this port.
@@ -180,6 +195,7 @@ impl Relay {
             broker: Broker::default(),
             commands,
             meter: Meter::default(),
+            counters: Counters::default(),
             shortages: Throttle::default(),
             log: Throttles::default(),
             rate_limit: RateLimit::default(),
@@ -200,6 +216,7 @@ impl Relay {
     pub fn run(&mut self, tell: impl FnMut(LoopEvent) + Send + 'static) -> io::Result<()> {
         self.tell = Box::new(tell);
         service::run(self)?;
+        self.record_unfinished();
         // Agents that serve nobody are told last that the daemon is gone.
         for key in self.reactor.keys(|socket| socket.state.agent().is_some_and(state::Agent::is_free)) {
             self.close(key, Close::Now);
@@ -213,7 +230,7 @@ impl Relay {
             match self.commands.try_recv() {
                 Ok(command) => command(self),
                 Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => return self.stop(self.reactor.now),
+                Err(TryRecvError::Disconnected) => return self.stop(self.reactor.now, "the control thread has ended"),
             }
         }
     }
@@ -223,31 +240,15 @@ impl Relay {
         state.idle_deadline(self.mappings.get(state.pipe()?)?.options.idle_timeout?)
     }
 
-    fn log_end(&self, one: Key, other: Key, cause: &Cause) {
-        if !log_enabled!(Level::Debug) {
-            return;
-        }
-        let describe = |key| {
-            let socket = self.reactor.get(key)?;
-            let side = if socket.state.agent().is_some() { "agent" } else { "user" };
-            Some(format!("{side} {}", socket.link.peer))
-        };
-        let (Some(first), Some(second)) = (describe(one), describe(other)) else { return };
-        let pipe = self.reactor.get(one).and_then(|socket| self.mappings.get(socket.state.pipe()?));
-        let by = cause.by().and_then(describe).map(|by| format!("{by}: ")).unwrap_or_default();
-        let id = pipe.map_or("", |pipe| &pipe.id);
-        debug!("Mapping {id}: the session of {first} and {second} has ended, {by}{cause}");
-    }
-
     /// Closes the mappings' ports, dismisses who is not served, and lets sessions deliver what is in flight.
     ///
     /// The API goes on: it says that the daemon is stopping. So do the free agents: once closed they dial again, and
     /// each time that the port is closed they pause longer.
-    fn stop(&mut self, since: Instant) {
+    fn stop(&mut self, since: Instant, why: &str) {
         if self.ending.is_some() {
             return;
         }
-        info!("Stopping");
+        info!("Stopping: {why}");
         self.stopping.store(true, Ordering::Relaxed);
         let now = self.reactor.now;
         self.ending = Some(since + DRAIN_TIMEOUT);
@@ -319,18 +320,24 @@ impl Service for Relay {
     fn overdue(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
         if self.idle_deadline(socket.state).is_some_and(|deadline| deadline <= self.reactor.now) {
-            return self.end(key, Cause::Interrupted("nothing moved for its `idletimeout`"));
+            return self.end(key, Cause::Interrupted(Interruption::Idle));
         }
         match socket.state {
             State::Unauthenticated(it) if it.is_deferred => self.has_its_turn(key),
-            State::Unauthenticated(_) => self.authentication_failed(key),
+            State::Unauthenticated(_) => {
+                self.handshake_is_late(key, Port::Agent);
+                self.authentication_failed(key);
+            }
             State::Rejected(_) => self.close_rejected(key),
             State::Agent(agent) if agent.welcome.is_some() => self.has_been_welcomed(key),
             State::Agent(agent) if agent.is_free() && agent.unsettled.is_some() => self.settle(key),
             State::Agent(_) => self.absent(key),
             State::User(User { stage: Stage::Proxied { .. }, .. }) => self.refuse_proxy(key),
             State::User(User { pipe, stage: Stage::Waiting { .. }, .. }) => self.has_waited(key, *pipe),
-            State::User(_) => self.close_user(key),
+            State::User(_) => {
+                self.handshake_is_late(key, Port::User);
+                self.close_user(key);
+            }
             State::Api(_) => self.controller_is_late(key),
             State::Peer(_) => self.peer_is_due(key),
             State::Backend(_) => {}
@@ -378,9 +385,21 @@ impl Service for Relay {
         self.ending.is_some()
     }
 
-    fn session_ends(&mut self, key: Key, partner: Key, cause: &Cause) {
-        self.note_leftovers(key, partner, cause);
-        self.log_end(key, partner, cause);
+    fn ends(&mut self, key: Key, partner: Option<Key>, cause: &Cause) {
+        if let Some(partner) = partner {
+            self.note_leftovers(key, partner, cause);
+        }
+        self.record_end(key, partner, cause);
+    }
+
+    fn describe(&self, key: Key, peer: SocketAddr) -> String {
+        let Some(socket) = self.reactor.get(key) else { return peer.to_string() };
+        let mapping = socket.state.pipe().map(|pipe| self.mappings.name(pipe)).unwrap_or_default();
+        match socket.state {
+            State::Agent(_) => format!("agent {peer}, {mapping},"),
+            State::User(_) => format!("user {peer}, {mapping},"),
+            _ => peer.to_string(),
+        }
     }
 
     fn left(&mut self, state: State) {
@@ -407,12 +426,8 @@ impl Service for Relay {
     }
 
     fn count(&mut self, key: Key, payload: u64) {
-        let place = match self.reactor.get(key).map(|socket| socket.state) {
-            Some(State::Agent(agent)) => agent.place,
-            Some(State::User(user)) => PipePort { pipe: user.pipe, side: 1 },
-            _ => return,
-        };
-        self.mappings.count(place, payload);
+        let place = self.reactor.get_mut(key).and_then(|(socket, _)| socket.state.count(payload));
+        place.into_iter().for_each(|place| self.mappings.count(place, payload));
     }
 
     fn shortages(&mut self) -> &mut Throttle {

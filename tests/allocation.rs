@@ -73,6 +73,7 @@ fn a_relayed_chunk_costs_no_allocation() {
         connections: 100,
         trust_proxy: Vec::new(),
         parser,
+        access_log: None,
     };
     let (mut relay, handle) = Relay::new(setup, reserve_buffers(16).expect("memory")).expect("a relay");
     thread::spawn(move || {

@@ -27,7 +27,7 @@ fn a_panic_anywhere_is_logged_and_ends_the_process() {
 #[test]
 fn a_contained_panic_is_logged_once_and_ends_nothing() {
     if env::var_os(VICTIM).is_some() {
-        let _logging = logging::start(log::LevelFilter::Info, None).expect("a log");
+        let _logging = logging::start(log::LevelFilter::Info, logging::Format::Text, None).expect("a log");
         crash::end_on_panic();
         for number in 0..3 {
             assert!(crash::contain(|| -> () { panic!("oh dear, {number}") }).is_err());
@@ -48,7 +48,7 @@ fn a_contained_panic_is_logged_once_and_ends_nothing() {
 
 /// As the daemon is set up, with a thread that panics while the main one goes on.
 fn crash_in_a_thread() -> ! {
-    let _logging = logging::start(log::LevelFilter::Info, None).expect("a log");
+    let _logging = logging::start(log::LevelFilter::Info, logging::Format::Text, None).expect("a log");
     crash::end_on_panic();
     let number = 7;
     let worker = thread::Builder::new().name("worker".to_owned());

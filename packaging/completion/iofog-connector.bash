@@ -36,6 +36,10 @@ _iofog_connector()
 			COMPREPLY=($(compgen -W "error warn info debug trace" -- "$cur"))
 			return
 			;;
+		--log-format)
+			COMPREPLY=($(compgen -W "text json" -- "$cur"))
+			return
+			;;
 		--connector | --to | --listen)
 			_known_hosts_real -- "$cur"
 			return
@@ -59,7 +63,7 @@ _iofog_connector()
 		options="start stop reload status check mapping cert agent demo version help --help --version"
 	else
 		case $command in
-			start) options="--config --state --pid-file --user --log-file --log-level --help" ;;
+			start) options="--config --state --pid-file --user --log-file --log-level --log-format --help" ;;
 			stop) options="--config --state --pid-file --timeout --kill --help" ;;
 			reload) options="--config --state --pid-file --help" ;;
 			status) options="--config --state --pid-file --json --lock --help" ;;

@@ -50,7 +50,7 @@ impl Agent {
         let service = &self.settings.target;
         let what = format_args!("The local service {service} cannot be reached, a session is ended: {error}");
         self.log.warn(Topic::Refusal, what, self.reactor.now);
-        self.end(line, Cause::Interrupted("the local service cannot be reached"));
+        self.end(line, Cause::interrupted("the local service cannot be reached"));
     }
 
     /// The service is there: it gets what has come for it, or the other end of the tunnel is told.
@@ -60,7 +60,7 @@ impl Agent {
         let Some(Task::Connecting { first, .. }) =
             self.line_mut(line).map(|its| std::mem::replace(&mut its.task, Task::Joined { local: key }))
         else {
-            return self.end(key, Cause::Interrupted("its line is gone"));
+            return self.end(key, Cause::interrupted("its line is gone"));
         };
         match first {
             First::Payload(bytes) => {

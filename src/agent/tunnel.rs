@@ -82,7 +82,7 @@ impl Agent {
             (Ok((Some(_), _)), _) => return self.not_a_tunnel(key),
             (Ok((None, Input::WouldBlock | Input::Starved)), _) => return self.reactor.wait_for_buffer(key, wanted),
             (Ok((None, Input::Eof)) | Err(_), _) => {
-                return self.end(key, Cause::Interrupted("the other end of the tunnel has left"));
+                return self.end(key, Cause::interrupted("the other end of the tunnel has left"));
             }
         }
         line.task = Task::Joined { local };
@@ -93,14 +93,14 @@ impl Agent {
     pub(super) fn not_a_tunnel(&mut self, key: Key) {
         let what = format_args!("The other end is not an agent with --to; a connection is closed");
         self.log.warn(Topic::OtherEnd, what, self.reactor.now);
-        self.end(key, Cause::Interrupted("the other end is not an agent with --to"));
+        self.end(key, Cause::interrupted("the other end is not an agent with --to"));
     }
 
     /// A client has waited for the other end in vain.
     pub(super) fn nobody_answers(&mut self, key: Key) {
         let what = format_args!("The other end of the tunnel does not answer; a client is closed");
         self.log.warn(Topic::OtherEnd, what, self.reactor.now);
-        self.end(key, Cause::Interrupted("the other end of the tunnel does not answer"));
+        self.end(key, Cause::interrupted("the other end of the tunnel does not answer"));
     }
 }
 

@@ -92,9 +92,10 @@ fn look_at_files(config: &Config, verdict: &mut Verdict) {
         let found = authority.map(|_| String::new()).map_err(|e| format!("{e} (key \"controllerca\")"));
         verdict.of_file(file, found);
     }
-    if let Some(file) = &config.log_file {
+    for (key, file) in [("logfile", &config.log_file), ("accesslog", &config.access_log)] {
+        let Some(file) = file else { continue };
         if let Err(e) = logging::can_be_opened(file) {
-            verdict.fault(format!("{} (key \"logfile\"): cannot be written: {e}", file.display()));
+            verdict.fault(format!("{} (key {key:?}): cannot be written: {e}", file.display()));
         }
     }
 }

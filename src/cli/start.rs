@@ -9,6 +9,7 @@ use crate::daemon::{Daemon, Options, StartError};
 use crate::exit;
 use crate::layout::Layout;
 use crate::limits::DRAIN_TIMEOUT;
+use crate::logging::Format;
 use argh::FromArgs;
 use log::{LevelFilter, error};
 use std::path::PathBuf;
@@ -41,13 +42,16 @@ pub(super) struct Start {
     /// least severity to log: error, warn, info (default), debug or trace
     #[argh(option, default = "LevelFilter::Info", arg_name = "level", from_str_fn(level))]
     log_level: LevelFilter,
+    /// what lines of the log look like: text (default; under systemd as its journal expects it) or json
+    #[argh(option, default = "Format::Text", arg_name = "format")]
+    log_format: Format,
 }
 
 impl Start {
     pub fn run(self) -> Outcome {
-        let Self { config, state, pid_file, user, log_file, log_level } = self;
+        let Self { config, state, pid_file, user, log_file, log_level, log_format } = self;
         let layout = Layout::new(config, state, pid_file);
-        let daemon = match enter(&Options { layout, user, log_file, log_level }) {
+        let daemon = match enter(&Options { layout, user, log_file, log_level, log_format }) {
             Err(e @ StartError::PidFile(LockError::Held)) => {
                 say(e);
                 return Ok(exit::OK);

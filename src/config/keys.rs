@@ -17,7 +17,7 @@ use value::{NonEmpty, Text, Whole};
 mod value;
 
 /// Every key, and what it expects.
-const KEYS: [(&str, &str); 15] = [
+const KEYS: [(&str, &str); 16] = [
     ("ports", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
     ("exclude", "a list of strings, each one port or FROM-TO, like [\"6000-6001\", \"7000\"]"),
     ("broker", "a port, 1 to 65535"),
@@ -33,6 +33,7 @@ const KEYS: [(&str, &str); 15] = [
     ("connections", "a whole number from 1"),
     ("buffers", "a whole number from 1"),
     ("logfile", "the name of a file"),
+    ("accesslog", "the name of a file"),
 ];
 
 /// What the file says; `None` = the key is absent.
@@ -53,6 +54,7 @@ pub(super) struct Keys {
     pub connections: Option<usize>,
     pub buffers: Option<usize>,
     pub logfile: Option<PathBuf>,
+    pub accesslog: Option<PathBuf>,
 }
 
 impl Keys {
@@ -176,6 +178,7 @@ impl Keys {
             "connections" => self.connections = Some(count(map)?),
             "buffers" => self.buffers = Some(count(map)?),
             "logfile" => self.logfile = Some(name(map)?.into()),
+            "accesslog" => self.accesslog = Some(name(map)?.into()),
             _ => {
                 let names = KEYS.map(|(name, _)| name).join(", ");
                 return Err(A::Error::custom(format!("unknown key; expected one of {names}")));

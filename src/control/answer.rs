@@ -10,6 +10,7 @@ use crate::relay::command::Gone;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub(super) struct Answer {
     pub content_type: &'static str,
     /// A header that this status asks for.
     pub header: Option<(&'static str, &'static str)>,
-    /// Once this answer is written, the daemon ends.
-    pub stops: bool,
+    /// Once this answer is written, the daemon ends, for this caller.
+    pub stop: Option<IpAddr>,
 }
 
 impl Answer {
@@ -42,7 +43,7 @@ impl Answer {
     }
 
     fn json(status: u16, body: String) -> Self {
-        Self { status, body, content_type: "application/json", header: None, stops: false }
+        Self { status, body, content_type: "application/json", header: None, stop: None }
     }
 
     /// `error` says what failed, `reason` why and what was expected.

@@ -6,13 +6,16 @@ use super::commandline;
 use super::direct::{Caller, Callers};
 use super::form::Form;
 use super::metrics;
+use super::process::Process;
 use super::registry::Registry;
+use super::reloads::Reloads;
 use super::status;
 use crate::failure::timestamp;
 use crate::limits::{DIRECT_CALLER, HEALTHY};
 use crate::mapping::{FieldError, Kind, Request};
 use crate::relay::api::caller::ApiCaller;
 use crate::relay::command::Gone;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// One request, as far as an endpoint looks at it.
@@ -38,6 +41,9 @@ pub(super) struct Api {
     /// Dev mode.
     pub dev: bool,
     pub started: Instant,
+    pub reloads: Reloads,
+    /// How many requests got an answer of which status. Statuses are ours alone, and few.
+    pub answers: BTreeMap<u16, u64>,
 }
 
 type Endpoint = fn(&mut Api, &Call) -> Result<Answer, Stopped>;
@@ -86,6 +92,11 @@ impl Api {
             Ok(answer) | Err(Stopped::Answered(answer)) => Ok(answer),
             Err(Stopped::Gone) => Err(Gone),
         }
+    }
+
+    /// An answer has been sent.
+    pub fn count_answer(&mut self, status: u16) {
+        *self.answers.entry(status).or_default() += 1;
     }
 
     fn route(&mut self, call: &Call) -> Result<Answer, Stopped> {
@@ -194,7 +205,10 @@ impl Api {
             started: timestamp().saturating_sub(self.started.elapsed().as_millis() as u64),
             totals: registry.relay.totals()?,
             pipes: registry.relay.status_of_all()?,
-            infos: registry.mappings().values().filter_map(metrics::Info::of).collect(),
+            infos: registry.mappings().values().map(metrics::Info::of).collect(),
+            answers: self.answers.clone(),
+            reloads: self.reloads,
+            process: Process::read(),
         };
         Ok(Answer::metrics(metrics::text(&snapshot)))
     }
@@ -212,7 +226,7 @@ impl Api {
             "stop" if !call.peer.is_here => {
                 self.access.refuse(&call.peer, "stop is taken from this machine only", Instant::now())
             }
-            "stop" => Answer { stops: true, ..say("Connector stopped... :)") },
+            "stop" => Answer { stop: Some(call.peer.ip), ..say("Connector stopped... :)") },
             _ => say(commandline::HELP),
         })
     }

@@ -78,7 +78,7 @@ impl EventLoop for FakeLoop {
         Ok(Totals::default())
     }
 
-    fn stop(&self) -> Result<(), Gone> {
+    fn stop(&self, _why: String) -> Result<(), Gone> {
         self.world().stopped = true;
         Ok(())
     }

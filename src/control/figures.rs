@@ -54,12 +54,18 @@ pub(super) const USERS: &[Figure<UserCounts>] = &[
 ];
 
 pub(super) const TRAFFIC: &[Figure<Traffic>] = &[
-    figure("bytesport1", "port1_received_bytes_total", "Payload that came in at port1 and was relayed.", |t| {
-        t.port1_rx
-    }),
-    figure("bytesport2", "port2_received_bytes_total", "Payload that came in at port2 and was relayed.", |t| {
-        t.port2_rx
-    }),
+    figure(
+        "bytesport1",
+        "port1_received_bytes_total",
+        "Deprecated, see received_bytes_total: payload that came in at port1 and was relayed.",
+        |t| t.port1_rx,
+    ),
+    figure(
+        "bytesport2",
+        "port2_received_bytes_total",
+        "Deprecated, see received_bytes_total: payload that came in at port2 and was relayed.",
+        |t| t.port2_rx,
+    ),
     figure("discarded", "discarded_bytes_total", "Payload of agents that were without a partner.", |t| t.discarded),
     figure("unsettled", "unsettled_agents_total", "Agents that sent payload while without a partner.", |t| t.unsettled),
 ];

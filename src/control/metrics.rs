@@ -1,15 +1,19 @@
 //! `GET /metrics`: the daemon in numbers, in Prometheus' text format (version 0.0.4).
 //!
-//! Those of a mapping carry its id as their only label, so that a mapping is one set of series; ids are no secrets. What
-//! else is to be known of it (its name, say) is in the labels of one of them, to be joined by id. With
-//! thousands of mappings the text is megabytes long: it is built in one pass, and sent by a thread of its own (see
-//! [`crate::control`]).
+//! What a label may be is bounded: those of a mapping carry its id, so that it is one set of series; all others have a few
+//! fixed values, and belong to the whole daemon. Ids are no secrets. With thousands of mappings the text is megabytes
+//! long: it is built in one pass, and sent by a thread of its own (see [`crate::control`]).
 
 use super::figures::{AGENTS, DAEMON, Figure, TRAFFIC, USERS};
+use super::process::Process;
+use super::reloads::Reloads;
 use crate::failure::millis;
+use crate::logging::{self, LOGS};
 use crate::mapping::Mapping;
 use crate::relay::command::{PipeStatus, Totals};
-use std::fmt::Write;
+use crate::relay::counters::{Counts, DURATIONS, Histogram, Label, WAITS};
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
 
 /// The content type of the text.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,44 +27,40 @@ pub(super) struct Snapshot {
     pub totals: Totals,
     /// The open mappings, by id.
     pub pipes: Vec<(String, PipeStatus)>,
-    /// All mappings with ports.
+    /// What the mappings are, those that are not open included.
     pub infos: Vec<Info>,
+    /// API requests that the control thread has answered, by status.
+    pub answers: BTreeMap<u16, u64>,
+    pub reloads: Reloads,
+    pub process: Process,
 }
 
-/// What a mapping is, for who knows it by another name than its id.
-pub(super) struct Info {
-    pub id: String,
-    /// Empty if it has none.
-    pub name: String,
-    pub kind: &'static str,
-    pub ports: [u16; 2],
-}
+/// What a mapping is: the labels of `mapping_info`.
+pub(super) struct Info(String);
 
 impl Info {
-    /// `None`: it has no ports.
-    pub fn of(mapping: &Mapping) -> Option<Self> {
-        let name = mapping.name().unwrap_or_default().to_owned();
-        Some(Self { id: mapping.id.clone(), name, kind: mapping.kind.name(), ports: mapping.ports()? })
-    }
-
-    fn labels(&self) -> String {
-        let Self { id, name, kind, ports: [port1, port2] } = self;
-        let labels = [("id", escaped(id)), ("name", escaped(name)), ("type", (*kind).to_owned())];
-        let labels = labels.map(|(name, value)| format!("{name}=\"{value}\"")).join(",");
-        format!("{{{labels},port1=\"{port1}\",port2=\"{port2}\"}}")
+    pub fn of(mapping: &Mapping) -> Self {
+        let [port1, port2] = mapping.ports().map_or_else(Default::default, |ports| ports.map(|port| port.to_string()));
+        Self(labels(&[
+            ("id", &mapping.id),
+            ("name", mapping.options.name.as_deref().unwrap_or_default()),
+            ("type", mapping.kind.name()),
+            ("port1", &port1),
+            ("port2", &port2),
+        ]))
     }
 }
 
-/// What all names begin with.
+/// What our own names begin with.
 const PREFIX: &str = "iofog_connector_";
 /// Bytes of a line of a mapping, and how many lines a mapping has, about.
-const MAPPING: usize = 100 * 14;
+const MAPPING: usize = 100 * 17;
 
 /// The whole text.
 pub(super) fn text(snapshot: &Snapshot) -> String {
-    let Snapshot { mappings, available_ports, started, totals, pipes, infos } = snapshot;
-    let mut text = String::with_capacity((1 + pipes.len()) * MAPPING);
-    let version = [(label("version", env!("CARGO_PKG_VERSION")), 1)];
+    let Snapshot { mappings, available_ports, started, totals, .. } = snapshot;
+    let mut text = String::with_capacity(8 * 1024 + snapshot.pipes.len() * MAPPING);
+    let version = [(labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1)];
     family(&mut text, "build_info", "Always 1; the label tells the version.", version);
     let mut single = |name: &str, help, value| family(&mut text, name, help, [("", value)]);
     single("start_time_seconds", "When the daemon started, in seconds since the epoch.", started / 1000);
@@ -70,15 +70,77 @@ pub(super) fn text(snapshot: &Snapshot) -> String {
         let help = "When the certificate ends, in seconds since the epoch.";
         single("certificate_end_time_seconds", help, expiry.timestamp());
     }
+    let Reloads { was_taken_over, taken_over } = snapshot.reloads;
+    let help = "1 if the settings were taken over at the last reload, or at the start; 0 if something was wrong.";
+    single("last_reload_success", help, was_taken_over.into());
+    let help = "When settings were taken over last, in seconds since the epoch.";
+    single("last_reload_success_timestamp_seconds", help, taken_over / 1000);
     of_daemon(&mut text, DAEMON, totals);
     of_daemon(&mut text, AGENTS, &totals.agents);
     of_daemon(&mut text, USERS, &totals.users);
     of_daemon(&mut text, TRAFFIC, &totals.traffic);
-    let infos = infos.iter().map(|info| (info.labels(), 1));
-    family(&mut text, "mapping_info", "Always 1; the labels tell name, type and ports of the mapping.", infos);
-    let labels: Vec<String> = pipes.iter().map(|(id, _)| label("id", id)).collect();
+    let traffic = totals.traffic;
+    let sides = [("port1", traffic.port1_rx), ("port2", traffic.port2_rx)];
+    family(&mut text, "received_bytes_total", RECEIVED, sides.map(|(side, bytes)| (labels(&[("side", side)]), bytes)));
+    of_events(&mut text, snapshot);
+    of_process(&mut text, &snapshot.process, *started);
+    of_mappings(&mut text, snapshot);
+    text
+}
+
+const RECEIVED: &str = "Payload that came in and was relayed, by the port that it came in at.";
+
+/// What has happened since the start.
+fn of_events(text: &mut String, Snapshot { totals, answers, .. }: &Snapshot) {
+    let counters = &totals.counters;
+    family(text, "sessions_total", "Sessions that have begun.", [("", counters.sessions)]);
+    counts(text, "sessions_ended_total", "Sessions that have ended, by cause.", "cause", &counters.ended);
+    let help = "Time from the beginning of a session to its end.";
+    histogram(text, "session_duration_seconds", help, &DURATIONS, &counters.durations);
+    let help = "Time from a user's first byte until it got an agent.";
+    histogram(text, "agent_wait_seconds", help, &WAITS, &counters.waits);
+    counts(text, "users_refused_total", "Users that got no agent, by reason.", "reason", &counters.refused);
+    let help = "Agent connections that have been authorized.";
+    family(text, "agents_authorized_total", help, [("", counters.agents_authorized)]);
+    let help = "Authorized agent connections that are gone, by reason.";
+    counts(text, "agents_lost_total", help, "reason", &counters.agents_lost);
+    let help = "TLS handshakes that have failed, by the kind of port.";
+    counts(text, "tls_handshake_failures_total", help, "port", &counters.handshake_failures);
+    let help = "Connections and passcodes that a rate limit has delayed or rejected, by limit.";
+    counts(text, "rate_limited_total", help, "limit", &counters.rate_limited);
+    let mut answers = answers.clone();
+    for (code, count) in totals.api_refusals.iter().filter(|(_, count)| *count > 0) {
+        *answers.entry(code.parse().unwrap_or_default()).or_default() += count;
+    }
+    let series = answers.into_iter().map(|(code, count)| (labels(&[("code", &code.to_string())]), count));
+    family(text, "api_requests_total", "API requests, by the HTTP status of their answer.", series);
+    let lost = LOGS.map(|(which, name)| (labels(&[("log", name)]), logging::lost(which) as u64));
+    family(text, "log_lines_lost_total", "Lines of a log that could not be written, by log.", lost);
+}
+
+/// Under the names of Prometheus' client libraries, which have no prefix.
+fn of_process(text: &mut String, process: &Process, started: u64) {
+    let mut single = |name: &str, help, value: Option<f64>| {
+        if let Some(value) = value {
+            block(text, "", name, help, [("", value)]);
+        }
+    };
+    let number = |value: Option<u64>| value.map(|value| value as f64);
+    single("process_open_fds", "Number of open file descriptors.", number(process.open_fds));
+    single("process_max_fds", "Maximum number of open file descriptors.", number(process.max_fds));
+    single("process_resident_memory_bytes", "Resident memory size in bytes.", number(process.resident_bytes));
+    let cpu = process.cpu.map(|time| time.as_secs_f64());
+    single("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", cpu);
+    let help = "Start time of the process since unix epoch in seconds.";
+    single("process_start_time_seconds", help, Some(started as f64 / 1000.0));
+}
+
+fn of_mappings(text: &mut String, Snapshot { pipes, infos, .. }: &Snapshot) {
+    let help = "Always 1; the labels tell what the mapping is.";
+    family(text, "mapping_info", help, infos.iter().map(|Info(labels)| (labels, 1)));
+    let ids: Vec<String> = pipes.iter().map(|(id, _)| labels(&[("id", id)])).collect();
     let mut each = |name: &str, help, value: &dyn Fn(&PipeStatus) -> u64| {
-        family(&mut text, name, help, labels.iter().zip(pipes).map(|(label, (_, pipe))| (label, value(pipe))));
+        family(text, name, help, ids.iter().zip(pipes).map(|(labels, (_, pipe))| (labels, value(pipe))));
     };
     each("mapping_start_time_seconds", "When the mapping was opened, in seconds since the epoch.", &|pipe| {
         pipe.since.map_or(0, millis) / 1000
@@ -95,30 +157,59 @@ pub(super) fn text(snapshot: &Snapshot) -> String {
     for Figure { metric, help, value, .. } in TRAFFIC {
         each(&format!("mapping_{metric}"), help, &|pipe| value(&pipe.traffic));
     }
-    text
+    let received = pipes.iter().flat_map(|(id, pipe)| {
+        let sides = [("port1", pipe.traffic.port1_rx), ("port2", pipe.traffic.port2_rx)];
+        sides.map(|(side, bytes)| (labels(&[("id", id), ("side", side)]), bytes))
+    });
+    family(text, "mapping_received_bytes_total", RECEIVED, received);
 }
 
 fn of_daemon<T>(text: &mut String, figures: &[Figure<T>], from: &T) {
     figures.iter().for_each(|figure| family(text, figure.metric, figure.help, [("", (figure.value)(from))]));
 }
 
-/// All series of one metric: their labels and numbers.
+/// A counter for each value of a label, also where it is zero: a rate needs a beginning.
+fn counts<L: Label>(text: &mut String, name: &str, help: &str, label: &str, counts: &Counts<L>) {
+    family(text, name, help, counts.iter().map(|(word, count)| (labels(&[(label, word)]), count)));
+}
+
+fn histogram<const N: usize>(text: &mut String, name: &str, help: &str, bounds: &[u64; N], from: &Histogram<N>) {
+    head(text, PREFIX, name, help, "histogram");
+    let bounds = bounds.iter().map(|&bound| (bound as f64 / 1000.0).to_string()).chain(["+Inf".to_owned()]);
+    for (bound, count) in bounds.zip(from.cumulative()) {
+        // Writing to a String cannot fail; here and below.
+        let _ = writeln!(text, "{PREFIX}{name}_bucket{{le=\"{bound}\"}} {count}");
+    }
+    let _ = writeln!(text, "{PREFIX}{name}_sum {}\n{PREFIX}{name}_count {}", from.sum.as_secs_f64(), from.count());
+}
+
+/// All series of one metric of ours: their labels and numbers.
 fn family<L: AsRef<str>>(text: &mut String, name: &str, help: &str, series: impl IntoIterator<Item = (L, u64)>) {
-    let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-    // Writing to a String cannot fail; here and below.
-    let _ = writeln!(text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
+    block(text, PREFIX, name, help, series);
+}
+
+fn block<L: AsRef<str>, V: Display>(
+    text: &mut String,
+    prefix: &str,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = (L, V)>,
+) {
+    head(text, prefix, name, help, if name.ends_with("_total") { "counter" } else { "gauge" });
     for (labels, value) in series {
-        let _ = writeln!(text, "{PREFIX}{name}{} {value}", labels.as_ref());
+        let _ = writeln!(text, "{prefix}{name}{} {value}", labels.as_ref());
     }
 }
 
-/// `{name="value"}`, with what would end the value escaped: `configs.json` may hold any text as an id.
-fn label(name: &str, value: &str) -> String {
-    format!("{{{name}=\"{}\"}}", escaped(value))
+fn head(text: &mut String, prefix: &str, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(text, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}");
 }
 
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+/// `{name="value",…}`, with what would end a value escaped: `configs.json` may hold any text as an id.
+fn labels(labels: &[(&str, &str)]) -> String {
+    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+    format!("{{{}}}", labels.join(","))
 }
 
 #[cfg(test)]

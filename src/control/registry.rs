@@ -54,8 +54,8 @@ impl Registry {
             for OpenError { port, cause } in self.relay.restore(mapping)? {
                 failed += 1;
                 if failed <= LINES {
-                    let id = &mapping.id;
-                    warn!("mapping {id}: port {port} could not be bound ({cause}), inactive; retried every second");
+                    let label = mapping.label();
+                    warn!("Mapping {label}: port {port} could not be bound ({cause}), inactive; retried every second");
                 }
             }
         }
@@ -202,13 +202,13 @@ impl Registry {
         match change {
             Change::Added { id, by } => {
                 if let Some(mapping) = self.mappings.get(&id) {
-                    info!("mapping {} added by {by}: {}", called(mapping), summary(&mapping.kind));
+                    info!("Mapping {} added by {by}: {}", mapping.label(), summary(&mapping.kind));
                 }
             }
             Change::Removed { mapping, by } => {
                 self.relay.close(&mapping.id)?;
                 self.give_back_ports_of(&mapping);
-                info!("mapping {} removed by {by}", called(&mapping));
+                info!("Mapping {} removed by {by}", mapping.label());
             }
         }
         Ok(())
@@ -264,11 +264,6 @@ impl From<Gone> for AddError {
     fn from(_: Gone) -> Self {
         Self::Gone
     }
-}
-
-/// Its id, and its name if it has one.
-fn called(mapping: &Mapping) -> String {
-    mapping.name().map_or_else(|| mapping.id.clone(), |name| format!("{} ({name})", mapping.id))
 }
 
 /// What the log says of a new mapping.

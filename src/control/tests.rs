@@ -28,7 +28,7 @@ fn config(folder: &Folder, more: &str) -> Config {
 }
 
 fn reload(folder: &Folder, more: &str, token: Option<&str>) -> Reload {
-    Reload { config: config(folder, more), token: token.map(Secret::new) }
+    Reload::TakenOver { config: Box::new(config(folder, more)), token: token.map(Secret::new) }
 }
 
 impl Daemon {

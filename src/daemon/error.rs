@@ -20,6 +20,8 @@ pub enum StartError {
     User(#[from] PrivilegeError),
     #[error("{file}: the log file cannot be opened: {cause}")]
     Log { file: PathBuf, cause: io::Error },
+    #[error("{file} (key \"accesslog\"): the file cannot be opened: {cause}")]
+    AccessLog { file: PathBuf, cause: io::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -50,7 +52,7 @@ impl StartError {
         match self {
             // The daemon that was wanted is there.
             Self::PidFile(LockError::Held) => exit::OK,
-            Self::PidFile(LockError::System { .. }) | Self::Log { .. } => exit::CANNOT_CREATE,
+            Self::PidFile(LockError::System { .. }) | Self::Log { .. } | Self::AccessLog { .. } => exit::CANNOT_CREATE,
             Self::User(PrivilegeError::NoSuchUser(_)) => exit::NO_USER,
             Self::User(PrivilegeError::NotRoot(_)) => exit::NOT_PERMITTED,
             Self::User(PrivilegeError::System { .. }) | Self::System { .. } => exit::SYSTEM,

@@ -55,7 +55,11 @@ impl Reloader {
         self.supervisor.reloading();
         match load(&self.layout) {
             Ok((config, files)) => self.take_over(config, files),
-            Err(e) => error!("Reload failed, nothing changed: {e}"),
+            Err(e) => {
+                error!("Reload failed, nothing changed: {e}");
+                // If nobody hears of it, the daemon is ending.
+                let _ = self.control.send(Reload::Failed);
+            }
         }
         self.supervisor.ready();
     }
@@ -70,7 +74,8 @@ impl Reloader {
         }
         let admitted = self.relay.admit(config.controllers.clone());
         let trusted = self.relay.trust_proxy(config.trust_proxy.clone());
-        if admitted.is_err() || trusted.is_err() || self.control.send(Reload { config, token }).is_err() {
+        let taken = Reload::TakenOver { config: Box::new(config), token };
+        if admitted.is_err() || trusted.is_err() || self.control.send(taken).is_err() {
             return; // The same.
         }
         // Last, so that what the log calls reloaded is in force: a token or a Controller taken away lets nobody in.

@@ -3,7 +3,7 @@
 //! | signal | what it does | thread |
 //! |---|---|---|
 //! | SIGTERM, SIGINT | ends the daemon; what is in flight is delivered | signals |
-//! | SIGUSR1 | reopens the log file | signals |
+//! | SIGUSR1 | reopens the log files | signals |
 //! | SIGHUP | reads settings, certificate, key and token again | reload |
 //!
 //! The first of the two never waits for anything, so that the daemon can be ended whatever else hangs: a reload may,
@@ -47,23 +47,27 @@ pub(super) fn catch() -> io::Result<Caught> {
 }
 
 /// Attends to signals until the event loop is gone.
-pub(super) fn spawn(caught: Caught, reloader: Reloader, logging: Logging) -> io::Result<()> {
+pub(super) fn spawn(caught: Caught, reloader: Reloader, logs: Vec<Logging>) -> io::Result<()> {
     let Caught { signals, mut reload } = caught;
     let relay = reloader.relay.clone();
-    thread::Builder::new().name("signals".into()).spawn(move || read_free(signals, &relay, &logging))?;
+    thread::Builder::new().name("signals".into()).spawn(move || read_free(signals, &relay, &logs))?;
     thread::Builder::new().name("reload".into()).spawn(move || reload.forever().for_each(|_| reloader.reload()))?;
     Ok(())
 }
 
-fn read_free(mut signals: Signals, relay: &Handle, logging: &Logging) {
+fn read_free(mut signals: Signals, relay: &Handle, logs: &[Logging]) {
     for signal in signals.forever() {
         match signal {
-            SIGUSR1 => logging.reopen(),
+            SIGUSR1 => logs.iter().for_each(Logging::reopen),
             _ => {
-                if relay.stop().is_err() {
+                if relay.stop(name(signal)).is_err() {
                     return;
                 }
             }
         }
     }
+}
+
+fn name(signal: i32) -> String {
+    Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string())
 }

@@ -65,6 +65,11 @@ impl Options {
         })
     }
 
+    /// A mapping with these options, as the log has it: its id, and its name if it has one.
+    pub fn label(&self, id: &str) -> String {
+        self.name.as_ref().map_or_else(|| id.to_owned(), |name| format!("{id} ({name})"))
+    }
+
     /// The keys that say something.
     pub fn to_fields(&self) -> Map<String, Value> {
         let seconds = |time: Option<Duration>| time.map(|time| json!(time.as_secs()));

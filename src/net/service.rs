@@ -6,6 +6,7 @@ use super::shortage;
 use crate::throttle::{Throttle, and_more};
 use log::warn;
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// What an event loop does with its connections.
@@ -34,8 +35,12 @@ pub(crate) trait Service {
     fn is_over(&mut self) -> bool;
     /// The loop is to end: what is in flight is delivered.
     fn is_stopping(&self) -> bool;
-    /// The session of `key` is about to end.
-    fn session_ends(&mut self, _key: Key, _partner: Key, _cause: &Cause) {}
+    /// `key` is about to end, and with it the session that it belongs to.
+    fn ends(&mut self, _key: Key, _partner: Option<Key>, _cause: &Cause) {}
+    /// Whose connection it is, for the log.
+    fn describe(&self, _key: Key, peer: SocketAddr) -> String {
+        peer.to_string()
+    }
     /// A connection has left its state: what belongs to that is given back. It is closing, or gone.
     fn left(&mut self, state: Self::State);
     /// Payload has gone from `key` to its partner.
@@ -55,8 +60,9 @@ pub(crate) trait Service {
 
     /// Ends `key`, and the session that it belongs to; what was sent is delivered first.
     fn end(&mut self, key: Key, cause: Cause) {
-        if let Some(partner) = self.reactor().get(key).and_then(|socket| socket.state.partner()) {
-            self.session_ends(key, partner, &cause);
+        if let Some(socket) = self.reactor().get(key) {
+            let partner = socket.state.partner();
+            self.ends(key, partner, &cause);
         }
         for (key, how) in session::endings(self.reactor(), key, &cause) {
             self.close(key, how);
@@ -169,7 +175,8 @@ fn end_stuck<S: Service>(service: &mut S) {
         let now = service.reactor().now;
         if let Some(unsaid) = service.shortages().may_say(now) {
             let more = and_more(unsaid);
-            warn!("All relay buffers are in use: the stalled connection of {peer} is closed{more}");
+            let whose = service.describe(key, peer);
+            warn!("All relay buffers are in use: the stalled connection of {whose} is closed{more}");
         }
         service.reactor_mut().abort_if_closing(key);
         service.end(key, Cause::Shortage(key));

@@ -16,7 +16,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 /// What ends sessions in which nothing is in flight, while the process ends.
-pub const STOPPING: Cause = Cause::Interrupted("the process is stopping");
+pub const STOPPING: Cause = Cause::Interrupted(Interruption::Stopping);
 
 /// What a session has to know of the state of a connection.
 pub trait Party {
@@ -87,10 +87,38 @@ pub enum Cause {
     /// This side holds buffers that others wait for.
     Shortage(Key),
     /// It is ended from outside, on its way.
-    Interrupted(&'static str),
+    Interrupted(Interruption),
+}
+
+/// What ends a session from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    Stopping,
+    /// Nothing has moved for as long as its mapping allows.
+    Idle,
+    /// Its mapping is removed.
+    Removed,
+    /// Something that has words only.
+    Other(&'static str),
+}
+
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopping => "the process is stopping",
+            Self::Idle => "nothing moved for its `idletimeout`",
+            Self::Removed => "its mapping is removed",
+            Self::Other(why) => why,
+        })
+    }
 }
 
 impl Cause {
+    /// It is ended from outside, for a reason that has words only.
+    pub fn interrupted(why: &'static str) -> Self {
+        Self::Interrupted(Interruption::Other(why))
+    }
+
     fn of_source(key: Key, fault: LinkError) -> Self {
         if let LinkError::Io(_) = fault { Self::Failed(key, fault) } else { Self::Truncated(key, fault) }
     }
@@ -134,7 +162,7 @@ impl fmt::Display for Cause {
             Self::Absent(_) => f.write_str("it has not been heard of for longer than its heartbeat threshold"),
             Self::Undeliverable(_) => f.write_str("it takes nothing of what was sent to it before the other side left"),
             Self::Shortage(_) => f.write_str("all relay buffers are in use, and it is stuck"),
-            Self::Interrupted(why) => f.write_str(why),
+            Self::Interrupted(why) => why.fmt(f),
         }
     }
 }

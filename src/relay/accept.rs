@@ -1,5 +1,6 @@
 //! Accepting connections, and what they begin as.
 
+use super::counters::{Limited, Refused};
 use super::eviction::Room;
 use super::listeners::LeadsTo;
 use super::pipe::{PipeKey, PipePort};
@@ -20,7 +21,7 @@ use mio::net::TcpStream;
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 impl Relay {
@@ -95,6 +96,9 @@ impl Relay {
         let Some(agents) = self.mappings.agents(place) else { return };
         let (source, surplus) = (Source::new(peer.ip(), agents.binding.port), agents.surplus());
         let permit = self.rate_limit.admit(source, now);
+        if permit != Permit::Now {
+            self.counters.rate_limited.add(Limited::Connections);
+        }
         if permit == Permit::Never {
             let link = Link::plain(Stream::Tcp(stream), peer, now);
             return self.reject_at_once(link, source, Some(place.pipe));
@@ -121,7 +125,7 @@ impl Relay {
     fn accept_user(&mut self, stream: TcpStream, peer: SocketAddr, pipe: PipeKey) {
         let now = self.reactor.now;
         let is_proxied = self.setup.trust_proxy.iter().any(|range| range.contains(peer.ip()));
-        if !is_proxied && !self.is_allowed(pipe, peer.ip()) {
+        if !is_proxied && !self.is_allowed(pipe, peer) {
             return;
         }
         if let Some(other) = self.mappings.users(pipe).and_then(|users| users.silent.surplus(SILENT_USERS)) {
@@ -143,16 +147,16 @@ impl Relay {
         });
     }
 
-    /// Whether a user from `address` may use the mapping. If not, the log says so.
-    pub(super) fn is_allowed(&mut self, pipe: PipeKey, address: IpAddr) -> bool {
-        let Some(pipe) = self.mappings.get_mut(pipe) else { return false };
-        if pipe.options.admits(address) {
+    /// Whether the user `peer` may use the mapping. If not, the log says so.
+    pub(super) fn is_allowed(&mut self, key: PipeKey, peer: SocketAddr) -> bool {
+        let Some(pipe) = self.mappings.get(key) else { return false };
+        if pipe.options.admits(peer.ip()) {
             return true;
         }
-        let (port, id) = (pipe.bindings()[1].port, &pipe.id);
-        if let Some(unsaid) = self.log.may_say(Topic::NotAllowed(port), self.reactor.now) {
-            let more = and_more(unsaid);
-            warn!("Mapping {id}, port {port}: user {address} refused, its address is not in `allow`{more}");
+        self.counters.refused.add(Refused::Allow);
+        if let Some(unsaid) = self.log.may_say(Topic::NotAllowed(pipe.port(1)), self.reactor.now) {
+            let (place, more) = (self.mappings.place(PipePort { pipe: key, side: 1 }), and_more(unsaid));
+            warn!("{place}: user {peer} refused, its address is not in `allow`{more}");
         }
         false
     }

@@ -5,9 +5,8 @@ use super::state::{Agent, Duty, State};
 use super::{Relay, Topic};
 use crate::limits::{MESSAGES_A_TURN, SMALL_READ};
 use crate::net::buffers::IoContext;
-use crate::net::closing::Ending;
 use crate::net::link::{Input, Link, LinkError};
-use crate::net::reactor::{Close, Key, Socket, SocketMut};
+use crate::net::reactor::{Key, Socket, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::{self, Cause};
 use crate::throttle::and_more;
@@ -80,13 +79,16 @@ impl Relay {
             self.join(left, right);
             self.join(right, left);
             session::begin(&mut self.reactor, [left, right]);
+            self.counters.sessions += 1;
             self.reactor.again(left);
         }
     }
 
     /// A free agent is free no longer: it belongs to `peer`.
     pub(super) fn join(&mut self, key: Key, peer: Key) {
+        let now = self.reactor.now;
         let Some((SocketMut { state: State::Agent(agent), .. }, _)) = self.reactor.get_mut(key) else { return };
+        agent.since = now;
         if let Duty::Free(ticket) = std::mem::replace(&mut agent.duty, Duty::Joined(peer)) {
             if let Some(agents) = self.mappings.agents(agent.place) {
                 agents.free.leave(ticket);
@@ -114,7 +116,7 @@ impl Relay {
         match heard {
             Ok(Input::Data) => self.reactor.again(key),
             Ok(Input::WouldBlock | Input::Starved) => {}
-            Ok(Input::Eof) => self.close(key, Close::Drain(Ending::Complete)),
+            Ok(Input::Eof) => self.end(key, Cause::Ended(key)),
             Err(fault) => self.end(key, Cause::Failed(key, fault)),
         }
         if is_fit_again {
@@ -130,7 +132,8 @@ impl Relay {
         let (place, peer, now) = (agent.place, socket.link.peer, self.reactor.now);
         if let Some(port) = self.mappings.agents(place).map(|agents| agents.binding.port) {
             if let Some(unsaid) = self.log.may_say(Topic::Absence(port), now) {
-                info!("Port {port}: agent {peer} has not been heard of, closed{}", and_more(unsaid));
+                let (place, more) = (self.mappings.place(place), and_more(unsaid));
+                info!("{place}: agent {peer} has not been heard of, closed{more}");
             }
         }
         self.end(key, Cause::Absent(key));

@@ -7,9 +7,10 @@
 pub(crate) mod caller;
 pub(crate) mod connection;
 pub(crate) mod parser;
-mod refusal;
+pub(crate) mod refusal;
 pub(crate) mod request;
 
+use super::counters::{Counts, Limited, Port};
 use super::fair_queue::FairQueue;
 use super::listeners::LeadsTo;
 use super::queue::Queue;
@@ -31,7 +32,7 @@ use caller::ApiCaller;
 use connection::{Api, Backend, Phase, Standing};
 use log::{error, info, warn};
 use mio::net::TcpStream;
-use refusal::Refusal;
+use refusal::{Refusal, Status};
 use request::Step;
 use std::net::{IpAddr, SocketAddr};
 
@@ -56,6 +57,8 @@ pub(super) struct ApiPort {
     metrics_listener: Option<usize>,
     /// The log has told that the port could not be bound.
     complained: bool,
+    /// Requests that were answered here.
+    pub(super) refusals: Counts<Status>,
 }
 
 /// What is to be done with a Controller's connection after its turn.
@@ -169,6 +172,7 @@ impl Relay {
         let now = self.reactor.now;
         let most = API_UNLISTED_INTERVAL * API_UNLISTED as u32;
         if !self.api.unlisted_rate.try_fill(API_UNLISTED_INTERVAL, most, now) {
+            self.counters.rate_limited.add(Limited::Api);
             return false;
         }
         if let Some(other) = self.api.unlisted.surplus(API_UNLISTED) {
@@ -193,7 +197,9 @@ impl Relay {
         }
         if api.partial.is_some() && link.is_open() {
             // It is closed in any case.
-            let _ = link.send(&Refusal::timed_out().to_bytes(), ctx, now);
+            let refusal = Refusal::timed_out();
+            let _ = link.send(&refusal.to_bytes(), ctx, now);
+            self.api.refusals.add(refusal.status());
         }
         self.close(key, Close::Refuse);
     }
@@ -214,8 +220,11 @@ impl Relay {
 
     /// A client without the right certificate has been told so by TLS; people are told here.
     fn log_refused_certificate(&mut self, key: Key, fault: &LinkError) {
-        let Some((reason, cause)) = authority::refusal(fault) else { return };
+        let Some((reason, cause)) = authority::refusal(fault) else {
+            return self.handshake_failed(key, Port::Api, fault);
+        };
         let Some(ip) = self.reactor.get(key).map(|socket| socket.link.peer.ip()) else { return };
+        self.counters.handshake_failures.add(Port::Api);
         if let Some(unsaid) = self.log.may_say(Topic::Refusal(Network::of(ip), reason), self.reactor.now) {
             warn!("API connection from {ip} refused: {reason}{cause}{}", and_more(unsaid));
         }
@@ -249,11 +258,14 @@ impl Relay {
                 Step::Continue => link.send(CONTINUE, ctx, now)?,
                 Step::Refuse(refusal) => {
                     link.send(&refusal.to_bytes(), ctx, now)?;
+                    self.api.refusals.add(refusal.status());
                     return Ok(Next::Close);
                 }
                 Step::Request { bytes, .. } if api.standing == Standing::Unlisted && !bytes.starts_with(HEALTH) => {
                     let ip = api.caller.ip;
-                    link.send(&Refusal::not_a_controller(ip).to_bytes(), ctx, now)?;
+                    let refusal = Refusal::not_a_controller(ip);
+                    link.send(&refusal.to_bytes(), ctx, now)?;
+                    self.api.refusals.add(refusal.status());
                     self.log_unlisted(ip);
                     return Ok(Next::Close);
                 }

@@ -3,6 +3,8 @@
 //! The loop answers within one turn; it never waits for the control thread.
 
 use super::Relay;
+use super::api::refusal::Status;
+use super::counters::{Counters, Counts};
 use crate::cidr::Cidr;
 use crate::mapping::Mapping;
 use crate::net::expiry::Expiry;
@@ -146,6 +148,10 @@ pub struct Totals {
     pub traffic: Traffic,
     /// Bytes a second that come in at port1 and at port2, on the average of the last seconds.
     pub rates: [u64; 2],
+    /// Since the start.
+    pub counters: Counters,
+    /// API requests that went no further than the loop, by the status of their answer.
+    pub api_refusals: Counts<Status>,
     /// Until when the certificate is valid; `None` in dev mode.
     pub expiry: Option<Expiry>,
 }
@@ -175,7 +181,8 @@ pub trait EventLoop: Send {
     fn totals(&self) -> Result<Totals, Gone>;
 
     /// Closes listeners, delivers what is in flight, ends. The time for that counts from this call.
-    fn stop(&self) -> Result<(), Gone>;
+    /// `why` is for the log.
+    fn stop(&self, why: String) -> Result<(), Gone>;
 
     /// Whether it turns: whether it answers within `limit`.
     fn turns_within(&self, limit: Duration) -> bool;
@@ -258,9 +265,9 @@ impl EventLoop for Handle {
         self.ask(|relay| relay.totals())
     }
 
-    fn stop(&self) -> Result<(), Gone> {
+    fn stop(&self, why: String) -> Result<(), Gone> {
         let since = Instant::now();
-        self.ask(move |relay| relay.stop(since))
+        self.ask(move |relay| relay.stop(since, &why))
     }
 
     fn turns_within(&self, limit: Duration) -> bool {

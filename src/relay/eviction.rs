@@ -10,6 +10,7 @@
 //! find, the next one has to wait: a crowd cannot make it expensive.
 
 use super::Relay;
+use super::counters::Refused;
 use super::listeners::LeadsTo;
 use super::state::{API, Stage, State, User};
 use crate::fairness::{Candidate, first_to_go};
@@ -84,7 +85,7 @@ impl Relay {
         for key in victims {
             self.reactor.abort_if_closing(key);
             match self.reactor.get(key).map(|socket| socket.state) {
-                Some(State::User(_)) => self.close_user(key),
+                Some(State::User(_)) => self.refuse_user(key, Refused::Evicted),
                 Some(State::Rejected(_)) => self.close_rejected(key),
                 _ => self.close(key, Close::Now),
             }

@@ -68,6 +68,23 @@ impl Mappings {
         self.pipes.get_mut(pipe)?.users()
     }
 
+    /// A mapping as the log has it: `Mapping ID (NAME)`.
+    pub(super) fn name(&self, key: PipeKey) -> String {
+        self.pipes.get(key).map(Pipe::name).unwrap_or_default()
+    }
+
+    /// One of its ports: `Mapping ID (NAME), port PORT`.
+    pub(super) fn place(&self, place: PipePort) -> String {
+        self.pipes
+            .get(place.pipe)
+            .map_or_else(String::new, |pipe| format!("{}, port {}", pipe.name(), pipe.port(place.side)))
+    }
+
+    /// The port at `place`.
+    pub(super) fn port(&self, place: PipePort) -> Option<u16> {
+        Some(self.pipes.get(place.pipe)?.port(place.side))
+    }
+
     /// How long an agent may be silent; `None`: for ever.
     pub(super) fn absence(&self, place: PipePort) -> Option<Duration> {
         self.pipes.get(place.pipe)?.absence(place.side)

@@ -8,8 +8,11 @@ use super::state::{State, group_of};
 use crate::mapping::{Kind, Mapping};
 use crate::net::reactor::Close;
 use crate::net::service::Service;
-use crate::net::session::Party;
+use crate::net::session::{Cause, Interruption, Party};
 use log::info;
+
+/// What ends the sessions of a mapping that is removed.
+const REMOVED: Cause = Cause::Interrupted(Interruption::Removed);
 
 impl Relay {
     /// Both ports, or nothing.
@@ -38,8 +41,13 @@ impl Relay {
             match socket.state {
                 State::Rejected(_) => self.close_rejected(key),
                 // Interrupted, and told so: neither close_notify nor, without TLS, FIN.
-                state if state.partner().is_some() => self.close(key, Close::Abort),
-                _ => self.close(key, Close::Now),
+                state => {
+                    let partner = state.partner();
+                    self.record_end(key, partner, &REMOVED);
+                    let how = if partner.is_some() { Close::Abort } else { Close::Now };
+                    self.close(key, how);
+                    partner.into_iter().for_each(|partner| self.close(partner, Close::Abort));
+                }
             }
         }
         self.reactor.abort_closing(group_of(pipe));
@@ -64,6 +72,8 @@ impl Relay {
             closing: self.reactor.closing(),
             traffic: self.mappings.traffic(),
             rates: self.meter.rates(),
+            counters: self.counters,
+            api_refusals: self.api.refusals,
             expiry: self.setup.tls.as_ref().and_then(|tls| tls.expiry),
         }
     }
@@ -78,7 +88,7 @@ impl Relay {
         for key in lacking.map(|(key, _)| key).collect::<Vec<PipeKey>>() {
             if self.bind(key).is_empty() {
                 if let Some(pipe) = self.mappings.get(key) {
-                    info!("Mapping {}: its ports are bound now", pipe.id);
+                    info!("{}: its ports are bound now", pipe.name());
                 }
             }
         }

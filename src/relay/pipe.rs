@@ -105,6 +105,19 @@ impl Pipe {
         }
     }
 
+    /// As the log has it.
+    pub(super) fn name(&self) -> String {
+        format!("Mapping {}", self.options.label(&self.id))
+    }
+
+    /// port1 or port2.
+    pub(super) fn port(&self, side: usize) -> u16 {
+        match &self.ends {
+            Ends::Public { agents, users } => [agents.binding.port, users.binding.port][side.min(1)],
+            Ends::Private(sides) => sides[side.min(1)].binding.port,
+        }
+    }
+
     /// How long an agent of this side may be silent; `None`: for ever.
     pub(super) fn absence(&self, side: usize) -> Option<Duration> {
         match (&self.ends, side) {
@@ -178,6 +191,11 @@ impl Agents {
         let has_agents = |network| self.networks.of(network) > 0;
         self.unauthenticated
             .surplus_by(UNAUTHENTICATED, |network| if has_agents(network) { UNAUTHENTICATED_OF_A_FLEET } else { 1 })
+    }
+
+    /// How many are authorized, free or not.
+    pub(super) fn authorized(&self) -> usize {
+        self.authorized
     }
 
     /// Whether one more may be authorized.

@@ -98,7 +98,7 @@ impl Relay {
         let now = self.reactor.now;
         let Some(agent) = self.reactor.get_mut(key).and_then(|(socket, _)| socket.state.agent_mut()) else { return };
         let is_private = self.mappings.get(agent.place.pipe).is_some_and(|pipe| matches!(pipe.ends, Ends::Private(_)));
-        let until = if is_private { (now + SETTLE).min(agent.born + SETTLE_PRIVATE) } else { now + SETTLE };
+        let until = if is_private { (now + SETTLE).min(agent.since + SETTLE_PRIVATE) } else { now + SETTLE };
         if until > now {
             agent.unsettled = Some(until);
             self.reactor.wake_by(until);

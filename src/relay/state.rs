@@ -84,8 +84,12 @@ pub(crate) struct Agent {
     pub(super) answer: Answer,
     /// When payload last went either way in its session.
     pub(super) moved: Instant,
-    /// When it was authorized.
-    pub(super) born: Instant,
+    /// When it was authorized, or, once it is joined, when its session began.
+    pub(super) since: Instant,
+    /// How long the user of its session had waited for an agent, milliseconds.
+    pub(super) waited: u32,
+    /// Payload of its session that came from it, bytes.
+    pub(super) received: u64,
     /// When it was last sent a heartbeat.
     pub(super) beaten: Instant,
     /// Its payload had to wait for its reader since then.
@@ -119,13 +123,15 @@ pub(super) enum Stage {
     /// It has not sent a byte.
     Silent { ticket: Ticket, until: Instant },
     /// It has, while no agent is free. Its bytes stay in the kernel.
-    Waiting { ticket: Ticket, until: Instant },
+    Waiting { ticket: Ticket, since: Instant, until: Instant },
     /// It has an agent. `half_closed`: it sends no more, and may still be answered; since the last payload for it.
     Joined {
         agent: Key,
         half_closed: Option<Instant>,
         /// When payload last went either way.
         moved: Instant,
+        /// Payload that came from it, bytes.
+        received: u64,
     },
 }
 
@@ -142,7 +148,9 @@ impl Agent {
             has_unsettled: false,
             answer: Answer::NotAsked,
             moved: now,
-            born: now,
+            since: now,
+            waited: 0,
+            received: 0,
             beaten: now,
             held_back: false,
             prompted: None,
@@ -212,6 +220,21 @@ impl State {
     /// The same, to be changed.
     pub(super) fn agent_mut(&mut self) -> Option<&mut Agent> {
         if let Self::Agent(agent) = self { Some(agent) } else { None }
+    }
+
+    /// Counts payload that came from it and was passed on. Returns where it came in.
+    pub(super) fn count(&mut self, payload: u64) -> Option<PipePort> {
+        match self {
+            Self::Agent(agent) => {
+                agent.received += payload;
+                Some(agent.place)
+            }
+            Self::User(User { pipe, stage: Stage::Joined { received, .. }, .. }) => {
+                *received += payload;
+                Some(PipePort { pipe: *pipe, side: 1 })
+            }
+            _ => None,
+        }
     }
 
     fn note_moved(&mut self, now: Instant) {

@@ -3,6 +3,7 @@
 //! An unauthenticated connection costs little: no relay buffer, one try, a deadline, and a place in a queue that evicts
 //! the oldest.
 
+use super::counters::{Limited, Port};
 use super::pipe::PipePort;
 use super::rate_limit::{Permit, Source};
 use super::state::{Agent, Duty, State, Unauthenticated};
@@ -20,7 +21,7 @@ use crate::secret::Secret;
 use crate::throttle::and_more;
 use crate::wire::passcode::{Offer, Progress};
 use crate::wire::v1::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
-use log::{info, warn};
+use log::{Level, log, warn};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -59,7 +60,11 @@ impl Relay {
             Ok(Verdict::Undecided) => {}
             Ok(Verdict::Busy) => self.reactor.again(key),
             Ok(Verdict::Complete) => self.judge(key),
-            Ok(Verdict::Left) | Err(_) => self.authentication_failed(key),
+            Ok(Verdict::Left) => self.authentication_failed(key),
+            Err(fault) => {
+                self.handshake_failed(key, Port::Agent, &fault);
+                self.authentication_failed(key);
+            }
         }
     }
 
@@ -90,7 +95,11 @@ impl Relay {
         let Some(source) = self.source(key) else { return };
         let Self { reactor, rate_limit, .. } = self;
         let Some((SocketMut { state: State::Unauthenticated(it), .. }, _)) = reactor.get_mut(key) else { return };
-        match rate_limit.guess(source, &it.offer.bytes, it.until, now) {
+        let permit = rate_limit.guess(source, &it.offer.bytes, it.until, now);
+        if permit != Permit::Now {
+            self.counters.rate_limited.add(Limited::Passcodes);
+        }
+        match permit {
             Permit::Now => self.compare(key, false),
             Permit::Never => self.reject(key, None),
             Permit::At(turn) => {
@@ -126,15 +135,20 @@ impl Relay {
                     true => format!("all {most} places for agents of its mapping are taken (`maxconnections`)"),
                     false => format!("{} has most of all connections already", peer.ip()),
                 };
-                warn!("Port {port}: agent {peer} was turned away, {why}{}", and_more(unsaid));
+                let place = self.mappings.place(place);
+                warn!("{place}: agent {peer} was turned away, {why}{}", and_more(unsaid));
             }
             return self.reject_after(key, NO_PLACE, Source::new(peer.ip(), port), Some(place.pipe), &[]);
         }
         let (network, port) = (Network::of(peer.ip()), agents.binding.port);
         agents.count_in(network);
+        let is_first = agents.authorized() == 1;
         let ticket = agents.free.join(key);
-        if let Some(unsaid) = self.log.may_say(Topic::Arrival(port), now) {
-            info!("Port {port}: agent {peer} authorized{}", and_more(unsaid));
+        self.counters.agents_authorized += 1;
+        let topic = if is_first { Topic::FirstAgent(port) } else { Topic::Arrival(port) };
+        if let Some(unsaid) = self.log.may_say(topic, now) {
+            let (level, which) = if is_first { (Level::Info, "the first agent") } else { (Level::Debug, "agent") };
+            log!(level, "{}: {which}, {peer}, is authorized{}", self.mappings.place(place), and_more(unsaid));
         }
         let agent = Agent::new(place, network, ticket, has_preamble.then(Marked::new), now);
         if let Some(left) = self.reactor.change(key, State::Agent(agent)) {
@@ -176,6 +190,7 @@ impl Relay {
             self.mappings.count_discarded(place, message.len() as u64);
             return self.unsettle(key);
         };
+        agent.received += message.len() as u64;
         self.mappings.count(place, message.len() as u64);
         let Some((socket, ctx)) = self.reactor.get_mut(peer) else { return };
         if let Err(fault) = send_payload(socket.link, message, ctx, now) {
@@ -194,13 +209,13 @@ impl Relay {
             Some(waited) => rate_limit.wrong(source, &it.offer.bytes, waited, now),
             None => rate_limit.reject(source, now),
         };
-        let pipe = it.place.pipe;
-        if let Some(agents) = mappings.agents(it.place) {
+        let (place, pipe) = (it.place, it.place.pipe);
+        if let Some(agents) = mappings.agents(place) {
             agents.rejected += 1;
-            let port = agents.binding.port;
             if let Some(unsaid) = log.may_say(Topic::Rejection(source), now) {
                 let why = if compared.is_some() { "wrong passcode" } else { "too many different passcodes" };
-                warn!("Port {port}: agent {peer} rejected, {why}{}", and_more(unsaid));
+                let place = mappings.place(place);
+                warn!("{place}: agent {peer} rejected, {why}{}", and_more(unsaid));
             }
         }
         self.reject_after(key, delay, source, Some(pipe), &[]);
@@ -225,10 +240,11 @@ impl Relay {
     fn count_part(&mut self, place: PipePort, source: Source, peer: SocketAddr, length: usize) {
         let Some(agents) = self.mappings.agents(place) else { return };
         agents.rejected += 1;
-        let (port, expected) = (agents.binding.port, agents.terms.passcode.expose().len());
+        let expected = agents.terms.passcode.expose().len();
         if let Some(unsaid) = self.log.may_say(Topic::Rejection(source), self.reactor.now) {
             let more = and_more(unsaid);
-            warn!("Port {port}: agent {peer} rejected, its passcode has {length} of {expected} bytes{more}");
+            let place = self.mappings.place(place);
+            warn!("{place}: agent {peer} rejected, its passcode has {length} of {expected} bytes{more}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer. With `proxyprotocol` it is
 //! joined when it has connected: the header that the agent gets stands for the first bytes.
 
+use super::counters::{Port, Refused, WAITS};
 use super::pipe::{PipeKey, PipePort};
 use super::settling::Answer;
 use super::state::{Stage, State, User};
@@ -45,15 +46,25 @@ impl Relay {
             Err(e) => Err(e),
         };
         match asks {
-            Ok(Input::Data) if self.has_too_many(key, pipe) => self.close(key, Close::Now),
+            Ok(Input::Data) if self.has_too_many(key, pipe) => self.refuse_user(key, Refused::MaxUsers),
             Ok(Input::Data) => match self.agent_for(pipe) {
                 Some(agent) if self.is_next(key, pipe) => self.try_pair(key, agent, pipe),
                 _ => self.wait_for_agent(key),
             },
             // It is not trusted yet, and never waits for a buffer here.
             Ok(Input::WouldBlock | Input::Starved) => self.ask_no_more(key),
-            Ok(Input::Eof) | Err(_) => self.close_user(key),
+            Ok(Input::Eof) => self.close_user(key),
+            Err(fault) => {
+                self.handshake_failed(key, Port::User, &fault);
+                self.close_user(key);
+            }
         }
+    }
+
+    /// Closes a user that gets no agent.
+    pub(super) fn refuse_user(&mut self, key: Key, why: Refused) {
+        self.counters.refused.add(why);
+        self.close(key, Close::Now);
     }
 
     /// The proxy in front is to say where its user comes from, before anything else.
@@ -79,8 +90,8 @@ impl Relay {
         user.called = ends.map(|ends| tcp::canonical(ends.to));
         link.peer = ends.map_or(proxy, |ends| tcp::canonical(ends.from));
         user.network = Network::of(link.peer.ip());
-        let address = link.peer.ip();
-        if !self.is_allowed(pipe, address) {
+        let (link_peer, address) = (link.peer, link.peer.ip());
+        if !self.is_allowed(pipe, link_peer) {
             return self.close(key, Close::Now);
         }
         let Some(users) = self.mappings.users(pipe) else { return };
@@ -96,15 +107,17 @@ impl Relay {
         let Some(port) = self.mappings.users(pipe).map(|users| users.binding.port) else { return };
         if let Some(unsaid) = self.log.may_say(Topic::NoProxyHeader(port), self.reactor.now) {
             let more = and_more(unsaid);
-            warn!("Port {port}: {proxy} is in `trustproxy` and began without a PROXY header, closed{more}");
+            let place = self.mappings.place(PipePort { pipe, side: 1 });
+            warn!("{place}: {proxy} is in `trustproxy` and began without a PROXY header, closed{more}");
         }
-        self.close(key, Close::Now);
+        self.refuse_user(key, Refused::NoProxyHeader);
     }
 
     /// As many from there have an agent as may. The log says so.
     fn has_too_many(&mut self, key: Key, pipe: PipeKey) -> bool {
-        let Some(State::User(User { network, .. })) = self.reactor.get(key).map(|it| it.state) else { return false };
-        let network = *network;
+        let Some(socket) = self.reactor.get(key) else { return false };
+        let State::User(User { network, .. }) = socket.state else { return false };
+        let (network, peer) = (*network, socket.link.peer);
         let Some(most) = self.mappings.get(pipe).and_then(|pipe| pipe.options.max_users) else { return false };
         let Some(users) = self.mappings.users(pipe) else { return false };
         if users.joined_from(network) < usize::from(most) {
@@ -112,10 +125,8 @@ impl Relay {
         }
         let port = users.binding.port;
         if let Some(unsaid) = self.log.may_say(Topic::TooManyUsers(port), self.reactor.now) {
-            warn!(
-                "Port {port}: a user refused, {most} sessions from its address are all there may be{}",
-                and_more(unsaid)
-            );
+            let (place, more) = (self.mappings.place(PipePort { pipe, side: 1 }), and_more(unsaid));
+            warn!("{place}: user {peer} refused, {most} sessions from its address are all there may be{more}");
         }
         true
     }
@@ -196,17 +207,32 @@ impl Relay {
 
     fn pair(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
         self.reactor.wait_for_buffer(user, None);
-        let moved = self.reactor.now;
-        let Some(network) = self.change_stage(user, Stage::Joined { agent, half_closed: None, moved }) else { return };
+        let (moved, received) = (self.reactor.now, payload);
+        let waited = self.waited(user);
+        let stage = Stage::Joined { agent, half_closed: None, moved, received };
+        let Some(network) = self.change_stage(user, stage) else { return };
         if let Some(users) = self.mappings.users(pipe) {
             users.count_in(network);
         }
         self.join(agent, user);
         if let Some(agent) = self.reactor.get_mut(agent).and_then(|(socket, _)| socket.state.agent_mut()) {
             agent.answer = Answer::Awaited;
+            agent.waited = waited.as_millis().try_into().unwrap_or(u32::MAX);
         }
+        self.counters.waits.add(&WAITS, waited);
+        self.counters.sessions += 1;
         session::begin(&mut self.reactor, [user, agent]);
         self.mappings.count(PipePort { pipe, side: 1 }, payload);
+    }
+
+    /// How long a user has waited for an agent.
+    fn waited(&self, key: Key) -> Duration {
+        match self.reactor.get(key).map(|socket| socket.state) {
+            Some(State::User(User { stage: Stage::Waiting { since, .. }, .. })) => {
+                self.reactor.now.saturating_duration_since(*since)
+            }
+            _ => Duration::ZERO,
+        }
     }
 
     /// Gives back what belonged to the stage that a user leaves. Returns where it comes from.
@@ -239,14 +265,17 @@ impl Relay {
         if let Some(other) = users.waiting.surplus(WAITING_USERS) {
             let port = users.binding.port;
             if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
-                let more = and_more(unsaid);
-                warn!("Port {port}: {WAITING_USERS} users wait for an agent, an old one is closed for a new one{more}");
+                let (place, more) = (self.mappings.place(PipePort { pipe, side: 1 }), and_more(unsaid));
+                let old = self.reactor.get(other).map_or_else(String::new, |socket| format!(", {},", socket.link.peer));
+                warn!(
+                    "{place}: {WAITING_USERS} users wait for an agent, an old one{old} is closed for a new one{more}"
+                );
             }
-            self.close(other, Close::Now);
+            self.refuse_user(other, Refused::Evicted);
         }
         let Some(users) = self.mappings.users(pipe) else { return };
         let ticket = users.waiting.join(key, address);
-        self.change_stage(key, Stage::Waiting { ticket, until });
+        self.change_stage(key, Stage::Waiting { ticket, since: now, until });
         self.reactor.wake_by(until);
         // Half-closed sessions have less patience from now on: see soon whether one of them makes room.
         self.reactor.wake_by(now + SOON);
@@ -270,17 +299,18 @@ impl Relay {
 
     /// Closes a user that has no agent.
     pub(super) fn close_user(&mut self, key: Key) {
-        let now = self.reactor.now;
-        if let Some(State::User(User { pipe, stage: Stage::Waiting { .. }, .. })) =
-            self.reactor.get(key).map(|it| it.state)
-        {
-            if let Some(port) = self.mappings.users(*pipe).map(|users| users.binding.port) {
-                if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
-                    warn!("Port {port}: no agent was free for a user{}", and_more(unsaid));
-                }
+        let Some(socket) = self.reactor.get(key) else { return };
+        let State::User(User { pipe, stage: Stage::Waiting { .. }, .. }) = socket.state else {
+            return self.close(key, Close::Now);
+        };
+        let (place, peer, now) = (PipePort { pipe: *pipe, side: 1 }, socket.link.peer, self.reactor.now);
+        if let Some(port) = self.mappings.port(place) {
+            if let Some(unsaid) = self.log.may_say(Topic::NoAgent(port), now) {
+                let (place, more) = (self.mappings.place(place), and_more(unsaid));
+                warn!("{place}: no agent was free for user {peer}{more}");
             }
         }
-        self.close(key, Close::Now);
+        self.refuse_user(key, Refused::NoAgent);
     }
 
     /// A user has left.

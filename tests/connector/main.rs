@@ -4,6 +4,7 @@
 //! uses the daemon's own code: the harness speaks HTTP, TLS and the agents' protocol by itself.
 
 mod abuse;
+mod access_log;
 mod agent;
 mod agents;
 mod api;
@@ -29,7 +30,7 @@ mod http;
 mod identity;
 mod leftovers;
 mod lifecycle;
-
+mod log_lines;
 mod logs;
 mod mapping_options;
 mod model;

@@ -90,7 +90,7 @@ fn only_who_is_allowed_may_use_the_user_port() {
             let user = daemon.dial(mapping.ports[1]).from(address).connect().expect("a connection");
             join(&agent, &user);
         }
-        let told = format!("Mapping {}, port {}: user 127.0.0.2 refused", mapping.id, mapping.ports[1]);
+        let told = format!("Mapping {}, port {}: user {} refused", mapping.id, mapping.ports[1], others.local());
         wait_until("the log tells of it", PATIENCE, || daemon.log().contains(&told));
     });
 }

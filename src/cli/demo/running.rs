@@ -7,6 +7,7 @@ use crate::cli::Failure;
 use crate::daemon::{Daemon, Options};
 use crate::exit;
 use crate::layout::Layout;
+use crate::logging::Format;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use log::LevelFilter;
@@ -51,7 +52,13 @@ impl Running {
 /// The daemon. It ends by itself on Ctrl-C, or when its API is asked for it.
 pub(super) fn start_connector(settings: &Path, log: PathBuf) -> Result<Running, Failure> {
     let layout = Layout::new(settings.to_owned(), None, None);
-    let daemon = Daemon::enter(Options { layout, user: None, log_file: Some(log), log_level: LevelFilter::Info })?;
+    let daemon = Daemon::enter(Options {
+        layout,
+        user: None,
+        log_file: Some(log),
+        log_level: LevelFilter::Info,
+        log_format: Format::Text,
+    })?;
     Running::spawn("connector", move || Ok(daemon.run()?))
 }
 

@@ -32,6 +32,8 @@ impl Bench {
             broker: Some(12345),
             dev: false,
             started: Instant::now(),
+            reloads: Reloads::default(),
+            answers: BTreeMap::new(),
         };
         Self {
             api,
@@ -224,10 +226,14 @@ fn commands_are_answered_and_stop_only_from_here() {
         assert_eq!(response(&mut bench, command).as_deref(), Some(commandline::HELP));
     }
     let stop = |bench: &mut Bench| bench.call("POST", "/api/v2/commandline", Some(FORM), b"command=stop");
-    assert_eq!((stop(&mut bench).status, stop(&mut bench).stops), (403, false));
+    assert_eq!((stop(&mut bench).status, stop(&mut bench).stop), (403, None));
     bench.peer.is_here = true;
     let answer = stop(&mut bench);
-    assert!(answer.stops && answer.body.starts_with(r#"{"response":"Connector stopped... :)","#), "{}", answer.body);
+    assert!(
+        answer.stop.is_some() && answer.body.starts_with(r#"{"response":"Connector stopped... :)","#),
+        "{}",
+        answer.body
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 use super::*;
+use crate::relay::api::refusal::Status;
 use crate::relay::command::{AgentCounts, Traffic, UserCounts};
+use crate::relay::counters::Ended;
 use std::collections::HashSet;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,10 +17,16 @@ fn pipe(number: u64) -> PipeStatus {
 }
 
 fn snapshot(pipes: Vec<(String, PipeStatus)>) -> Snapshot {
-    let info = |(id, _): &(String, _)| Info { id: id.clone(), name: format!("n-{id}"), kind: "public", ports: [1, 2] };
-    let infos = pipes.iter().map(info).collect();
-    let totals = Totals::default();
-    Snapshot { mappings: pipes.len(), available_ports: 4, started: 1_700_000_000_123, totals, pipes, infos }
+    let process = Process { open_fds: Some(7), cpu: Some(Duration::from_millis(1500)), ..Process::default() };
+    let reloads = Reloads { was_taken_over: false, taken_over: 1_700_000_000_456 };
+    let infos = pipes.iter().map(|(id, _)| Info(labels(&[("id", id), ("name", "")]))).collect();
+    let answers = BTreeMap::from([(200, 5), (400, 1)]);
+    let mut totals = Totals::default();
+    totals.api_refusals.add(Status::MALFORMED);
+    totals.counters.ended.add(Ended::Reset);
+    totals.counters.durations.add(&DURATIONS, Duration::from_millis(700));
+    let (mappings, available_ports, started) = (pipes.len(), 4, 1_700_000_000_123);
+    Snapshot { mappings, available_ports, started, totals, pipes, infos, answers, reloads, process }
 }
 
 #[test]
@@ -28,12 +36,17 @@ fn names_say_what_kind_they_are_and_come_once() {
         let lines = text.lines().filter_map(|line| line.strip_prefix(what)?.split_once(' '));
         lines.map(|(name, rest)| (name.to_owned(), rest.to_owned())).collect()
     };
-    let (helps, kinds) = (lines("# HELP iofog_connector_"), lines("# TYPE iofog_connector_"));
+    let (helps, kinds) = (lines("# HELP "), lines("# TYPE "));
     assert!(helps.len() == kinds.len() && helps.len() > 30, "{text}");
     for ((name, help), (same, kind)) in helps.iter().zip(&kinds) {
         assert_eq!(name, same);
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{name}");
-        assert_eq!(kind, if name.ends_with("_total") { "counter" } else { "gauge" }, "{name}");
+        let expected = match name.as_str() {
+            _ if name.ends_with("_total") => "counter",
+            "iofog_connector_session_duration_seconds" | "iofog_connector_agent_wait_seconds" => "histogram",
+            _ => "gauge",
+        };
+        assert_eq!(kind, expected, "{name}");
         assert!(help.ends_with('.') && !help.contains('\\'), "{help}");
     }
     assert_eq!(helps.iter().map(|(name, _)| name).collect::<HashSet<_>>().len(), helps.len());
@@ -49,12 +62,12 @@ fn keys_of_status_come_once() {
 }
 
 /// Series of one mapping.
-const SERIES: usize = 13;
+const SERIES: usize = 16;
 
 #[test]
 fn a_mapping_is_one_set_of_series() {
     let text = text(&snapshot(vec![("a".to_owned(), pipe(4)), ("b".to_owned(), pipe(5))]));
-    let of_b: Vec<&str> = text.lines().filter(|line| line.contains("{id=\"b\"}")).collect();
+    let of_b: Vec<&str> = text.lines().filter(|line| line.contains("{id=\"b\"")).collect();
     assert_eq!(of_b.len(), SERIES);
     for (name, value) in [
         ("start_time_seconds", "1700000000"),
@@ -68,8 +81,6 @@ fn a_mapping_is_one_set_of_series() {
         let expected = format!("iofog_connector_mapping_{name}{{id=\"b\"}} {value}");
         assert!(of_b.contains(&expected.as_str()), "{expected} is not among {of_b:#?}");
     }
-    let info = r#"iofog_connector_mapping_info{id="b",name="n-b",type="public",port1="1",port2="2"} 1"#;
-    assert!(text.lines().any(|line| line == info), "{text}");
     assert!(text.contains("\niofog_connector_start_time_seconds 1700000000\n"), "{text}");
 }
 
@@ -83,6 +94,30 @@ fn an_id_cannot_end_its_label() {
 fn five_thousand_mappings_are_a_few_megabytes() {
     let pipes = (0..5000).map(|number| (uuid::Uuid::from_u128(number).to_string(), pipe(number as u64))).collect();
     let text = text(&snapshot(pipes));
-    assert_eq!(text.lines().filter(|line| line.contains("id=")).count(), 5000 * (SERIES + 1));
+    assert_eq!(text.lines().filter(|line| line.contains("id=")).count(), 5000 * SERIES);
     assert!(text.capacity() < 10 << 20, "{} bytes", text.capacity());
+}
+
+#[test]
+fn what_happened_is_counted_by_label() {
+    let text = text(&snapshot(Vec::new()));
+    for line in [
+        "iofog_connector_api_requests_total{code=\"200\"} 5",
+        "iofog_connector_api_requests_total{code=\"400\"} 2",
+        "iofog_connector_sessions_ended_total{cause=\"reset\"} 1",
+        "iofog_connector_sessions_ended_total{cause=\"stop\"} 0",
+        "iofog_connector_session_duration_seconds_bucket{le=\"0.5\"} 0",
+        "iofog_connector_session_duration_seconds_bucket{le=\"1\"} 1",
+        "iofog_connector_session_duration_seconds_bucket{le=\"+Inf\"} 1",
+        "iofog_connector_session_duration_seconds_sum 0.7",
+        "iofog_connector_session_duration_seconds_count 1",
+        "iofog_connector_last_reload_success 0",
+        "iofog_connector_last_reload_success_timestamp_seconds 1700000000",
+        "process_open_fds 7",
+        "process_cpu_seconds_total 1.5",
+        "process_start_time_seconds 1700000000.123",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("process_max_fds"), "what is not known is not told");
 }

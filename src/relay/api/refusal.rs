@@ -2,6 +2,7 @@
 //! which the connection is closed.
 
 use crate::failure;
+use crate::relay::counters::Label;
 use std::net::IpAddr;
 
 /// Why a request is refused.
@@ -27,6 +28,24 @@ impl Status {
     pub const UNKNOWN_VERSION: Self = Self(505, "HTTP Version Not Supported");
 }
 
+impl Label for Status {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::MALFORMED, "400"),
+        (Self::FORBIDDEN, "403"),
+        (Self::TIMED_OUT, "408"),
+        (Self::BODY_TOO_LARGE, "413"),
+        (Self::TARGET_TOO_LONG, "414"),
+        (Self::UNKNOWN_EXPECTATION, "417"),
+        (Self::HEAD_TOO_LARGE, "431"),
+        (Self::UNKNOWN_ENCODING, "501"),
+        (Self::UNKNOWN_VERSION, "505"),
+    ];
+
+    fn place(self) -> usize {
+        Self::ALL.iter().position(|(status, _)| *status == self).unwrap_or_default()
+    }
+}
+
 impl Refusal {
     pub(super) fn new(status: Status, reason: impl Into<String>) -> Self {
         Self { status, reason: reason.into() }
@@ -43,7 +62,6 @@ impl Refusal {
         Self::new(Status::FORBIDDEN, failure::not_a_controller(ip))
     }
 
-    #[cfg(test)]
     pub fn status(&self) -> Status {
         self.status
     }

@@ -163,6 +163,11 @@ impl Daemon {
         });
     }
 
+    /// A variable in its environment, for its next start.
+    pub fn set_environment(&mut self, name: &'static str, value: impl Into<String>) {
+        self.environment.push((name, value.into()));
+    }
+
     /// Starts it and waits for nothing.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");

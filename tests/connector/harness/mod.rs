@@ -24,6 +24,7 @@ pub use command_line::{command, command_within};
 pub use controller::{Answer, Controller, form, post, request};
 pub use daemon::{BINARY, Daemon, Mode, Setup, for_both_modes, in_both_modes};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
+pub use metrics::Metrics;
 pub use payload::Payload;
 pub use peer::{Dial, End, Heard, Peer};
 pub use ports::PortBlock;
