@@ -4,7 +4,9 @@
 //! itself, nothing is bound, nothing is logged; what to do about an error is the caller's business
 //! (the daemon exits with status 78, EX_CONFIG).
 
+pub(crate) mod json;
 mod keys;
+pub(crate) mod value;
 
 use crate::cidr::Cidr;
 use crate::files;

@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use tiny_http::{Header, Response, Server};
 
@@ -71,11 +72,11 @@ pub(super) fn start_agent(
         passcode: Some(Secret::new(mapping.passcode1.as_str())),
         local_port: Some(page),
         dev: trust.is_none(),
-        trust: trust.map(Trust::Only),
+        trust: trust.map(Trust::Only).map(Arc::new),
         ..Draft::default()
     };
     let settings = draft.complete().map_err(|e| Failure::new(e.status(), e))?;
-    let (mut agent, handle) = Agent::new(settings).map_err(|e| Failure::new(e.status(), e))?;
+    let (mut agent, handle) = Agent::new(vec![settings]).map_err(|e| Failure::new(e.status(), e))?;
     Ok((handle, Running::spawn("agent", move || agent.run().map_err(agent_failed))?))
 }
 
