@@ -3,6 +3,7 @@
 //! `crate::agents` is about the wire protocol as the daemon speaks it to any agent; this is about our own one.
 
 mod public;
+mod services;
 mod settings;
 mod staying;
 mod trust;

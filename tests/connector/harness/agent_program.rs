@@ -1,6 +1,7 @@
 //! `iofog-connector agent` under test: the real binary, pointed at one side of a mapping.
 
 use super::{Daemon, Mapping, Mode, PATIENCE, process, test_certificate, wait_until};
+use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -8,6 +9,24 @@ use std::{io, thread};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_iofog-connector");
+
+/// A service of an agent's settings file.
+pub struct Listed<'a> {
+    pub name: &'a str,
+    pub mapping: &'a Mapping,
+    pub side: usize,
+    /// The key `to` or `listen`, and the port of 127.0.0.1 that it names.
+    pub local: (&'a str, u16),
+    pub connections: u16,
+}
+
+impl Listed<'_> {
+    fn as_json(&self) -> Value {
+        let Self { name, mapping, side, local: (key, port), connections } = self;
+        json!({"name": name, "port": mapping.ports[*side], "passcode": mapping.passcodes[*side],
+            *key: format!("127.0.0.1:{port}"), "connections": connections})
+    }
+}
 
 /// An agent. When it goes, it must not have panicked, and its log must not tell the passcode.
 pub struct AgentProgram {
@@ -45,6 +64,44 @@ impl AgentProgram {
         fs::write(&file, configuration).expect("a file");
         agent.arguments = vec!["--config".to_owned(), file.display().to_string()];
         agent
+    }
+
+    /// One whose settings file lists these services, each for port1 (0) or port2 (1) of a mapping.
+    pub fn of_services(daemon: &Daemon, services: &[Listed<'_>]) -> Self {
+        let agent = Self::configured("", "hush-hush-hush");
+        fs::write(agent.folder.path().join("ca.pem"), &test_certificate().chain).expect("a file");
+        agent.list(daemon, services);
+        agent
+    }
+
+    /// Lists these services in its settings file from now on.
+    pub fn list(&self, daemon: &Daemon, services: &[Listed<'_>]) {
+        let list: Vec<Value> = services.iter().map(Listed::as_json).collect();
+        let connector = json!({"connector": "127.0.0.1", "ca": "ca.pem", "dev": daemon.mode == Mode::Plain,
+            "services": list});
+        self.configure(&connector.to_string());
+    }
+
+    /// Writes this to its settings file.
+    pub fn configure(&self, configuration: &str) {
+        fs::write(self.folder.path().join("agent.json"), configuration).expect("a file");
+    }
+
+    /// Has it read its settings again, and waits until its log has `words` once more.
+    #[track_caller]
+    pub fn reload(&self, words: &str) {
+        let count = |agent: &Self| agent.log().matches(words).count();
+        let before = count(self);
+        self.signal(libc::SIGHUP);
+        wait_until("the agent has reloaded", PATIENCE, || count(self) > before);
+    }
+
+    /// What `agent check` says of its settings file, and its status.
+    pub fn check(&self) -> (String, Option<i32>) {
+        let file = self.folder.path().join("agent.json");
+        let output = Command::new(BINARY).args(["agent", "check", "--config"]).arg(file).output().expect("the binary");
+        let said = [output.stdout, output.stderr].concat();
+        (String::from_utf8_lossy(&said).into_owned(), output.status.code())
     }
 
     /// With further options.
@@ -157,6 +214,10 @@ impl AgentProgram {
 
     fn pid(&self) -> u32 {
         self.child.as_ref().expect("it was started").id()
+    }
+
+    pub fn resident_kib(&self) -> u64 {
+        process::resident_kib(self.pid())
     }
 
     pub fn cpu_time(&self) -> Duration {
