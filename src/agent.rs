@@ -40,6 +40,7 @@ use crate::net::reactor::{Close, Key, Reactor, Socket};
 use crate::net::service as event_loop;
 use crate::net::service::Service as _;
 use crate::net::session::{Cause, STOPPING};
+use crate::supervisor::Supervisor;
 use crate::throttle::{self, Throttle, and_more};
 pub use error::StartError;
 use failure::Failure;
@@ -72,6 +73,9 @@ pub struct Agent {
     reloads: Receiver<Vec<Plan>>,
     /// The agent is ending, and must have ended by then.
     ending: Option<Instant>,
+    supervisor: Arc<Supervisor>,
+    /// Feeds the service manager's watchdog.
+    heartbeat: Box<dyn FnMut() + Send>,
     /// What the log has said of sessions that were ended for want of buffers.
     shortages: Throttle,
 }
@@ -86,6 +90,7 @@ const LOOK: Duration = Duration::from_millis(20);
 impl Agent {
     /// Serves until told to stop. Errors: the system's, from poll.
     pub fn run(&mut self) -> io::Result<()> {
+        self.supervisor.ready();
         event_loop::run(self)
     }
 
@@ -117,6 +122,7 @@ impl Agent {
             return;
         }
         info!("Stopping");
+        self.supervisor.stopping();
         let now = self.reactor.now;
         self.ending = Some(now + DRAIN_TIMEOUT);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
@@ -231,6 +237,7 @@ impl event_loop::Service for Agent {
     }
 
     fn tick(&mut self) {
+        (self.heartbeat)();
         let waits = |service: &&Service| service.clients.as_ref().is_some_and(|clients| clients.retry);
         let retried: Vec<ServiceId> = self.services.values().filter(waits).map(|service| service.id).collect();
         for id in retried {

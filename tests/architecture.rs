@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["limits", "exit", "secret", "cidr", "network", "descriptors", "failure", "ports", "layout", "files", "bucket"],
     &["wire"],
-    &["throttle", "fairness", "config", "mapping"],
+    &["throttle", "fairness", "config", "mapping", "supervisor"],
     &["logging", "crash", "store"],
     &["net"],
     &["relay", "agent"],

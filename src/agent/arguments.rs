@@ -51,6 +51,9 @@ pub struct Arguments {
     /// milliseconds without an answer to a heartbeat after which a connection is dead (default: 60000; 0: never)
     #[argh(option, arg_name = "ms")]
     threshold: Option<u32>,
+    /// file to log to (default: standard error)
+    #[argh(option, arg_name = "file")]
+    pub log_file: Option<PathBuf>,
     /// error, warn, info (default), debug or trace
     #[argh(option, arg_name = "level", default = "LevelFilter::Info")]
     pub log_level: LevelFilter,

@@ -35,6 +35,7 @@ impl Agent {
             Ok(report) => info!("Reloaded: {report}"),
             Err(e) => error!("Reload failed, nothing changed: {e}"),
         }
+        self.supervisor.ready();
     }
 
     /// Ends the services that are not in `plans` as they are, and begins those that are new there.

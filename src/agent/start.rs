@@ -8,11 +8,13 @@ use super::settings::Settings;
 use super::{Agent, WAKE};
 use crate::descriptors;
 use crate::limits::BUFFERS;
+use crate::logging::Logging;
 use crate::net::buffers::Pool as Buffers;
 use crate::net::reactor::{Reactor, own_token};
+use crate::supervisor::Supervisor;
 use crate::throttle::Throttle;
 use log::{error, info};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
 use std::io;
@@ -46,11 +48,14 @@ impl Handle {
     }
 }
 
-/// Runs an agent in the foreground until SIGTERM or SIGINT.
-pub fn run(arguments: &Arguments) -> Result<(), StartError> {
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(system("no signal handler could be set"))?;
-    let (mut agent, handle) = Agent::new(arguments.services()?)?;
-    attend_to(signals, handle, arguments.clone()).map_err(system("no thread for signals"))?;
+/// Runs an agent in the foreground until SIGTERM or SIGINT. SIGHUP has it read its settings again, SIGUSR1 begin a new log
+/// file.
+pub fn run(arguments: &Arguments, logging: Logging) -> Result<(), StartError> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(system("no signal handler could be set"))?;
+    let (mut agent, handle) = Agent::new(arguments.services()?, Supervisor::from_environment())?;
+    let attendant =
+        Attendant { handle, arguments: arguments.clone(), supervisor: Arc::clone(&agent.supervisor), logging };
+    attendant.attend_to(signals).map_err(system("no thread for signals"))?;
     info!("{}", agent.summary());
     agent.run().map_err(system("the event loop failed"))?;
     info!("Stopped");
@@ -62,34 +67,54 @@ pub fn check(arguments: &Arguments) -> Result<usize, StartError> {
     Ok(plans(arguments.services()?)?.len())
 }
 
-/// Stops and reloads the agent when a signal says so, until it is gone.
-fn attend_to(mut signals: Signals, handle: Handle, arguments: Arguments) -> io::Result<()> {
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            let done = if signal == SIGHUP { reload(&handle, &arguments) } else { handle.stop() };
-            if done.is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
+/// Does what signals ask for.
+struct Attendant {
+    handle: Handle,
+    arguments: Arguments,
+    supervisor: Arc<Supervisor>,
+    logging: Logging,
 }
 
-/// Reads everything again. Files and DNS are waited for here, and not in the event loop.
-fn reload(handle: &Handle, arguments: &Arguments) -> io::Result<()> {
-    match arguments.services().map_err(StartError::from).and_then(plans) {
-        Ok(plans) => handle.reload(plans),
-        Err(e) => {
-            error!("Reload failed, nothing changed: {e}");
-            Ok(())
+impl Attendant {
+    /// In a thread of its own, until the agent is gone.
+    fn attend_to(self, mut signals: Signals) -> io::Result<()> {
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                let done = match signal {
+                    SIGUSR1 => {
+                        self.logging.reopen();
+                        Ok(())
+                    }
+                    SIGHUP => self.reload(),
+                    _ => self.handle.stop(),
+                };
+                if done.is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Reads everything again. Files and DNS are waited for here, and not in the event loop.
+    fn reload(&self) -> io::Result<()> {
+        self.supervisor.reloading();
+        match self.arguments.services().map_err(StartError::from).and_then(plans) {
+            Ok(plans) => self.handle.reload(plans),
+            Err(e) => {
+                error!("Reload failed, nothing changed: {e}");
+                self.supervisor.ready();
+                Ok(())
+            }
         }
     }
 }
 
 impl Agent {
     /// Binds the listening ends of tunnels. Nothing is dialled before [`Agent::run`].
-    pub fn new(services: Vec<Settings>) -> Result<(Self, Handle), StartError> {
+    pub fn new(services: Vec<Settings>, supervisor: Supervisor) -> Result<(Self, Handle), StartError> {
         let plans = plans(services)?;
+        let supervisor = Arc::new(supervisor);
         // Every line, and a local connection for each. What cannot be had shows when it is needed.
         descriptors::raise_limit();
         let buffers = Buffers::new(buffers(&plans), 0).map_err(system("no relay buffers"))?;
@@ -108,6 +133,8 @@ impl Agent {
             stop: Arc::clone(&handle.stop),
             reloads,
             ending: None,
+            heartbeat: Box::new(supervisor.heartbeat()),
+            supervisor,
             shortages: Throttle::default(),
         };
         agent.take_over(plans)?;

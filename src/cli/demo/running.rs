@@ -9,6 +9,7 @@ use crate::exit;
 use crate::layout::Layout;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
+use crate::supervisor::Supervisor;
 use log::LevelFilter;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -76,7 +77,8 @@ pub(super) fn start_agent(
         ..Draft::default()
     };
     let settings = draft.complete().map_err(|e| Failure::new(e.status(), e))?;
-    let (mut agent, handle) = Agent::new(vec![settings]).map_err(|e| Failure::new(e.status(), e))?;
+    let (mut agent, handle) =
+        Agent::new(vec![settings], Supervisor::default()).map_err(|e| Failure::new(e.status(), e))?;
     Ok((handle, Running::spawn("agent", move || agent.run().map_err(agent_failed))?))
 }
 
