@@ -123,6 +123,11 @@ impl AgentProgram {
         self
     }
 
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// With an environment variable that points to a file with this content.
     pub fn with_file_in(mut self, variable: &str, content: &str) -> Self {
         let file = self.folder.path().join(variable);
