@@ -19,6 +19,7 @@ mod clients;
 mod dial;
 mod error;
 mod failure;
+mod figures;
 pub(crate) mod file;
 pub(crate) mod heartbeat;
 mod line;
@@ -32,6 +33,7 @@ pub(crate) mod services_file;
 pub mod settings;
 mod start;
 mod state;
+pub mod status;
 pub mod target;
 pub(crate) mod tunnel;
 
@@ -50,6 +52,7 @@ use plan::Plan;
 use service::{Service, Topic};
 pub use start::{Handle, check, run};
 use state::{Destination, Line, Local, ServiceId, State, Task};
+use status::Questions;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -71,6 +74,8 @@ pub struct Agent {
     stop: Arc<AtomicBool>,
     /// The services that are to be from now on.
     reloads: Receiver<Vec<Plan>>,
+    /// Who wants to know the status.
+    questions: Questions,
     /// The agent is ending, and must have ended by then.
     ending: Option<Instant>,
     supervisor: Arc<Supervisor>,
@@ -97,6 +102,11 @@ impl Agent {
     /// The service of a connection.
     fn service_of(&self, key: Key) -> Option<&Service> {
         self.services.get(&self.reactor.get(key)?.state.service())
+    }
+
+    fn service_of_mut(&mut self, key: Key) -> Option<&mut Service> {
+        let id = self.reactor.get(key)?.state.service();
+        self.services.get_mut(&id)
     }
 
     /// Has the log say something of a connection's service.
@@ -252,6 +262,7 @@ impl event_loop::Service for Agent {
         while let Ok(plans) = self.reloads.try_recv() {
             self.reload(plans);
         }
+        self.tell_status();
         let Some(end) = self.ending else { return false };
         let now = self.reactor.now;
         let over = now >= end || self.reactor.has_delivered(|_| false);
@@ -282,6 +293,14 @@ impl event_loop::Service for Agent {
             State::Line(line) => self.give_back(&line),
             State::Waiting { service, .. } => self.client_has_left(service),
             _ => {}
+        }
+    }
+
+    fn count(&mut self, key: Key, payload: u64) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        let (id, is_line) = (socket.state.service(), socket.state.line().is_some());
+        if let Some(service) = self.services.get_mut(&id) {
+            *(if is_line { &mut service.figures.received } else { &mut service.figures.sent }) += payload;
         }
     }
 

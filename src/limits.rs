@@ -159,6 +159,8 @@ pub const UNDERWAY: usize = 16;
 pub const UNDERWAY_OF_ALL: usize = 64;
 /// The agent: names that are looked up at once; further ones wait.
 pub const LOOKUPS: usize = 16;
+/// The agent: who asks for its status has so long to take the answer.
+pub const STATUS_ANSWER: Duration = Duration::from_secs(2);
 /// The agent: services of one process.
 pub const SERVICES: usize = 4096;
 /// The agent: the shortest pause before a failed connection is tried again ...

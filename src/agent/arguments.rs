@@ -57,6 +57,9 @@ pub struct Arguments {
     /// error, warn, info (default), debug or trace
     #[argh(option, arg_name = "level", default = "LevelFilter::Info")]
     pub log_level: LevelFilter,
+    /// unix socket for `agent status`: made by the agent, asked by the command
+    #[argh(option, arg_name = "file")]
+    pub socket: Option<PathBuf>,
     #[argh(subcommand)]
     pub command: Option<Command>,
 }
@@ -66,6 +69,7 @@ pub struct Arguments {
 #[argh(subcommand)]
 pub enum Command {
     Check(Check),
+    Status(Status),
 }
 
 /// Validate settings and the files that they name, without starting anything.
@@ -77,11 +81,24 @@ pub struct Check {
     config: Option<PathBuf>,
 }
 
+/// Tell what the agent does: its services, connections, sessions, bytes and last errors.
+#[derive(FromArgs, Clone, Debug)]
+#[argh(subcommand, name = "status")]
+pub struct Status {
+    /// the agent's --socket (default: /run/iofog-connector-agent/iofog-connector-agent.sock)
+    #[argh(option, arg_name = "file")]
+    pub socket: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
 impl Arguments {
     /// The settings file, named before the command or behind it.
     pub fn config(&self) -> Option<&Path> {
         let behind = self.command.as_ref().and_then(|command| match command {
             Command::Check(check) => check.config.as_deref(),
+            Command::Status(_) => None,
         });
         behind.or(self.config.as_deref())
     }

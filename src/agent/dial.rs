@@ -261,6 +261,7 @@ impl Agent {
         if self.ending.is_some() {
             return;
         }
+        service.figures.failed(&failure);
         service.log.connected &= service.pool.authorized() > 0;
         // A new kind of failure is worth saying at once.
         let kind = std::mem::discriminant(&failure);

@@ -5,6 +5,7 @@ use super::target::Target;
 use crate::exit;
 use crate::net::trust::TrustError;
 use std::io;
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// Why an agent did not start, or ended early.
@@ -17,6 +18,9 @@ pub enum StartError {
     /// `--listen`, or the key, names an address that cannot be listened on.
     #[error("{option}: {on} cannot be listened on: {cause}")]
     Listen { option: String, on: Target, cause: io::Error },
+    /// The socket of `agent status`.
+    #[error("--socket: {} cannot be listened on: {cause}", file.display())]
+    Socket { file: PathBuf, cause: io::Error },
     /// The system refuses something that every agent needs.
     #[error("{what}: {cause}")]
     System { what: &'static str, cause: io::Error },
@@ -38,6 +42,7 @@ impl StartError {
             Self::Trust(_) => exit::CONFIG,
             Self::Listen { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => exit::NOT_PERMITTED,
             Self::Listen { .. } => exit::UNAVAILABLE,
+            Self::Socket { .. } => exit::CANNOT_CREATE,
             Self::System { .. } => exit::SYSTEM,
         }
     }

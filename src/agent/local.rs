@@ -55,10 +55,11 @@ impl Agent {
 
     /// Nobody can serve who came: the line is closed, so that its user sees an end and not silence.
     pub(super) fn refused(&mut self, line: Key, error: &io::Error) {
-        if let Some(service) = self.service_of(line) {
-            let target = service.settings.target.to_string();
-            let what = format_args!("The local service {target} cannot be reached, a session is ended: {error}");
-            self.warn(line, Topic::Refusal, what);
+        if let Some(service) = self.service_of_mut(line) {
+            let target = &service.settings.target;
+            let what = format!("The local service {target} cannot be reached, a session is ended: {error}");
+            service.figures.failed(&what);
+            self.warn(line, Topic::Refusal, format_args!("{what}"));
         }
         self.end(line, Cause::Interrupted("the local service cannot be reached"));
     }
@@ -75,6 +76,9 @@ impl Agent {
         match first {
             First::Payload(bytes) => {
                 self.join(line, key);
+                if let Some(service) = self.services.get_mut(&service) {
+                    service.figures.received += bytes.len() as u64;
+                }
                 let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
                 let Err(fault) = socket.link.send(&bytes, ctx, now) else { return };
                 if let Some(cause) = session::end_of_sink(&self.reactor, key, fault) {
@@ -91,6 +95,9 @@ impl Agent {
     /// Both sides are there: payload flows from here on.
     pub(super) fn join(&mut self, line: Key, local: Key) {
         session::begin(&mut self.reactor, [line, local]);
+        if let Some(service) = self.service_of_mut(line) {
+            service.figures.sessions += 1;
+        }
         [line, local].into_iter().for_each(|key| self.reactor.again(key));
     }
 

@@ -32,7 +32,7 @@ impl Agent {
             return;
         }
         match self.take_over(plans) {
-            Ok(report) => info!("Reloaded: {report}"),
+            Ok(report) => info!("Reloaded, {report}"),
             Err(e) => error!("Reload failed, nothing changed: {e}"),
         }
         self.supervisor.ready();
@@ -59,7 +59,7 @@ impl Agent {
             self.add_service(plan, clients)?;
         }
         self.reactor.wake_by(self.reactor.now);
-        Ok(format!("{added} services added, {removed} removed, {changed} changed, {} unchanged", kept.len()))
+        Ok(format!("services: {added} added, {removed} removed, {changed} changed, {} unchanged", kept.len()))
     }
 
     /// The services that stay as they are, and the plans that are new.

@@ -1,6 +1,7 @@
 //! One service of the agent: what it is told to do, its places, its near side, and what the log has said of it.
 
 use super::failure::Failure;
+use super::figures::Figures;
 use super::plan::Plan;
 use super::pool::Pool;
 use super::settings::{Role, Security, Settings};
@@ -30,6 +31,7 @@ pub(super) struct Service {
     pub(super) asking: Vec<usize>,
     /// `None`: lines are joined to the local service.
     pub(super) clients: Option<Clients>,
+    pub(super) figures: Figures,
     pub(super) log: Log,
 }
 
@@ -89,6 +91,7 @@ impl Service {
             ask_again: now,
             asking: Vec::new(),
             clients,
+            figures: Figures::new(),
             log: Log::default(),
             settings,
             tls,

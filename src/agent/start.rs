@@ -5,6 +5,7 @@ use super::error::{StartError, system};
 use super::names::Names;
 use super::plan::{Plan, plans};
 use super::settings::Settings;
+use super::status::{Report, StatusSocket};
 use super::{Agent, WAKE};
 use crate::descriptors;
 use crate::limits::BUFFERS;
@@ -31,6 +32,7 @@ const BUFFERS_EACH: usize = 3;
 pub struct Handle {
     stop: Arc<AtomicBool>,
     reloads: Sender<Vec<Plan>>,
+    ask: Sender<Sender<Report>>,
     waker: Arc<mio::Waker>,
 }
 
@@ -53,6 +55,10 @@ impl Handle {
 pub fn run(arguments: &Arguments, logging: Logging) -> Result<(), StartError> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(system("no signal handler could be set"))?;
     let (mut agent, handle) = Agent::new(arguments.services()?, Supervisor::from_environment())?;
+    let socket = arguments.socket.as_deref().filter(|_| arguments.command.is_none());
+    let open = |file| StatusSocket::open(file, Arc::clone(&handle.waker), handle.ask.clone());
+    // Taken away when all is over.
+    let _socket = socket.map(open).transpose()?;
     let attendant =
         Attendant { handle, arguments: arguments.clone(), supervisor: Arc::clone(&agent.supervisor), logging };
     attendant.attend_to(signals).map_err(system("no thread for signals"))?;
@@ -122,7 +128,8 @@ impl Agent {
         let waker = mio::Waker::new(reactor.registry(), own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
         let (sender, reloads) = channel();
-        let handle = Handle { stop: Arc::default(), reloads: sender, waker: Arc::clone(&waker) };
+        let (ask, questions) = channel();
+        let handle = Handle { stop: Arc::default(), reloads: sender, ask, waker: Arc::clone(&waker) };
         let mut agent = Self {
             services: BTreeMap::new(),
             next_id: 0,
@@ -132,6 +139,7 @@ impl Agent {
             names: Names::new(waker),
             stop: Arc::clone(&handle.stop),
             reloads,
+            questions,
             ending: None,
             heartbeat: Box::new(supervisor.heartbeat()),
             supervisor,
@@ -149,7 +157,7 @@ impl Agent {
             _ => {
                 let connections: usize =
                     self.services.values().map(|service| usize::from(service.settings.connections)).sum();
-                format!("{} services, {connections} connections", self.services.len())
+                format!("services: {}, connections: {connections}", self.services.len())
             }
         };
         format!("iofog-connector {version} agent: {what}")

@@ -1,5 +1,7 @@
 //! `agent`: the other end of the wire, in the foreground. What it does: see [`crate::agent`].
 
+mod status;
+
 use super::output::{complain, say};
 use super::{Failure, Outcome};
 use crate::agent;
@@ -10,8 +12,9 @@ use log::error;
 use std::path::Path;
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    match arguments.command {
+    match &arguments.command {
         Some(Command::Check(_)) => check(arguments),
+        Some(Command::Status(status)) => status::run(status, arguments.socket.as_deref()),
         None => serve(arguments),
     }
 }

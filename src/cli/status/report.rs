@@ -123,7 +123,7 @@ impl Report {
 }
 
 /// The two largest units of it.
-fn duration(milliseconds: u64) -> String {
+pub(in crate::cli) fn duration(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, s) => format!("{s} s"),
@@ -134,7 +134,7 @@ fn duration(milliseconds: u64) -> String {
 }
 
 /// Bytes in the largest binary unit that leaves at least 1.
-fn size(bytes: u64) -> String {
+pub(in crate::cli) fn size(bytes: u64) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, unit)| bytes >= *unit) {
         Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),

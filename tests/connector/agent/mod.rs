@@ -5,6 +5,7 @@
 mod public;
 mod services;
 mod settings;
+mod status;
 mod staying;
 mod trust;
 mod tunnel;

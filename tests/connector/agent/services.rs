@@ -87,7 +87,7 @@ fn a_service_is_added_while_data_flows_through_another() {
         let receiver = scope.spawn(|| Payload::new(1).receive(&user, total));
         agent.wait_for("Service \"one\": Authorized");
         agent.list(daemon, &[exposing("one", &one, 0, &echo), exposing("two", &two, 0, &echo)]);
-        agent.reload("Reloaded: 1 services added, 0 removed, 0 changed, 1 unchanged");
+        agent.reload("Reloaded, services: 1 added, 0 removed, 0 changed, 1 unchanged");
         expect_echo(&daemon.user(&two), b"hello");
         assert!(!receiver.is_finished(), "nothing flowed any more when the service was added");
     });
@@ -113,7 +113,7 @@ fn what_is_removed_or_changed_ends_and_nothing_else() {
         let users = [&stays, &leaves, &changes].map(|mapping| daemon.user(mapping));
         users.iter().for_each(|user| expect_echo(user, b"before"));
         agent.list(daemon, &[exposing("changes", &changes, 0, &other), exposing("stays", &stays, 0, &echo)]);
-        agent.reload("Reloaded: 0 services added, 1 removed, 1 changed, 1 unchanged");
+        agent.reload("Reloaded, services: 0 added, 1 removed, 1 changed, 1 unchanged");
         let [user, left, changed] = users;
         left.expect_end();
         changed.expect_end();
@@ -134,7 +134,7 @@ fn a_listening_service_keeps_its_port_when_it_is_changed() {
     expect_echo(&client(daemon), b"through the first");
     let [a, b, _] = ends;
     agent.list(daemon, &[a, b, listening("in", &two, daemon)]);
-    agent.reload("Reloaded: 0 services added, 0 removed, 1 changed, 2 unchanged");
+    agent.reload("Reloaded, services: 0 added, 0 removed, 1 changed, 2 unchanged");
     expect_echo(&client(daemon), b"through the second");
 }
 
@@ -195,7 +195,7 @@ fn a_thousand_services_take_less_than_ten_mebibytes() {
     let services: Vec<_> =
         names.iter().map(|name| Listed { connections: 1, ..exposing(name, &mapping, 0, &echo) }).collect();
     let empty = AgentProgram::of_services(daemon, &[]).spawn();
-    empty.wait_for("0 services");
+    empty.wait_for("services: 0,");
     let agent = AgentProgram::of_services(daemon, &services).spawn();
     wait_until("all are connected", PATIENCE, || daemon.controller().status(&mapping.id)["free"] == 1000);
     // The program itself is large before it is optimized.

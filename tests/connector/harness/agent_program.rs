@@ -3,6 +3,7 @@
 use super::{Daemon, Mapping, Mode, PATIENCE, process, test_certificate, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{io, thread};
@@ -102,6 +103,25 @@ impl AgentProgram {
         let output = Command::new(BINARY).args(["agent", "check", "--config"]).arg(file).output().expect("the binary");
         let said = [output.stdout, output.stderr].concat();
         (String::from_utf8_lossy(&said).into_owned(), output.status.code())
+    }
+
+    /// What `agent status` says, and its status.
+    pub fn status(&self, options: &[&str]) -> (String, Option<i32>) {
+        let mut command = Command::new(BINARY);
+        command.args(["agent", "status", "--socket"]).arg(self.socket()).args(options);
+        let output = command.output().expect("the binary");
+        let said = [output.stdout, output.stderr].concat();
+        (String::from_utf8_lossy(&said).into_owned(), output.status.code())
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("agent.sock")
+    }
+
+    /// With a socket for its status.
+    pub fn with_socket(self) -> Self {
+        let socket = self.socket().display().to_string();
+        self.with(&["--socket", &socket])
     }
 
     /// With further options.
