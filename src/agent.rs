@@ -17,101 +17,77 @@
 pub mod arguments;
 mod clients;
 mod dial;
+mod error;
 mod failure;
+mod figures;
 pub(crate) mod file;
 pub(crate) mod heartbeat;
 mod line;
 mod local;
+mod names;
+mod plan;
 mod pool;
-mod resolver;
+mod reload;
+mod service;
+pub(crate) mod services_file;
 pub mod settings;
 mod start;
 mod state;
+pub mod status;
 pub mod target;
 pub(crate) mod tunnel;
 
 use crate::limits::{DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED};
 use crate::net::reactor::{Close, Key, Reactor, Socket};
-use crate::net::service::{self, Service};
+use crate::net::service as event_loop;
+use crate::net::service::Service as _;
 use crate::net::session::{Cause, STOPPING};
-use crate::throttle::{self, Throttle, Throttles, and_more};
-use clients::Clients;
+use crate::supervisor::Supervisor;
+use crate::throttle::{self, Throttle, and_more};
+pub use error::StartError;
 use failure::Failure;
-use log::{Level, debug, info, log_enabled, warn};
-use pool::{Pool, SlotId};
-use resolver::Resolver;
-use rustls::ClientConfig;
-use settings::Settings;
-pub use start::{Handle, StartError, run};
-use state::{Destination, Line, Local, State, Task};
+use log::{Level, debug, info, log_enabled};
+use names::Names;
+use plan::Plan;
+use service::{Service, Topic};
+pub use start::{Handle, check, run};
+use state::{Destination, Line, Local, ServiceId, State, Task};
+use status::Questions;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::mem::Discriminant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// The agent's event loop.
 pub struct Agent {
-    settings: Settings,
-    /// `None`: dev mode.
-    tls: Option<Arc<ClientConfig>>,
+    services: BTreeMap<ServiceId, Service>,
+    next_id: ServiceId,
+    /// Whose places come first when the next ones are filled.
+    next_to_fill: ServiceId,
+    /// Places could not be filled because so many are being filled already.
+    is_crowded: bool,
     reactor: Reactor<State>,
-    pool: Pool,
-    connector: Resolver,
-    /// In dev mode, from when on the Connector is asked whether it marks where payload begins.
-    ask_again: Instant,
-    /// Places that wait for the Connector's addresses.
-    asking: Vec<SlotId>,
-    near: Near,
+    names: Names,
     stop: Arc<AtomicBool>,
+    /// The services that are to be from now on.
+    reloads: Receiver<Vec<Plan>>,
+    /// Who wants to know the status.
+    questions: Questions,
     /// The agent is ending, and must have ended by then.
     ending: Option<Instant>,
-    log: Log,
-}
-
-/// The near side of the relay.
-enum Near {
-    /// Lines are joined to this service.
-    Service(Resolver),
-    /// Clients that come here are joined to lines.
-    Clients(Clients),
-}
-
-/// What the log has said, so that it is said once and not a thousand times a second.
-#[derive(Default)]
-struct Log {
-    /// The operator has been told that there is a connection, and not yet that there is none.
-    connected: bool,
-    /// The Connector has accepted the passcode at some time.
-    was_accepted: bool,
-    last_failure: Option<Discriminant<Failure>>,
-    failures: Throttle,
+    supervisor: Arc<Supervisor>,
+    /// Feeds the service manager's watchdog.
+    heartbeat: Box<dyn FnMut() + Send>,
+    /// What the log has said of sessions that were ended for want of buffers.
     shortages: Throttle,
-    said: Throttles<Topic>,
-}
-
-/// What a log line may be about again and again.
-#[derive(PartialEq, Eq, Hash)]
-enum Topic {
-    Absence,
-    Accept,
-    Loss,
-    NoLine,
-    OtherEnd,
-    Refusal,
-}
-
-impl Log {
-    fn warn(&mut self, topic: Topic, what: fmt::Arguments<'_>, now: Instant) {
-        if let Some(unsaid) = self.said.may_say(topic, now) {
-            warn!("{what}{}", and_more(unsaid));
-        }
-    }
 }
 
 /// The reactor's own tokens.
 const WAKE: usize = 0;
+/// The first service's listener; those of others follow.
 const CLIENTS: usize = 1;
 /// While the agent ends, it looks this often whether everything has been delivered.
 const LOOK: Duration = Duration::from_millis(20);
@@ -119,18 +95,34 @@ const LOOK: Duration = Duration::from_millis(20);
 impl Agent {
     /// Serves until told to stop. Errors: the system's, from poll.
     pub fn run(&mut self) -> io::Result<()> {
-        service::run(self)
+        self.supervisor.ready();
+        event_loop::run(self)
+    }
+
+    /// The service of a connection.
+    fn service_of(&self, key: Key) -> Option<&Service> {
+        self.services.get(&self.reactor.get(key)?.state.service())
+    }
+
+    fn service_of_mut(&mut self, key: Key) -> Option<&mut Service> {
+        let id = self.reactor.get(key)?.state.service();
+        self.services.get_mut(&id)
+    }
+
+    /// Has the log say something of a connection's service.
+    fn warn(&mut self, key: Key, topic: Topic, what: fmt::Arguments<'_>) {
+        let Some(id) = self.reactor.get(key).map(|socket| socket.state.service()) else { return };
+        if let Some(service) = self.services.get_mut(&id) {
+            service.warn(topic, what, self.reactor.now);
+        }
     }
 
     /// What the helper threads have found.
     fn take_answers(&mut self) {
-        if let Some(answer) = self.connector.answer() {
-            self.found_connector(answer);
-        }
-        if let Near::Service(resolver) = &mut self.near {
-            if let Some(answer) = resolver.answer() {
-                self.found_service(answer);
-            }
+        let answers = self.names.answers();
+        if !answers.is_empty() {
+            self.found_connectors(&answers);
+            self.found_local(&answers);
         }
     }
 
@@ -140,10 +132,11 @@ impl Agent {
             return;
         }
         info!("Stopping");
+        self.supervisor.stopping();
         let now = self.reactor.now;
         self.ending = Some(now + DRAIN_TIMEOUT);
         self.reactor.wake_by(now + HALF_CLOSED_CONTENDED);
-        if let Near::Clients(clients) = &mut self.near {
+        for clients in self.services.values_mut().filter_map(|service| service.clients.as_mut()) {
             clients.listener = None;
         }
         for key in self.reactor.keys(|_| true) {
@@ -162,8 +155,13 @@ impl Agent {
 
     /// A line's heartbeats have not been answered.
     fn absent(&mut self, key: Key) {
-        if let Some(unsaid) = self.log.said.may_say(Topic::Absence, self.reactor.now) {
-            info!("The Connector does not answer heartbeats, connection closed{}", and_more(unsaid));
+        let now = self.reactor.now;
+        let id = self.reactor.get(key).map(|socket| socket.state.service());
+        if let Some(service) = id.and_then(|id| self.services.get_mut(&id)) {
+            if let Some(unsaid) = service.log.said.may_say(Topic::Absence, now) {
+                let (label, more) = (service.label(), and_more(unsaid));
+                info!("{label}The Connector does not answer heartbeats, connection closed{more}");
+            }
         }
         self.end(key, Cause::Absent(key));
     }
@@ -171,15 +169,16 @@ impl Agent {
     /// Gives back the place of a line that has ended.
     fn give_back(&mut self, line: &Line) {
         let now = self.reactor.now;
+        let Some(service) = self.services.get_mut(&line.place.service) else { return };
         let due = match line.has_proved_itself(now) {
-            true => self.pool.renew(line.place, now),
-            false => self.pool.fail(line.place, now),
+            true => service.pool.renew(line.place.slot, now),
+            false => service.pool.fail(line.place.slot, now),
         };
         self.reactor.wake_by(due);
     }
 }
 
-impl Service for Agent {
+impl event_loop::Service for Agent {
     type State = State;
 
     fn reactor(&self) -> &Reactor<State> {
@@ -195,7 +194,7 @@ impl Service for Agent {
             self.end_all();
         }
         // What the helper threads have found is looked at after each turn.
-        number == CLIENTS && self.accept_clients()
+        number >= CLIENTS && self.accept_clients(number - CLIENTS)
     }
 
     fn ready(&mut self, key: Key) {
@@ -216,7 +215,8 @@ impl Service for Agent {
     }
 
     fn deadline(&self, socket: &Socket<'_, State>) -> Option<Instant> {
-        socket.state.deadline(socket.link, self.settings.absence)
+        let absence = self.services.get(&socket.state.service()).and_then(|service| service.settings.absence);
+        socket.state.deadline(socket.link, absence)
     }
 
     fn overdue(&mut self, key: Key) {
@@ -234,8 +234,9 @@ impl Service for Agent {
         }
     }
 
-    fn patience(&self, _: &State) -> Duration {
-        let contended = matches!(&self.near, Near::Clients(clients) if clients.waiting > 0);
+    fn patience(&self, state: &State) -> Duration {
+        let clients = self.services.get(&state.service()).and_then(|service| service.clients.as_ref());
+        let contended = clients.is_some_and(|clients| clients.waiting > 0);
         if contended || self.is_stopping() { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
     }
 
@@ -246,13 +247,22 @@ impl Service for Agent {
     }
 
     fn tick(&mut self) {
-        self.accept_clients();
+        (self.heartbeat)();
+        let waits = |service: &&Service| service.clients.as_ref().is_some_and(|clients| clients.retry);
+        let retried: Vec<ServiceId> = self.services.values().filter(waits).map(|service| service.id).collect();
+        for id in retried {
+            self.accept_clients(id);
+        }
         throttle::tell_held_back(self.reactor.now);
     }
 
     /// Nobody is served any more, or the time for that is over.
     fn is_over(&mut self) -> bool {
         self.take_answers();
+        while let Ok(plans) = self.reloads.try_recv() {
+            self.reload(plans);
+        }
+        self.tell_status();
         let Some(end) = self.ending else { return false };
         let now = self.reactor.now;
         let over = now >= end || self.reactor.has_delivered(|_| false);
@@ -282,12 +292,20 @@ impl Service for Agent {
     fn left(&mut self, state: State) {
         match state {
             State::Line(line) => self.give_back(&line),
-            State::Waiting { .. } => self.client_has_left(),
+            State::Waiting { service, .. } => self.client_has_left(service),
             _ => {}
         }
     }
 
+    fn count(&mut self, key: Key, payload: u64) {
+        let Some(socket) = self.reactor.get(key) else { return };
+        let (id, is_line) = (socket.state.service(), socket.state.line().is_some());
+        if let Some(service) = self.services.get_mut(&id) {
+            *(if is_line { &mut service.figures.received } else { &mut service.figures.sent }) += payload;
+        }
+    }
+
     fn shortages(&mut self) -> &mut Throttle {
-        &mut self.log.shortages
+        &mut self.shortages
     }
 }

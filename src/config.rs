@@ -4,7 +4,9 @@
 //! itself, nothing is bound, nothing is logged; what to do about an error is the caller's business
 //! (the daemon exits with status 78, EX_CONFIG).
 
+pub(crate) mod json;
 mod keys;
+pub(crate) mod value;
 
 use crate::cidr::Cidr;
 use crate::files;
@@ -162,13 +164,13 @@ pub enum ConfigError {
     Unreadable { file: PathBuf, cause: io::Error },
     /// The file was read and something in it is wrong.
     #[error("{file}, {fault}")]
-    Invalid { file: PathBuf, fault: LinkError },
+    Invalid { file: PathBuf, fault: SettingsFault },
 }
 
 /// What is wrong in a settings file, and where.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {problem}")]
-pub struct LinkError {
+pub struct SettingsFault {
     /// Counted from 1.
     pub line: usize,
     /// In bytes, counted from 1; that of the last byte that was read when the fault showed.

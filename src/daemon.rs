@@ -18,7 +18,6 @@ pub mod writer;
 mod error;
 mod reload;
 mod signals;
-mod supervisor;
 
 pub use error::StartError;
 
@@ -31,6 +30,7 @@ use crate::ports::ephemeral;
 use crate::relay::command::{EventLoop, Gone, Handle};
 use crate::relay::{self, LoopEvent, NewError, ParserSocket, Relay};
 use crate::store::{self, FILE_NAME, Store};
+use crate::supervisor::Supervisor;
 use log::{LevelFilter, error, info, warn};
 use pidfile::PidFile;
 use privileges::RunAs;
@@ -43,7 +43,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
-use supervisor::Supervisor;
 
 /// The options of `start`.
 #[derive(Clone, Debug)]

@@ -43,6 +43,7 @@ pub mod ports;
 pub mod relay;
 pub mod secret;
 pub mod store;
+mod supervisor;
 mod throttle;
 pub mod wire;
 

@@ -159,6 +159,14 @@ pub const DIAL: Duration = Duration::from_secs(5);
 pub const AUTHORIZATION: Duration = Duration::from_secs(25);
 /// The agent: connections that are on their way to being authorized at once. Below [`UNAUTHENTICATED`] by far.
 pub const UNDERWAY: usize = 16;
+/// The agent: the same of all services together, so that a thousand handshakes do not need their memory at once.
+pub const UNDERWAY_OF_ALL: usize = 64;
+/// The agent: names that are looked up at once; further ones wait.
+pub const LOOKUPS: usize = 16;
+/// The agent: who asks for its status has so long to take the answer.
+pub const STATUS_ANSWER: Duration = Duration::from_secs(2);
+/// The agent: services of one process.
+pub const SERVICES: usize = 4096;
 /// The agent: the shortest pause before a failed connection is tried again ...
 pub const RETRY_SHORTEST: Duration = Duration::from_millis(100);
 /// ... and the longest, which doubling ends at.

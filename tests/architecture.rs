@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
         "json",
     ],
     &["wire"],
-    &["throttle", "fairness", "config", "mapping"],
+    &["throttle", "fairness", "config", "mapping", "supervisor"],
     &["logging", "crash", "store"],
     &["net"],
     &["relay", "agent"],

@@ -1,8 +1,8 @@
 //! The command line of `iofog-connector agent`, laid over the file that it names.
 
-use super::file;
-use super::settings::{Draft, PASSCODE_VARIABLE, Settings, SettingsError};
+use super::settings::{Draft, PASSCODE_VARIABLE, Settings, SettingsError, passcode};
 use super::target::Target;
+use super::{file, services_file};
 use crate::files;
 use crate::limits::CONFIG_FILE;
 use crate::net::certificate::read_chain;
@@ -11,16 +11,17 @@ use crate::secret::Secret;
 use argh::FromArgs;
 use log::LevelFilter;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Keep connections to a Connector and join those who come through it to a local service (--to). With --listen:
 /// the listening end of a tunnel through a private pipe.
 ///
 /// The passcode is read from --passcode-file, from the file that --config names, or from the environment variable
 /// IOFOG_PASSCODE. Options win over the file.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, Clone, Debug)]
 #[argh(subcommand, name = "agent")]
 pub struct Arguments {
-    /// settings file, as Core Networking has it (JSON)
+    /// settings file (JSON): of several services, or as Core Networking has it
     #[argh(option, arg_name = "file")]
     config: Option<PathBuf>,
     /// where the Connector is
@@ -50,14 +51,91 @@ pub struct Arguments {
     /// milliseconds without an answer to a heartbeat after which a connection is dead (default: 60000; 0: never)
     #[argh(option, arg_name = "ms")]
     threshold: Option<u32>,
+    /// file to log to (default: standard error)
+    #[argh(option, arg_name = "file")]
+    pub log_file: Option<PathBuf>,
     /// error, warn, info (default), debug or trace
     #[argh(option, arg_name = "level", default = "LevelFilter::Info")]
     pub log_level: LevelFilter,
+    /// unix socket for `agent status`: made by the agent, asked by the command
+    #[argh(option, arg_name = "file")]
+    pub socket: Option<PathBuf>,
+    #[argh(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What else can be asked for than to run.
+#[derive(FromArgs, Clone, Debug)]
+#[argh(subcommand)]
+pub enum Command {
+    Check(Check),
+    Status(Status),
+}
+
+/// Validate settings and the files that they name, without starting anything.
+#[derive(FromArgs, Clone, Debug)]
+#[argh(subcommand, name = "check")]
+pub struct Check {
+    /// settings file
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+}
+
+/// Tell what the agent does: its services, connections, sessions, bytes and last errors.
+#[derive(FromArgs, Clone, Debug)]
+#[argh(subcommand, name = "status")]
+pub struct Status {
+    /// the agent's --socket (default: /run/iofog-connector-agent/iofog-connector-agent.sock)
+    #[argh(option, arg_name = "file")]
+    pub socket: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
 }
 
 impl Arguments {
+    /// The settings file, named before the command or behind it.
+    pub fn config(&self) -> Option<&Path> {
+        let behind = self.command.as_ref().and_then(|command| match command {
+            Command::Check(check) => check.config.as_deref(),
+            Command::Status(_) => None,
+        });
+        behind.or(self.config.as_deref())
+    }
+
+    /// The services that these are about: those that the settings file lists, or the one of file and options.
+    pub fn services(&self) -> Result<Vec<Settings>, SettingsError> {
+        let Some(file) = self.config() else { return Ok(vec![self.settings(Draft::default())?]) };
+        let text = files::read(file, CONFIG_FILE).map_err(SettingsError::unreadable(file))?;
+        if !services_file::is_one(&text) {
+            return Ok(vec![self.settings(file::read(file, &text)?)?]);
+        }
+        match self.options().into_iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => {
+                let problem = format!("{} lists services; give it there", file.display());
+                Err(SettingsError::Option { option, problem })
+            }
+            None => services_file::parse(file, &text),
+        }
+    }
+
+    /// What says something about a service, and whether it is given.
+    fn options(&self) -> [(&'static str, bool); 9] {
+        [
+            ("--connector", self.connector.is_some()),
+            ("--passcode-file", self.passcode_file.is_some()),
+            ("--to", self.to.is_some()),
+            ("--listen", self.listen.is_some()),
+            ("--connections", self.connections.is_some()),
+            ("--ca", self.ca.is_some()),
+            ("--dev", self.dev),
+            ("--heartbeat", self.heartbeat.is_some()),
+            ("--threshold", self.threshold.is_some()),
+        ]
+    }
+
     /// Puts together what options, file and environment say. The first one that says something wins.
-    pub fn settings(&self) -> Result<Settings, SettingsError> {
+    fn settings(&self, file: Draft) -> Result<Settings, SettingsError> {
         let wrong = |option, problem: &str| Err(SettingsError::Option { option, problem: problem.to_owned() });
         if self.to.is_some() && self.listen.is_some() {
             return wrong("--listen", "one end of a tunnel listens, the other has --to; not both");
@@ -67,9 +145,9 @@ impl Arguments {
         }
         let passcode = self.passcode_file.as_deref().map(passcode).transpose()?;
         let certificates = self.ca.as_deref().map(read_chain).transpose()?;
-        let file = self.config.as_deref().map(file::read).transpose()?.unwrap_or_default();
         let (connector, to) = (self.connector.clone(), self.to.clone());
         let settings = Draft {
+            name: None,
             mode: file.mode,
             port: connector.as_ref().map(|it| it.port).or(file.port),
             host: connector.map(|it| it.host).or(file.host),
@@ -80,7 +158,7 @@ impl Arguments {
             listen: self.listen.clone(),
             heartbeat: self.heartbeat.or(file.heartbeat),
             absence: self.threshold.or(file.absence),
-            trust: certificates.map(Trust::Certificates).or(file.trust),
+            trust: certificates.map(Trust::Certificates).map(Arc::new).or(file.trust),
             dev: self.dev || file.dev,
         };
         settings.complete()
@@ -91,15 +169,6 @@ fn passcode_in_environment() -> Option<Secret> {
     std::env::var(PASSCODE_VARIABLE).ok().filter(|text| !text.is_empty()).map(Secret::new)
 }
 
-/// The passcode in `file`, without the white space that editors leave behind it.
-fn passcode(file: &Path) -> Result<Secret, SettingsError> {
-    let text = files::read_text(file, CONFIG_FILE).map_err(SettingsError::unreadable(file))?;
-    match text.trim() {
-        "" => Err(SettingsError::File { file: file.to_owned(), problem: "empty; the passcode was expected".into() }),
-        passcode => Ok(Secret::new(passcode)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +176,7 @@ mod tests {
     use crate::testing::Folder;
 
     fn settings(arguments: &[&str]) -> Result<Settings, SettingsError> {
-        Arguments::from_args(&["agent"], arguments).expect("well-formed options").settings()
+        Arguments::from_args(&["agent"], arguments).expect("well-formed options").services().map(|mut it| it.remove(0))
     }
 
     #[test]

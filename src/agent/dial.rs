@@ -4,11 +4,11 @@
 
 use super::Agent;
 use super::failure::Failure;
-use super::pool::SlotId;
-use super::resolver::Answer;
+use super::names::{Answer, at_port};
+use super::service::Service;
 use super::settings::Security;
-use super::state::{Destination, Line, State};
-use crate::limits::{ASK_AGAIN, AUTHORIZATION, DIAL, HANDSHAKE_CHAIN};
+use super::state::{Destination, Line, Place, ServiceId, State};
+use crate::limits::{ASK_AGAIN, AUTHORIZATION, DIAL, HANDSHAKE_CHAIN, UNDERWAY_OF_ALL};
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::marked::Marked;
 use crate::net::reactor::{Close, Key};
@@ -19,6 +19,7 @@ use crate::throttle::{Throttle, and_more, is_within_budget};
 use crate::wire::v1::{AUTHORIZED, PREAMBLE};
 use log::{debug, info, warn};
 use rustls::client::UnbufferedClientConnection;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,20 +35,56 @@ impl Agent {
         if self.ending.is_some() {
             return;
         }
-        while let Some(place) = self.pool.take_due(now) {
-            self.asking.push(place);
-            self.connector.ask();
+        let underway: usize = self.services.values().map(|service| service.pool.underway()).sum();
+        let mut free = UNDERWAY_OF_ALL.saturating_sub(underway);
+        // One place of each service, then one more of each, so that no service keeps the others waiting. The next time
+        // it begins where it ended.
+        let mut due = self.services_from(self.next_to_fill);
+        while free > 0 && !due.is_empty() {
+            due.retain(|&id| {
+                let has_more = free > 0 && self.fill_place(id);
+                if has_more {
+                    free -= 1;
+                    self.next_to_fill = id + 1;
+                }
+                has_more
+            });
         }
-        if let Some(due) = self.pool.next_due().filter(|&due| due > now) {
+        self.is_crowded = free == 0;
+        let due = self.services.values().filter_map(|service| service.pool.next_due());
+        if let Some(due) = due.filter(|&due| due > now).min() {
             self.reactor.wake_by(due);
         }
     }
 
-    /// The Connector's addresses have been looked up, or could not be.
-    pub(super) fn found_connector(&mut self, answer: Answer) {
-        for place in std::mem::take(&mut self.asking) {
-            match &answer {
-                Ok(addresses) => self.dial(Destination::Connector(place), addresses.clone()),
+    fn services_from(&self, first: ServiceId) -> Vec<ServiceId> {
+        let ids = self.services.range(first..).chain(self.services.range(..first));
+        ids.map(|(id, _)| *id).collect()
+    }
+
+    /// Begins to fill one place of a service. False: none is due.
+    fn fill_place(&mut self, id: ServiceId) -> bool {
+        let Some(service) = self.services.get_mut(&id) else { return false };
+        let Some(slot) = service.pool.take_due(self.reactor.now) else { return false };
+        service.asking.push(slot);
+        self.names.ask(&service.settings.connector);
+        true
+    }
+
+    /// Addresses have been looked up, or could not be: the places that wait for them go on.
+    pub(super) fn found_connectors(&mut self, answers: &HashMap<String, Answer>) {
+        let mut found = Vec::new();
+        for service in self.services.values_mut() {
+            if let Some(answer) = answers.get(&service.settings.connector.host) {
+                let slots = std::mem::take(&mut service.asking).into_iter();
+                found.extend(
+                    slots.map(|slot| (Place { service: service.id, slot }, answer, service.settings.connector.port)),
+                );
+            }
+        }
+        for (place, answer, port) in found {
+            match answer {
+                Ok(addresses) => self.dial(Destination::Connector(place), at_port(addresses, port)),
                 Err(e) => self.fail(place, Failure::Name(io::Error::new(e.kind(), e.to_string()))),
             }
         }
@@ -73,8 +110,12 @@ impl Agent {
     fn begin(&self, to: Destination, address: SocketAddr) -> io::Result<Link> {
         let now = self.reactor.now;
         let stream = Stream::Tcp(tcp::dial(address)?);
-        let link = match (to, &self.tls, &self.settings.security) {
-            (Destination::Connector(_), Some(config), Security::Tls { name, .. }) => {
+        let service = match to {
+            Destination::Connector(place) => self.services.get(&place.service),
+            Destination::Local { .. } => None,
+        };
+        let link = match service.map(|Service { tls, settings, .. }| (tls, &settings.security)) {
+            Some((Some(config), Security::Tls { name, .. })) => {
                 let connection = UnbufferedClientConnection::new(Arc::clone(config), name.clone());
                 Link::tls(stream, Tls::client(connection.map_err(io::Error::other)?, HANDSHAKE_CHAIN), address, now)
             }
@@ -98,7 +139,7 @@ impl Agent {
                     Err(fault) => self.give_up(key, Failure::Broken(fault)),
                 }
             }
-            (Ok(true), Destination::Service(line)) => self.reached_service(key, line),
+            (Ok(true), Destination::Local { service, line }) => self.reached_service(key, service, line),
             (Err(e), _) => self.dial_next(key, e),
         }
     }
@@ -113,7 +154,7 @@ impl Agent {
 
     fn not_reached(&mut self, to: Destination, address: SocketAddr, error: io::Error) {
         match to {
-            Destination::Service(line) => self.refused(line, &error),
+            Destination::Local { line, .. } => self.refused(line, &error),
             Destination::Connector(place) => self.fail(place, Failure::Connect(address, error)),
         }
     }
@@ -130,9 +171,13 @@ impl Agent {
     /// True: the Connector has taken the passcode.
     fn greet_further(&mut self, key: Key) -> Result<bool, Failure> {
         let now = self.reactor.now;
-        let passcode = self.settings.passcode.expose().as_bytes();
-        let dev = self.tls.is_none();
-        let asks = dev && now >= self.ask_again;
+        let Some(State::Greeting { place, .. }) = self.reactor.get(key).map(|socket| socket.state) else {
+            return Ok(false);
+        };
+        let Some(service) = self.services.get(&place.service) else { return Ok(false) };
+        let passcode = service.settings.passcode.expose().as_bytes();
+        let dev = service.tls.is_none();
+        let asks = dev && now >= service.ask_again;
         let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(false) };
         let State::Greeting { heard, asked, .. } = socket.state else { return Ok(false) };
         if asked.is_none() {
@@ -173,17 +218,18 @@ impl Agent {
         let address = socket.link.peer;
         socket.link.trust();
         *socket.state = State::Line(Line::new(place, marked, now));
-        self.pool.authorize(place);
-        self.log.was_accepted = true;
-        if let Some(interval) = self.settings.heartbeat {
+        let Some(service) = self.services.get_mut(&place.service) else { return };
+        service.pool.authorize(place.slot);
+        service.log.was_accepted = true;
+        if let Some(interval) = service.settings.heartbeat {
             self.reactor.wake_by(now + interval);
         }
-        if !std::mem::replace(&mut self.log.connected, true) && is_within_budget(now) {
-            info!("Authorized by the Connector {} ({address})", self.settings.connector);
+        if !std::mem::replace(&mut service.log.connected, true) && is_within_budget(now) {
+            info!("{}Authorized by the Connector {} ({address})", service.label(), service.settings.connector);
         }
         // The first one shows the way to the others.
-        self.fill_places();
-        self.offer_line();
+        self.reactor.wake_by(now);
+        self.offer_line(place.service);
         self.reactor.again(key);
     }
 
@@ -197,32 +243,40 @@ impl Agent {
         };
         if is_unknown && matches!(failure, Failure::Refused { .. } | Failure::TooSlow) {
             debug!("The Connector does not seem to know the preamble of dev mode; tried again without it");
-            self.ask_again = now + ASK_AGAIN;
-            self.pool.retry(place, now);
+            if let Some(service) = self.services.get_mut(&place.service) {
+                service.ask_again = now + ASK_AGAIN;
+                service.pool.retry(place.slot, now);
+            }
             return self.reactor.wake_by(now);
         }
-        let failure = failure.explained(self.pool.authorized(), self.pool.size(), self.log.was_accepted);
+        let failure = match self.services.get(&place.service) {
+            Some(Service { pool, log, .. }) => failure.explained(pool.authorized(), pool.size(), log.was_accepted),
+            None => failure,
+        };
         self.fail(place, failure);
     }
 
     /// A place could not be filled: it is tried again later.
-    fn fail(&mut self, place: SlotId, failure: Failure) {
+    fn fail(&mut self, place: Place, failure: Failure) {
         let now = self.reactor.now;
-        let until = self.pool.fail(place, now);
-        self.reactor.wake_by(until);
+        let Some(service) = self.services.get_mut(&place.service) else { return };
+        let until = service.pool.fail(place.slot, now);
+        // Others may wait for this one to be done.
+        self.reactor.wake_by(if self.is_crowded { now } else { until });
         if self.ending.is_some() {
             return;
         }
-        self.log.connected &= self.pool.authorized() > 0;
+        service.figures.failed(&failure);
+        service.log.connected &= service.pool.authorized() > 0;
         // A new kind of failure is worth saying at once.
         let kind = std::mem::discriminant(&failure);
-        if self.log.last_failure.replace(kind) != Some(kind) && is_within_budget(now) {
-            self.log.failures = Throttle::default();
+        if service.log.last_failure.replace(kind) != Some(kind) && is_within_budget(now) {
+            service.log.failures = Throttle::default();
         }
-        if let Some(unsaid) = self.log.failures.may_say_after(REMINDER, now) {
+        if let Some(unsaid) = service.log.failures.may_say_after(REMINDER, now) {
             let pause = (until - now).as_secs_f32();
-            let connector = &self.settings.connector;
-            warn!("Connector {connector}: {failure}. Next try in {pause:.1} s{}", and_more(unsaid));
+            let (label, connector) = (service.label(), &service.settings.connector);
+            warn!("{label}Connector {connector}: {failure}. Next try in {pause:.1} s{}", and_more(unsaid));
         }
     }
 }

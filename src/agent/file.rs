@@ -6,9 +6,7 @@
 //! Times are milliseconds. A key that nobody knows is reported and left alone: existing files must work.
 
 use super::settings::{Draft, Mode, SettingsError};
-use crate::files;
 use crate::json;
-use crate::limits::CONFIG_FILE;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use log::warn;
@@ -17,11 +15,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::ParsedCertificate;
 use serde_json::{Map, Value};
 use std::path::Path;
+use std::sync::Arc;
 
-/// Reads `file`.
-pub fn read(file: &Path) -> Result<Draft, SettingsError> {
-    let text = files::read(file, CONFIG_FILE).map_err(SettingsError::unreadable(file))?;
-    let (draft, unknown) = parse(&text).map_err(|problem| SettingsError::File { file: file.to_owned(), problem })?;
+/// Reads `file`, whose content is `text`.
+pub fn read(file: &Path, text: &[u8]) -> Result<Draft, SettingsError> {
+    let (draft, unknown) = parse(text).map_err(|problem| SettingsError::File { file: file.to_owned(), problem })?;
     for key in unknown {
         warn!("{}: key {key:?} is unknown and has no effect", file.display());
     }
@@ -36,6 +34,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
         Err(e) => return Err(format!("not valid JSON: {}", json::explained(&e))),
     };
     let draft = Draft {
+        name: None,
         mode: take(&mut keys, "mode", "\"public\" or \"private\"", mode)?,
         host: take(&mut keys, "host", "a name or an IP address, as a string", name)?,
         port: take(&mut keys, "port", "a port, 1 to 65535", whole)?,
@@ -46,7 +45,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
         listen: None,
         heartbeat: take(&mut keys, "heartbeatfrequency", MILLISECONDS, milliseconds)?,
         absence: take(&mut keys, "heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
-        trust: take(&mut keys, "cert", "base64 of a certificate (DER), as a string", trust)?.flatten(),
+        trust: take(&mut keys, "cert", "base64 of a certificate (DER), as a string", trust)?.flatten().map(Arc::new),
         dev: take(&mut keys, "devmode", "true or false", Value::as_bool)?.unwrap_or_default(),
     };
     Ok((draft, keys.into_iter().map(|(key, _)| key).collect()))
@@ -84,11 +83,7 @@ fn describe(key: &str, value: &Value) -> String {
 }
 
 fn mode(value: &Value) -> Option<Mode> {
-    match value.as_str()? {
-        "public" => Some(Mode::Public),
-        "private" => Some(Mode::Private),
-        _ => None,
-    }
+    value.as_str()?.parse().ok()
 }
 
 fn name(value: &Value) -> Option<String> {
@@ -106,14 +101,16 @@ fn milliseconds(value: &Value) -> Option<u32> {
 /// `Some(None)`: an empty string, which stands for no certificate.
 fn trust(value: &Value) -> Option<Option<Trust>> {
     let text: String = value.as_str()?.split_whitespace().collect();
-    if text.is_empty() {
-        return Some(None);
-    }
+    if text.is_empty() { Some(None) } else { certificate(&text).map(Some) }
+}
+
+/// A certificate as it stands in settings: base64 of its DER.
+pub(super) fn certificate(text: &str) -> Option<Trust> {
     // The library's base64 is that of PEM files.
     let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     ParsedCertificate::try_from(&certificate).ok()?;
-    Some(Some(Trust::Certificates(vec![certificate])))
+    Some(Trust::Certificates(vec![certificate]))
 }
 
 #[cfg(test)]
@@ -143,7 +140,7 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(["connector.example".to_owned()]).unwrap();
         let base64: String = made.cert.pem().lines().filter(|line| !line.starts_with('-')).collect();
         let (draft, _) = parse(format!(r#"{{"cert":"{base64}"}}"#).as_bytes()).unwrap();
-        assert_eq!(draft.trust, Some(Trust::Certificates(vec![made.cert.der().clone()])));
+        assert_eq!(draft.trust, Some(Arc::new(Trust::Certificates(vec![made.cert.der().clone()]))));
     }
 
     #[test]

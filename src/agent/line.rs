@@ -1,12 +1,13 @@
 //! Lines that nobody needs yet: listening for the first payload, and the heartbeats of all lines.
 
-use super::settings::Role;
+use super::Agent;
+use super::service::Topic;
+use super::settings::{Role, Settings};
 use super::state::{First, Line, State, Task};
-use super::{Agent, Topic};
 use crate::net::buffers::IoContext;
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Key, SocketMut};
-use crate::net::service::Service;
+use crate::net::service::Service as _;
 use crate::net::session::Cause;
 use crate::wire::tunnel::is_call;
 use crate::wire::v1::{self, BEAT, BEATS_A_RECORD};
@@ -41,7 +42,8 @@ impl Agent {
 
     /// The first payload has come.
     fn needed(&mut self, key: Key, bytes: Vec<u8>) {
-        match self.settings.role {
+        let Some(service) = self.service_of(key) else { return };
+        match service.settings.role {
             Role::Expose if is_call(&bytes) => self.connect_to_service(key, First::Call),
             Role::Expose => self.connect_to_service(key, First::Payload(bytes)),
             Role::Listen => self.not_a_tunnel(key),
@@ -50,25 +52,29 @@ impl Agent {
 
     /// The Connector has ended a line that nobody used.
     fn lost(&mut self, key: Key, cause: Cause) {
+        let id = self.reactor.get(key).map(|socket| socket.state.service());
         self.end(key, cause);
-        if self.pool.authorized() == 0 && std::mem::take(&mut self.log.connected) {
-            let what = format_args!("The Connector {} has closed all connections", self.settings.connector);
-            self.log.warn(Topic::Loss, what, self.reactor.now);
+        let now = self.reactor.now;
+        let Some(service) = id.and_then(|id| self.services.get_mut(&id)) else { return };
+        if service.pool.authorized() == 0 && std::mem::take(&mut service.log.connected) {
+            let connector = service.settings.connector.to_string();
+            service.warn(Topic::Loss, format_args!("The Connector {connector} has closed all connections"), now);
         }
     }
 
     /// Sends the heartbeats that are due, and has the loop wake up for the next ones.
     pub(super) fn send_heartbeats(&mut self) {
-        let Some(interval) = self.settings.heartbeat else { return };
         let lines = self.reactor.keys(|socket| socket.state.line().is_some());
-        if let Some(next) = lines.into_iter().filter_map(|key| self.beat(key, interval)).min() {
+        if let Some(next) = lines.into_iter().filter_map(|key| self.beat(key)).min() {
             self.reactor.wake_by(next.max(self.reactor.now + GRAIN));
         }
     }
 
     /// Sends the heartbeat of one line if it is due. Returns when the next one is.
-    fn beat(&mut self, key: Key, interval: Duration) -> Option<Instant> {
+    fn beat(&mut self, key: Key) -> Option<Instant> {
         let now = self.reactor.now;
+        let Settings { heartbeat, absence, .. } = self.service_of(key)?.settings;
+        let interval = heartbeat?;
         let (SocketMut { link, state: State::Line(line) }, ctx) = self.reactor.get_mut(key)? else { return None };
         if line.is_beyond_heartbeats() {
             return None;
@@ -84,7 +90,7 @@ impl Agent {
                 self.end(key, Cause::Failed(key, fault));
             }
             // It may be dead then for want of an answer.
-            if let Some(absence) = self.settings.absence {
+            if let Some(absence) = absence {
                 self.reactor.wake_by(now + absence.max(GRAIN));
             }
             return Some(now + interval);

@@ -1,12 +1,16 @@
 //! Local connections: the service, looked up and dialled when somebody comes and not before.
 
-use super::resolver::Answer;
-use super::state::{Destination, First, Line, Local, State, Task};
-use super::{Agent, Near, Topic};
+use super::Agent;
+use super::names::Answer;
+use super::names::at_port;
+use super::service::Service;
+use super::service::Topic;
+use super::state::{Destination, First, Line, Local, ServiceId, State, Task};
 use crate::limits::CONNECT_SERVICE;
 use crate::net::reactor::Key;
-use crate::net::service::Service;
+use crate::net::service::Service as _;
 use crate::net::session::{self, Cause};
+use std::collections::HashMap;
 use std::io;
 
 impl Agent {
@@ -18,28 +22,32 @@ impl Agent {
     /// A free line is needed: the service is looked up.
     pub(super) fn connect_to_service(&mut self, key: Key, first: First) {
         let until = self.reactor.now + CONNECT_SERVICE;
-        let Near::Service(resolver) = &mut self.near else { return };
-        resolver.ask();
+        let Some(service) = self.reactor.get(key).map(|socket| socket.state.service()) else { return };
+        let Some(service) = self.services.get(&service) else { return };
+        self.names.ask(&service.settings.target);
         let Some(line) = self.line_mut(key) else { return };
         line.used = true;
         line.task = Task::Connecting { first, local: None, until };
         self.reactor.wake_by(until);
     }
 
-    /// The service's addresses have been looked up, or could not be.
-    pub(super) fn found_service(&mut self, answer: Answer) {
+    /// Addresses have been looked up, or could not be: the lines that wait for them go on.
+    pub(super) fn found_local(&mut self, answers: &HashMap<String, Answer>) {
         let waits = |line: &Line| matches!(line.task, Task::Connecting { local: None, .. });
         for line in self.reactor.keys(|socket| socket.state.line().is_some_and(waits)) {
-            match &answer {
-                Ok(addresses) => self.dial(Destination::Service(line), addresses.clone()),
-                Err(e) => self.refused(line, e),
+            let Some(Service { id, settings, .. }) = self.service_of(line) else { continue };
+            let (service, port) = (*id, settings.target.port);
+            match answers.get(&settings.target.host) {
+                Some(Ok(addresses)) => self.dial(Destination::Local { service, line }, at_port(addresses, port)),
+                Some(Err(e)) => self.refused(line, e),
+                None => {}
             }
         }
     }
 
     /// The connection that is dialled for a line.
     pub(super) fn set_local(&mut self, to: Destination, key: Option<Key>) {
-        let Destination::Service(line) = to else { return };
+        let Destination::Local { line, .. } = to else { return };
         if let Some(Line { task: Task::Connecting { local, .. }, .. }) = self.line_mut(line) {
             *local = key;
         }
@@ -47,15 +55,18 @@ impl Agent {
 
     /// Nobody can serve who came: the line is closed, so that its user sees an end and not silence.
     pub(super) fn refused(&mut self, line: Key, error: &io::Error) {
-        let service = &self.settings.target;
-        let what = format_args!("The local service {service} cannot be reached, a session is ended: {error}");
-        self.log.warn(Topic::Refusal, what, self.reactor.now);
+        if let Some(service) = self.service_of_mut(line) {
+            let target = &service.settings.target;
+            let what = format!("The local service {target} cannot be reached, a session is ended: {error}");
+            service.figures.failed(&what);
+            self.warn(line, Topic::Refusal, format_args!("{what}"));
+        }
         self.end(line, Cause::interrupted("the local service cannot be reached"));
     }
 
     /// The service is there: it gets what has come for it, or the other end of the tunnel is told.
-    pub(super) fn reached_service(&mut self, key: Key, line: Key) {
-        self.reactor.change(key, State::Local(Local { line, is_client: false, half_closed: None }));
+    pub(super) fn reached_service(&mut self, key: Key, service: ServiceId, line: Key) {
+        self.reactor.change(key, State::Local(Local { service, line, is_client: false, half_closed: None }));
         let now = self.reactor.now;
         let Some(Task::Connecting { first, .. }) =
             self.line_mut(line).map(|its| std::mem::replace(&mut its.task, Task::Joined { local: key }))
@@ -65,6 +76,9 @@ impl Agent {
         match first {
             First::Payload(bytes) => {
                 self.join(line, key);
+                if let Some(service) = self.services.get_mut(&service) {
+                    service.figures.received += bytes.len() as u64;
+                }
                 let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
                 let Err(fault) = socket.link.send(&bytes, ctx, now) else { return };
                 if let Some(cause) = session::end_of_sink(&self.reactor, key, fault) {
@@ -81,6 +95,9 @@ impl Agent {
     /// Both sides are there: payload flows from here on.
     pub(super) fn join(&mut self, line: Key, local: Key) {
         session::begin(&mut self.reactor, [line, local]);
+        if let Some(service) = self.service_of_mut(line) {
+            service.figures.sessions += 1;
+        }
         [line, local].into_iter().for_each(|key| self.reactor.again(key));
     }
 

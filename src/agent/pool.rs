@@ -46,6 +46,11 @@ impl Pool {
         self.places.len()
     }
 
+    /// How many connections are being made.
+    pub(super) fn underway(&self) -> usize {
+        self.underway
+    }
+
     /// How many connections are authorized.
     pub(super) fn authorized(&self) -> usize {
         self.authorized
@@ -64,6 +69,9 @@ impl Pool {
 
     /// When the next place is due; `None`: no place rests, or none may be tried.
     pub(super) fn next_due(&self) -> Option<Instant> {
+        if self.authorized + self.underway == self.places.len() {
+            return None;
+        }
         let rests = self.candidates().iter().filter_map(|slot| match slot.stage {
             Stage::Resting(until) => Some(until),
             _ => None,

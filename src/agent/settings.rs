@@ -4,13 +4,18 @@
 //! which nothing is missing or contradictory.
 
 use super::target::Target;
+use crate::config;
 use crate::exit;
+use crate::files;
+use crate::limits::CONFIG_FILE;
 use crate::net::certificate::CertificateError;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -19,15 +24,17 @@ pub const PASSCODE_VARIABLE: &str = "IOFOG_PASSCODE";
 /// Connections to the Connector, unless told otherwise.
 pub const CONNECTIONS: u16 = 10;
 /// Interval of heartbeats, unless told otherwise. Milliseconds.
-const HEARTBEAT: u32 = 20_000;
+pub(super) const HEARTBEAT: u32 = 20_000;
 /// Silence after a heartbeat that means the Connector is gone, unless told otherwise. Milliseconds.
-const ABSENCE: u32 = 60_000;
+pub(super) const ABSENCE: u32 = 60_000;
 /// Where the local service is, unless told otherwise.
 const LOCAL_HOST: &str = "127.0.0.1";
 
 /// An agent's settings, complete and consistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// What its operator calls it; `None`: it is the only one.
+    pub name: Option<Arc<str>>,
     pub connector: Target,
     /// Authorized connections to keep, at least 1.
     pub connections: u16,
@@ -58,7 +65,7 @@ pub enum Security {
     /// Plain TCP: the Connector is in dev mode.
     Dev,
     /// The Connector shows a certificate for this name.
-    Tls { trust: Trust, name: ServerName<'static> },
+    Tls { trust: Arc<Trust>, name: ServerName<'static> },
 }
 
 /// The kind of pipe; the Connector's ports belong to one or the other.
@@ -68,9 +75,22 @@ pub enum Mode {
     Private,
 }
 
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "public" => Ok(Self::Public),
+            "private" => Ok(Self::Private),
+            _ => Err(format!("{text:?} is no kind of pipe")),
+        }
+    }
+}
+
 /// What file and options say; `None`: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
+    pub name: Option<Arc<str>>,
     pub mode: Option<Mode>,
     pub host: Option<String>,
     pub port: Option<u16>,
@@ -83,7 +103,7 @@ pub struct Draft {
     pub heartbeat: Option<u32>,
     /// Milliseconds; 0: never.
     pub absence: Option<u32>,
-    pub trust: Option<Trust>,
+    pub trust: Option<Arc<Trust>>,
     pub dev: bool,
 }
 
@@ -93,6 +113,9 @@ pub enum SettingsError {
     /// The file cannot be read, or what it says cannot be used.
     #[error("{}: {problem}", file.display())]
     File { file: PathBuf, problem: String },
+    /// The same, of a file that the program's own settings are in.
+    #[error("{}, {fault}", file.display())]
+    Invalid { file: PathBuf, fault: config::SettingsFault },
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// An option has a wrong value, or does not go with another.
@@ -107,7 +130,7 @@ impl SettingsError {
     /// The exit status: whether a file or the command line is to blame.
     pub fn status(&self) -> u8 {
         match self {
-            Self::File { .. } | Self::Certificate(_) => exit::CONFIG,
+            Self::File { .. } | Self::Invalid { .. } | Self::Certificate(_) => exit::CONFIG,
             Self::Option { .. } | Self::Missing { .. } => exit::USAGE,
         }
     }
@@ -141,10 +164,14 @@ impl Draft {
         };
         let security = match self.dev {
             true => Security::Dev,
-            false => Security::Tls { name: server_name(&host)?, trust: self.trust.unwrap_or(Trust::System) },
+            false => Security::Tls {
+                name: server_name(&host)?,
+                trust: self.trust.unwrap_or_else(|| Arc::new(Trust::System)),
+            },
         };
         let every = |time: u32| (time > 0).then(|| Duration::from_millis(time.into()));
         Ok(Settings {
+            name: self.name,
             connector: Target { host, port },
             connections: self.connections.unwrap_or(CONNECTIONS),
             passcode,
@@ -157,11 +184,23 @@ impl Draft {
     }
 }
 
+/// The passcode in `file`, without the white space that editors leave behind it.
+pub(super) fn passcode(file: &Path) -> Result<Secret, SettingsError> {
+    let text = files::read_text(file, CONFIG_FILE).map_err(SettingsError::unreadable(file))?;
+    match text.trim() {
+        "" => Err(SettingsError::File { file: file.to_owned(), problem: "empty; the passcode was expected".into() }),
+        passcode => Ok(Secret::new(passcode)),
+    }
+}
+
 fn server_name(host: &str) -> Result<ServerName<'static>, SettingsError> {
-    ServerName::try_from(host.to_owned()).map_err(|_| {
-        let problem = format!("{host:?} is neither an IP address nor a name that a certificate could be for");
-        SettingsError::Option { option: "the Connector's host", problem }
-    })
+    certified_name(host).map_err(|problem| SettingsError::Option { option: "the Connector's host", problem })
+}
+
+/// What a certificate has to be for.
+pub(super) fn certified_name(host: &str) -> Result<ServerName<'static>, String> {
+    let wrong = || format!("{host:?} is neither an IP address nor a name that a certificate could be for");
+    ServerName::try_from(host.to_owned()).map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -184,7 +223,7 @@ mod tests {
         assert_eq!(settings.connections, CONNECTIONS);
         assert_eq!((settings.role, settings.target.to_string().as_str()), (Role::Expose, "127.0.0.1:80"));
         assert_eq!((settings.heartbeat, settings.absence), ([20, 60].map(Duration::from_secs).map(Some)).into());
-        assert!(matches!(settings.security, Security::Tls { trust: Trust::System, .. }));
+        assert!(matches!(&settings.security, Security::Tls { trust, .. } if **trust == Trust::System));
     }
 
     #[test]

@@ -1,67 +1,38 @@
 //! Puts an agent together, runs it in the foreground, and takes it apart.
 
 use super::arguments::Arguments;
-use super::clients::Clients;
-use super::pool::Pool;
-use super::resolver::Resolver;
-use super::settings::{Role, Security, Settings, SettingsError};
-use super::target::Target;
-use super::{Agent, CLIENTS, Log, Near, WAKE};
+use super::error::{StartError, system};
+use super::names::Names;
+use super::plan::{Plan, plans};
+use super::settings::Settings;
+use super::status::{Report, StatusSocket};
+use super::{Agent, WAKE};
 use crate::descriptors;
-use crate::exit;
 use crate::limits::BUFFERS;
+use crate::logging::Logging;
 use crate::net::buffers::Pool as Buffers;
 use crate::net::reactor::{Reactor, own_token};
-use crate::net::trust::{self, TrustError};
-use log::info;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use crate::supervisor::Supervisor;
+use crate::throttle::Throttle;
+use log::{error, info};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Instant;
-use thiserror::Error;
 
 /// Relay buffers of one session: one for each direction, one for the beginning of a record.
 const BUFFERS_EACH: usize = 3;
 
-/// Why an agent did not start, or ended early.
-#[derive(Debug, Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// `--listen` names an address that cannot be listened on.
-    #[error("--listen: {on} cannot be listened on: {cause}")]
-    Listen { on: Target, cause: io::Error },
-    /// The system refuses something that every agent needs.
-    #[error("{what}: {cause}")]
-    System { what: &'static str, cause: io::Error },
-}
-
-impl StartError {
-    /// The exit status.
-    pub fn status(&self) -> u8 {
-        match self {
-            Self::Settings(e) => e.status(),
-            Self::Trust(_) => exit::CONFIG,
-            Self::Listen { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => exit::NOT_PERMITTED,
-            Self::Listen { .. } => exit::UNAVAILABLE,
-            Self::System { .. } => exit::SYSTEM,
-        }
-    }
-}
-
-fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
-    move |cause| StartError::System { what, cause }
-}
-
-/// Ends an agent from another thread.
+/// Ends or changes an agent from another thread.
 #[derive(Clone)]
 pub struct Handle {
     stop: Arc<AtomicBool>,
+    reloads: Sender<Vec<Plan>>,
+    ask: Sender<Sender<Report>>,
     waker: Arc<mio::Waker>,
 }
 
@@ -71,80 +42,134 @@ impl Handle {
         self.stop.store(true, Ordering::Relaxed);
         self.waker.wake()
     }
+
+    /// Asks it to have these services from now on. Errors: the agent is gone.
+    fn reload(&self, plans: Vec<Plan>) -> io::Result<()> {
+        self.reloads.send(plans).map_err(io::Error::other)?;
+        self.waker.wake()
+    }
 }
 
-/// Runs an agent in the foreground until SIGTERM or SIGINT.
-pub fn run(arguments: &Arguments) -> Result<(), StartError> {
-    let settings = arguments.settings()?;
-    let (mut agent, handle) = Agent::new(settings)?;
-    stop_on_signal(handle).map_err(system("no signal handler could be set"))?;
+/// Runs an agent in the foreground until SIGTERM or SIGINT. SIGHUP has it read its settings again, SIGUSR1 begin a new log
+/// file.
+pub fn run(arguments: &Arguments, logging: Logging) -> Result<(), StartError> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(system("no signal handler could be set"))?;
+    let (mut agent, handle) = Agent::new(arguments.services()?, Supervisor::from_environment())?;
+    let socket = arguments.socket.as_deref().filter(|_| arguments.command.is_none());
+    let open = |file| StatusSocket::open(file, Arc::clone(&handle.waker), handle.ask.clone());
+    // Taken away when all is over.
+    let _socket = socket.map(open).transpose()?;
+    let attendant =
+        Attendant { handle, arguments: arguments.clone(), supervisor: Arc::clone(&agent.supervisor), logging };
+    attendant.attend_to(signals).map_err(system("no thread for signals"))?;
     info!("{}", agent.summary());
     agent.run().map_err(system("the event loop failed"))?;
     info!("Stopped");
     Ok(())
 }
 
-fn stop_on_signal(handle: Handle) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for _ in signals.forever() {
-            if handle.stop().is_err() {
-                return;
+/// What `run` would refuse to start with, without starting anything. Returns how many services there are.
+pub fn check(arguments: &Arguments) -> Result<usize, StartError> {
+    Ok(plans(arguments.services()?)?.len())
+}
+
+/// Does what signals ask for.
+struct Attendant {
+    handle: Handle,
+    arguments: Arguments,
+    supervisor: Arc<Supervisor>,
+    logging: Logging,
+}
+
+impl Attendant {
+    /// In a thread of its own, until the agent is gone.
+    fn attend_to(self, mut signals: Signals) -> io::Result<()> {
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                let done = match signal {
+                    SIGUSR1 => {
+                        self.logging.reopen();
+                        Ok(())
+                    }
+                    SIGHUP => self.reload(),
+                    _ => self.handle.stop(),
+                };
+                if done.is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Reads everything again. Files and DNS are waited for here, and not in the event loop.
+    fn reload(&self) -> io::Result<()> {
+        self.supervisor.reloading();
+        match self.arguments.services().map_err(StartError::from).and_then(plans) {
+            Ok(plans) => self.handle.reload(plans),
+            Err(e) => {
+                error!("Reload failed, nothing changed: {e}");
+                self.supervisor.ready();
+                Ok(())
             }
         }
-    })?;
-    Ok(())
+    }
 }
 
 impl Agent {
-    /// Binds the listening end of a tunnel, if this is one. Nothing is dialled before [`Agent::run`].
-    pub fn new(settings: Settings) -> Result<(Self, Handle), StartError> {
-        let tls = match &settings.security {
-            Security::Dev => None,
-            Security::Tls { trust, .. } => Some(trust::client_config(trust, None)?),
-        };
-        let connections = usize::from(settings.connections);
+    /// Binds the listening ends of tunnels. Nothing is dialled before [`Agent::run`].
+    pub fn new(services: Vec<Settings>, supervisor: Supervisor) -> Result<(Self, Handle), StartError> {
+        let plans = plans(services)?;
+        let supervisor = Arc::new(supervisor);
         // Every line, and a local connection for each. What cannot be had shows when it is needed.
         descriptors::raise_limit();
-        let buffers = Buffers::new((connections * BUFFERS_EACH).clamp(2, BUFFERS), 0);
-        let buffers = buffers.map_err(system("no relay buffers"))?;
+        let buffers = Buffers::new(buffers(&plans), 0).map_err(system("no relay buffers"))?;
         let reactor = Reactor::new(buffers).map_err(system("no event loop"))?;
         let waker = mio::Waker::new(reactor.registry(), own_token(WAKE));
         let waker = Arc::new(waker.map_err(system("no event loop"))?);
-        let near = match settings.role {
-            Role::Expose => Near::Service(Resolver::new(&settings.target, &waker)),
-            Role::Listen => {
-                let clients = Clients::listen(&settings.target, reactor.registry(), own_token(CLIENTS));
-                let failed = |cause| StartError::Listen { on: settings.target.clone(), cause };
-                Near::Clients(clients.map_err(failed)?)
-            }
-        };
-        let handle = Handle { stop: Arc::default(), waker: Arc::clone(&waker) };
-        let agent = Self {
-            connector: Resolver::new(&settings.connector, &waker),
-            ask_again: Instant::now(),
-            pool: Pool::new(connections, Instant::now()),
-            asking: Vec::new(),
-            stop: Arc::clone(&handle.stop),
-            ending: None,
-            log: Log::default(),
-            settings,
-            tls,
+        let (sender, reloads) = channel();
+        let (ask, questions) = channel();
+        let handle = Handle { stop: Arc::default(), reloads: sender, ask, waker: Arc::clone(&waker) };
+        let mut agent = Self {
+            services: BTreeMap::new(),
+            next_id: 0,
+            next_to_fill: 0,
+            is_crowded: false,
             reactor,
-            near,
+            names: Names::new(waker),
+            stop: Arc::clone(&handle.stop),
+            reloads,
+            questions,
+            ending: None,
+            heartbeat: Box::new(supervisor.heartbeat()),
+            supervisor,
+            shortages: Throttle::default(),
         };
+        agent.take_over(plans)?;
         Ok((agent, handle))
     }
 
     /// One line with what the agent is going to do.
     fn summary(&self) -> String {
-        let Settings { connector, connections, role, target, security, .. } = &self.settings;
-        let role = match role {
-            Role::Expose => format!("exposes {target}"),
-            Role::Listen => format!("listens on {target} for clients of the other end"),
-        };
-        let security = if *security == Security::Dev { "dev mode" } else { "TLS" };
         let version = env!("CARGO_PKG_VERSION");
-        format!("iofog-connector {version} agent: {role} through {connector}, {security}, {connections} connections")
+        let what = match self.services.values().next() {
+            Some(only) if only.settings.name.is_none() => only.summary(),
+            _ => {
+                let connections: usize =
+                    self.services.values().map(|service| usize::from(service.settings.connections)).sum();
+                format!("services: {}, connections: {connections}", self.services.len())
+            }
+        };
+        format!("iofog-connector {version} agent: {what}")
+    }
+}
+
+/// How many relay buffers there are: enough for all sessions of the only service. A list of services may grow later.
+fn buffers(plans: &[Plan]) -> usize {
+    match plans {
+        [only] if only.settings.name.is_none() => {
+            (usize::from(only.settings.connections) * BUFFERS_EACH).clamp(2, BUFFERS)
+        }
+        _ => BUFFERS,
     }
 }

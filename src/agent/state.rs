@@ -15,17 +15,27 @@ use crate::net::session::Party;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// Names a service; never used again for another one.
+pub(crate) type ServiceId = usize;
+
+/// A place of a service's pool.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(super) service: ServiceId,
+    pub(super) slot: SlotId,
+}
+
 /// The states of a connection.
 pub(crate) enum State {
     /// Its connect is under way. `rest`: addresses to try if it fails.
     Dialling { to: Destination, rest: Vec<SocketAddr>, until: Instant },
     /// To the Connector, not authorized yet. `asked`: `None` in the TLS handshake; then the passcode has been sent, and
     /// perhaps the preamble before it, whose answer comes first. `heard` is the beginning of what authorizes it.
-    Greeting { place: SlotId, heard: Vec<u8>, asked: Option<bool>, until: Instant },
+    Greeting { place: Place, heard: Vec<u8>, asked: Option<bool>, until: Instant },
     /// An authorized connection to the Connector.
     Line(Line),
     /// A local client that waits for a free line. Its bytes stay in the kernel.
-    Waiting { until: Instant },
+    Waiting { service: ServiceId, until: Instant },
     /// A local connection that belongs to a line.
     Local(Local),
 }
@@ -33,14 +43,17 @@ pub(crate) enum State {
 /// What is dialled, and for whom.
 #[derive(Clone, Copy)]
 pub(crate) enum Destination {
-    Connector(SlotId),
+    Connector(Place),
     /// The local service, for this line.
-    Service(Key),
+    Local {
+        service: ServiceId,
+        line: Key,
+    },
 }
 
 /// An authorized connection to the Connector.
 pub(crate) struct Line {
-    pub(super) place: SlotId,
+    pub(super) place: Place,
     /// When it was authorized.
     pub(super) born: Instant,
     /// Somebody has needed it: a client that leaves without a word is no failure of the line.
@@ -74,6 +87,7 @@ pub(crate) enum First {
 
 /// A local connection that belongs to a line.
 pub(crate) struct Local {
+    pub(super) service: ServiceId,
     pub(super) line: Key,
     /// A tunnel's client; else the local service.
     pub(super) is_client: bool,
@@ -82,7 +96,7 @@ pub(crate) struct Local {
 }
 
 impl Line {
-    pub(super) fn new(place: SlotId, marked: Option<Marked>, now: Instant) -> Self {
+    pub(super) fn new(place: Place, marked: Option<Marked>, now: Instant) -> Self {
         Self { place, born: now, used: false, pulse: Pulse::new(now), marked, task: Task::Free }
     }
 
@@ -118,7 +132,25 @@ impl Line {
     }
 }
 
+impl Destination {
+    fn service(self) -> ServiceId {
+        match self {
+            Self::Connector(place) => place.service,
+            Self::Local { service, .. } => service,
+        }
+    }
+}
+
 impl State {
+    /// Whose connection it is.
+    pub(super) fn service(&self) -> ServiceId {
+        match self {
+            Self::Dialling { to, .. } => to.service(),
+            Self::Greeting { place, .. } | Self::Line(Line { place, .. }) => place.service,
+            Self::Waiting { service, .. } | Self::Local(Local { service, .. }) => *service,
+        }
+    }
+
     /// The line that this is.
     pub(super) fn line(&self) -> Option<&Line> {
         if let Self::Line(line) = self { Some(line) } else { None }
@@ -132,7 +164,7 @@ impl State {
     /// When the connection has outstayed its state. `absence`: the heartbeat threshold.
     pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         match self {
-            Self::Dialling { until, .. } | Self::Greeting { until, .. } | Self::Waiting { until } => Some(*until),
+            Self::Dialling { until, .. } | Self::Greeting { until, .. } | Self::Waiting { until, .. } => Some(*until),
             Self::Line(line) => {
                 let until = match line.task {
                     Task::Connecting { until, .. } | Task::Opening { until, .. } => Some(until),
@@ -149,7 +181,7 @@ impl State {
 impl Party for State {
     fn partner(&self) -> Option<Key> {
         match self {
-            Self::Dialling { to: Destination::Service(line), .. } | Self::Local(Local { line, .. }) => Some(*line),
+            Self::Dialling { to: Destination::Local { line, .. }, .. } | Self::Local(Local { line, .. }) => Some(*line),
             Self::Line(line) => match line.task {
                 Task::Connecting { local, .. } => local,
                 Task::Opening { local, .. } | Task::Joined { local } => Some(local),

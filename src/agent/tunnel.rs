@@ -1,12 +1,13 @@
 //! Both ends of a tunnel, up to its payload (see [`crate::wire::tunnel`]).
 
+use super::Agent;
+use super::service::Topic;
 use super::state::{Line, Local, State, Task};
-use super::{Agent, Topic};
 use crate::limits::{AUTHENTICATION, CALL, CALL_AGAIN};
 use crate::net::buffers::IoContext;
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Key, SocketMut};
-use crate::net::service::Service;
+use crate::net::service::Service as _;
 use crate::net::session::Cause;
 use crate::wire::tunnel::{BEGIN, CALLS, HERE, Heard, Word, understand};
 use crate::wire::v1::BEAT;
@@ -19,11 +20,12 @@ impl Agent {
         let now = self.reactor.now;
         let until = now + CALL;
         let Some(line) = self.line_mut(key) else { return };
+        let service = line.place.service;
         line.used = true;
         line.task = Task::Opening { local: client, heard: Vec::new(), call_at: Some(now), until };
-        let joined = State::Local(Local { line: key, is_client: true, half_closed: None });
+        let joined = State::Local(Local { service, line: key, is_client: true, half_closed: None });
         if self.reactor.change(client, joined).is_some() {
-            self.client_has_left();
+            self.client_has_left(service);
         }
         self.reactor.wake_by(until);
         self.call_again();
@@ -92,14 +94,14 @@ impl Agent {
     /// The other end does not speak as a tunnel's other end does.
     pub(super) fn not_a_tunnel(&mut self, key: Key) {
         let what = format_args!("The other end is not an agent with --to; a connection is closed");
-        self.log.warn(Topic::OtherEnd, what, self.reactor.now);
+        self.warn(key, Topic::OtherEnd, what);
         self.end(key, Cause::interrupted("the other end is not an agent with --to"));
     }
 
     /// A client has waited for the other end in vain.
     pub(super) fn nobody_answers(&mut self, key: Key) {
         let what = format_args!("The other end of the tunnel does not answer; a client is closed");
-        self.log.warn(Topic::OtherEnd, what, self.reactor.now);
+        self.warn(key, Topic::OtherEnd, what);
         self.end(key, Cause::interrupted("the other end of the tunnel does not answer"));
     }
 }

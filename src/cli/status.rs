@@ -4,7 +4,7 @@
 //! lock and does not answer (it is starting, or stuck) is one whose state is unknown. One that is stopping is neither
 //! running nor stopped: who waits for either goes on waiting.
 
-mod report;
+pub(super) mod report;
 
 use super::client::{Client, ClientError};
 use super::output::{complain, say, say_facts};

@@ -1,20 +1,15 @@
 //! The keys of the settings file as they stand there, each checked by itself and against the others.
-//!
-//! serde tells where a value is wrong but not which key it belongs to, so the object is walked by
-//! hand and the key in hand is remembered.
 
-use super::LinkError;
+use super::SettingsFault;
+use super::json::{Place, fault};
+use super::value::{self, NonEmpty, Text, Whole};
 use crate::cidr::Cidr;
-use crate::json;
 use crate::ports::{PortRange, PortSet};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::cell::Cell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use value::{NonEmpty, Text, Whole};
-
-mod value;
 
 /// Every key, and what it expects.
 const KEYS: [(&str, &str); 16] = [
@@ -77,51 +72,12 @@ impl Keys {
     }
 }
 
-/// Where in the object the reader is.
-#[derive(Default)]
-enum Place {
-    /// Between keys.
-    #[default]
-    Object,
-    /// A key, or how it goes with the others.
-    Key(String),
-    /// A key's value.
-    Value(String),
-}
-
 /// Reads the whole file.
-pub(super) fn parse(text: &[u8]) -> Result<Keys, LinkError> {
+pub(super) fn parse(text: &[u8]) -> Result<Keys, SettingsFault> {
     let place = Cell::new(Place::Object);
     let mut json = serde_json::Deserializer::from_slice(text);
     let keys = json.deserialize_map(Reader { place: &place }).and_then(|keys| json.end().map(|()| keys));
     keys.map_err(|error| fault(text, &error, place.into_inner()))
-}
-
-/// Turns serde's error into ours: the position apart from the words, and what was expected.
-fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> LinkError {
-    let (line, column) = (error.line(), error.column());
-    let problem = json::fault(error);
-    let problem = match place {
-        _ if !error.is_data() => {
-            let hint = if is_comment(text, line, column) { "; comments are not allowed in this file" } else { "" };
-            format!("not valid JSON: {problem}{hint}")
-        }
-        Place::Object => problem,
-        Place::Key(key) => format!("key {key:?}: {problem}"),
-        Place::Value(key) => {
-            let found = problem.split_once("; expected").map_or(problem.as_str(), |(found, _)| found);
-            let expected = KEYS.iter().find(|(name, _)| *name == key).map_or("", |(_, expected)| expected);
-            format!("key {key:?}: {found}; expected {expected}")
-        }
-    };
-    LinkError { line, column, problem }
-}
-
-/// Whether the bytes at this place, or just before it, open a comment.
-fn is_comment(text: &[u8], line: usize, column: usize) -> bool {
-    let line = text.split(|byte| *byte == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
-    let rest = line.get(column.saturating_sub(1)..).unwrap_or_default();
-    rest.starts_with(b"#") || rest.starts_with(b"//") || rest.starts_with(b"/*")
 }
 
 /// Walks the object and says in `place` where it is.
@@ -144,8 +100,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
             if seen.contains(&key) {
                 return Err(A::Error::custom("given twice"));
             }
-            if KEYS.iter().any(|(name, _)| *name == key) {
-                self.place.set(Place::Value(key.clone()));
+            if let Some((_, expected)) = KEYS.iter().find(|(name, _)| *name == key) {
+                self.place.set(Place::Value(key.clone(), expected));
             }
             keys.read(&key, &mut map)?;
             self.place.set(Place::Object);

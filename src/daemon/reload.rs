@@ -4,7 +4,6 @@
 //! all as it was. Sessions are not touched: connections that exist keep the certificate they began with.
 
 use super::error::StartError;
-use super::supervisor::Supervisor;
 use crate::config::Config;
 use crate::control::{Reload, read_token};
 use crate::layout::Layout;
@@ -13,6 +12,7 @@ use crate::net::expiry::Expiry;
 use crate::net::server_tls::{self, ServerTls};
 use crate::relay::command::Handle;
 use crate::secret::Secret;
+use crate::supervisor::Supervisor;
 use log::{error, info, warn};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;

@@ -2,11 +2,15 @@
 
 use super::assert_is_readable;
 use crate::agent::file;
+use crate::agent::services_file;
 use crate::agent::settings::Security;
 use crate::net::trust::{self, Trust};
 use serde_json::Value;
 
 pub fn body(bytes: &[u8]) {
+    if let Some(fault) = services_file::problem(bytes) {
+        assert_is_readable(&fault.to_string());
+    }
     let (draft, unknown) = match file::parse(bytes) {
         Ok(parsed) => parsed,
         Err(problem) => {
@@ -22,8 +26,10 @@ pub fn body(bytes: &[u8]) {
             assert!(settings.heartbeat.is_none_or(|time| !time.is_zero()));
             assert!(settings.absence.is_none_or(|time| !time.is_zero()));
             assert_says_no_passcode(bytes, &format!("{settings:?}"));
-            if let Security::Tls { trust: trust @ Trust::Certificates(_), .. } = &settings.security {
-                let _ = trust::client_config(trust, None);
+            if let Security::Tls { trust, .. } = &settings.security {
+                if let Trust::Certificates(_) = **trust {
+                    let _ = trust::client_config(trust, None);
+                }
             }
         }
         Err(error) => {

@@ -10,12 +10,14 @@ use crate::layout::Layout;
 use crate::logging::Format;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
+use crate::supervisor::Supervisor;
 use log::LevelFilter;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use tiny_http::{Header, Response, Server};
 
@@ -78,11 +80,12 @@ pub(super) fn start_agent(
         passcode: Some(Secret::new(mapping.passcode1.as_str())),
         local_port: Some(page),
         dev: trust.is_none(),
-        trust: trust.map(Trust::Only),
+        trust: trust.map(Trust::Only).map(Arc::new),
         ..Draft::default()
     };
     let settings = draft.complete().map_err(|e| Failure::new(e.status(), e))?;
-    let (mut agent, handle) = Agent::new(settings).map_err(|e| Failure::new(e.status(), e))?;
+    let (mut agent, handle) =
+        Agent::new(vec![settings], Supervisor::default()).map_err(|e| Failure::new(e.status(), e))?;
     Ok((handle, Running::spawn("agent", move || agent.run().map_err(agent_failed))?))
 }
 

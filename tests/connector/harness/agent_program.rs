@@ -1,13 +1,33 @@
 //! `iofog-connector agent` under test: the real binary, pointed at one side of a mapping.
 
 use super::{Daemon, Mapping, Mode, PATIENCE, process, test_certificate, wait_until};
+use serde_json::{Value, json};
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{io, thread};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_iofog-connector");
+
+/// A service of an agent's settings file.
+pub struct Listed<'a> {
+    pub name: &'a str,
+    pub mapping: &'a Mapping,
+    pub side: usize,
+    /// The key `to` or `listen`, and the port of 127.0.0.1 that it names.
+    pub local: (&'a str, u16),
+    pub connections: u16,
+}
+
+impl Listed<'_> {
+    fn as_json(&self) -> Value {
+        let Self { name, mapping, side, local: (key, port), connections } = self;
+        json!({"name": name, "port": mapping.ports[*side], "passcode": mapping.passcodes[*side],
+            *key: format!("127.0.0.1:{port}"), "connections": connections})
+    }
+}
 
 /// An agent. When it goes, it must not have panicked, and its log must not tell the passcode.
 pub struct AgentProgram {
@@ -47,6 +67,63 @@ impl AgentProgram {
         agent
     }
 
+    /// One whose settings file lists these services, each for port1 (0) or port2 (1) of a mapping.
+    pub fn of_services(daemon: &Daemon, services: &[Listed<'_>]) -> Self {
+        let agent = Self::configured("", "hush-hush-hush");
+        fs::write(agent.folder.path().join("ca.pem"), &test_certificate().chain).expect("a file");
+        agent.list(daemon, services);
+        agent
+    }
+
+    /// Lists these services in its settings file from now on.
+    pub fn list(&self, daemon: &Daemon, services: &[Listed<'_>]) {
+        let list: Vec<Value> = services.iter().map(Listed::as_json).collect();
+        let connector = json!({"connector": "127.0.0.1", "ca": "ca.pem", "dev": daemon.mode == Mode::Plain,
+            "services": list});
+        self.configure(&connector.to_string());
+    }
+
+    /// Writes this to its settings file.
+    pub fn configure(&self, configuration: &str) {
+        fs::write(self.folder.path().join("agent.json"), configuration).expect("a file");
+    }
+
+    /// Has it read its settings again, and waits until its log has `words` once more.
+    #[track_caller]
+    pub fn reload(&self, words: &str) {
+        let count = |agent: &Self| agent.log().matches(words).count();
+        let before = count(self);
+        self.signal(libc::SIGHUP);
+        wait_until("the agent has reloaded", PATIENCE, || count(self) > before);
+    }
+
+    /// What `agent check` says of its settings file, and its status.
+    pub fn check(&self) -> (String, Option<i32>) {
+        let file = self.folder.path().join("agent.json");
+        let output = Command::new(BINARY).args(["agent", "check", "--config"]).arg(file).output().expect("the binary");
+        let said = [output.stdout, output.stderr].concat();
+        (String::from_utf8_lossy(&said).into_owned(), output.status.code())
+    }
+
+    /// What `agent status` says, and its status.
+    pub fn status(&self, options: &[&str]) -> (String, Option<i32>) {
+        let mut command = Command::new(BINARY);
+        command.args(["agent", "status", "--socket"]).arg(self.socket()).args(options);
+        let output = command.output().expect("the binary");
+        let said = [output.stdout, output.stderr].concat();
+        (String::from_utf8_lossy(&said).into_owned(), output.status.code())
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("agent.sock")
+    }
+
+    /// With a socket for its status.
+    pub fn with_socket(self) -> Self {
+        let socket = self.socket().display().to_string();
+        self.with(&["--socket", &socket])
+    }
+
     /// With further options.
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
@@ -63,6 +140,11 @@ impl AgentProgram {
     /// With the passcode in the environment.
     pub fn with_passcode_in_environment(mut self) -> Self {
         self.variables.push(("IOFOG_PASSCODE".to_owned(), self.passcode.clone()));
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -157,6 +239,10 @@ impl AgentProgram {
 
     fn pid(&self) -> u32 {
         self.child.as_ref().expect("it was started").id()
+    }
+
+    pub fn resident_kib(&self) -> u64 {
+        process::resident_kib(self.pid())
     }
 
     pub fn cpu_time(&self) -> Duration {

@@ -18,7 +18,7 @@ mod random;
 mod recorded;
 mod service;
 
-pub use agent_program::AgentProgram;
+pub use agent_program::{AgentProgram, Listed};
 pub use certificates::{Authority, Certificate, chain_of_two, test_certificate};
 pub use command_line::{command, command_within};
 pub use controller::{Answer, Controller, form, post, request};

@@ -38,7 +38,8 @@ SRCREV = "${IOFOG_CONNECTOR_SRCREV}"
 inherit cargo cargo-update-recipe-crates systemd update-rc.d useradd
 
 USERADD_PACKAGES = "${PN}"
-USERADD_PARAM:${PN} = "--system --user-group --no-create-home --home-dir /nonexistent --shell /bin/false iofog-connector"
+USERADD_PARAM:${PN} = "--system --user-group --no-create-home --home-dir /nonexistent --shell /bin/false iofog-connector; \
+                       --system --user-group --no-create-home --home-dir /nonexistent --shell /bin/false iofog-connector-agent"
 
 INITSCRIPT_NAME = "iofog-connector"
 INITSCRIPT_PARAMS = "defaults 90 10"
@@ -50,12 +51,18 @@ do_install:append() {
     install -D -m 0644 $common/iofog-connector.conf ${D}${datadir}/iofog-connector/iofog-connector.conf
     install -D -m 0644 ${S}/packaging/man/iofog-connector.8 ${D}${mandir}/man8/iofog-connector.8
     install -D -m 0644 ${S}/packaging/man/iofog-connector.conf.5 ${D}${mandir}/man5/iofog-connector.conf.5
+    install -D -m 0644 ${S}/packaging/man/iofog-connector-agent.conf.5 ${D}${mandir}/man5/iofog-connector-agent.conf.5
+    # Passcodes are in it.
+    install -d -m 0750 -o root -g iofog-connector-agent ${D}${sysconfdir}/iofog-connector-agent
     # Root's; its group tells `cert` who else may read a key.
     install -d -o root -g iofog-connector ${D}${sysconfdir}/iofog-connector
     install -m 0644 $common/iofog-connector.conf ${D}${sysconfdir}/iofog-connector/iofog-connector.conf
 
     if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
         install -D -m 0644 $common/iofog-connector.service ${D}${systemd_system_unitdir}/iofog-connector.service
+        # Neither is enabled: an image that has settings for an agent enables one.
+        install -m 0644 $common/iofog-connector-agent.service ${D}${systemd_system_unitdir}/iofog-connector-agent.service
+        install -m 0644 $common/iofog-connector-agent@.service ${D}${systemd_system_unitdir}/iofog-connector-agent@.service
         install -D -m 0644 $common/iofog-connector.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/iofog-connector.conf
     fi
     if ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'true', 'false', d)}; then

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 /// A string that `T` understands.
-pub(super) struct Text<T>(pub T);
+pub(crate) struct Text<T>(pub T);
 
 impl<'de, T: FromStr<Err = String>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -19,7 +19,7 @@ impl<'de, T: FromStr<Err = String>> Deserialize<'de> for Text<T> {
 }
 
 /// A whole number from 1 to the most that `T` holds.
-pub(super) struct Whole<T>(pub T);
+pub(crate) struct Whole<T>(pub T);
 
 impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -64,7 +64,7 @@ impl<T: TryFrom<u64>> Visitor<'_> for Reader<Whole<T>> {
 }
 
 /// A string with something in it.
-pub(super) struct NonEmpty(pub String);
+pub(crate) struct NonEmpty(pub String);
 
 impl FromStr for NonEmpty {
     type Err = String;
@@ -75,7 +75,7 @@ impl FromStr for NonEmpty {
 }
 
 /// An IP address.
-pub(super) struct Address(pub IpAddr);
+pub(crate) struct Address(pub IpAddr);
 
 impl FromStr for Address {
     type Err = String;

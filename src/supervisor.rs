@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub struct Supervisor {
     socket: Option<UnixDatagram>,
-    /// It takes a daemon that is silent for longer than this for dead.
+    /// It takes a process that is silent for longer than this for dead.
     watchdog: Option<Duration>,
 }
 
@@ -35,7 +35,7 @@ impl Supervisor {
         }
     }
 
-    /// All ports that can be bound are bound.
+    /// It serves: all ports that can be bound are bound.
     pub fn ready(&self) {
         self.notify("READY=1");
     }
@@ -47,7 +47,7 @@ impl Supervisor {
         self.notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
     }
 
-    /// The daemon is about to end.
+    /// The process is about to end.
     pub fn stopping(&self) {
         self.notify("STOPPING=1");
     }

@@ -1,0 +1,465 @@
+//! The settings file of an agent with several services: an object of defaults and a list of services.
+//!
+//! `{"connector":"relay.example.org","ca":"server-cert.pem","services":[{"name":"web","port":6000,`
+//! `"passcodefile":"web.passcode","to":"127.0.0.1:8000"}]}`
+//!
+//! The keys of a service win over those beside the list. Other files are looked up beside this one.
+
+use super::file::certificate;
+use super::settings::{
+    ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Role, Security, Settings, SettingsError, certified_name, passcode,
+};
+use super::target::Target;
+use crate::config::SettingsFault;
+use crate::config::json::{Place, fault};
+use crate::config::value::{NonEmpty, Text, Whole};
+use crate::layout::folder_of;
+use crate::limits::SERVICES;
+use crate::net::certificate::read_chain;
+use crate::net::trust::Trust;
+use crate::secret::Secret;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What both a service and all of them may say, and what each key expects.
+const SHARED: [(&str, &str); 7] = [
+    ("connector", "a name or an IP address, as a string"),
+    ("ca", "the name of a PEM file"),
+    ("cert", "base64 of a certificate (DER), as a string"),
+    ("dev", "true or false"),
+    ("connections", "a whole number, 1 to 65535"),
+    ("heartbeat", "a whole number of milliseconds, 0 to 4294967295 (0: never)"),
+    ("threshold", "a whole number of milliseconds, 0 to 4294967295 (0: never)"),
+];
+/// What only a service may say.
+const OWN: [(&str, &str); 7] = [
+    ("name", "a string that is not empty"),
+    ("mode", "\"public\" or \"private\""),
+    ("port", "a port, 1 to 65535"),
+    ("passcode", "a string that is not empty"),
+    ("passcodefile", "the name of a file that holds the passcode and nothing else"),
+    ("to", "HOST:PORT, like 127.0.0.1:8000"),
+    ("listen", "HOST:PORT, like 127.0.0.1:2222"),
+];
+const LIST: (&str, &str) = ("services", "a list of objects, like [{\"name\": \"web\", \"port\": 6000, ...}]");
+
+/// Whether `text` is meant to be such a file, and not Core Networking's.
+pub fn is_one(text: &[u8]) -> bool {
+    match serde_json::from_slice::<Map<String, Value>>(text) {
+        Ok(keys) => keys.contains_key(LIST.0),
+        Err(_) => text.windows(LIST.0.len() + 2).any(|bytes| bytes == b"\"services\""),
+    }
+}
+
+/// The services of `file`, whose content is `text`.
+pub fn parse(file: &Path, text: &[u8]) -> Result<Vec<Settings>, SettingsError> {
+    let invalid = |fault| SettingsError::Invalid { file: file.to_owned(), fault };
+    let (defaults, services) = read(text).map_err(invalid)?;
+    let mut authorities = HashMap::new();
+    let complete = |service: Own| {
+        let name = service.name.clone();
+        service.complete(&defaults, folder_of(file), &mut authorities).map_err(|problem| match problem {
+            Problem::Here(problem) => {
+                let problem = format!("service {:?}: {problem}", name.unwrap_or_default());
+                SettingsError::File { file: file.to_owned(), problem }
+            }
+            Problem::Elsewhere(error) => error,
+        })
+    };
+    services.into_iter().map(complete).collect()
+}
+
+/// What is wrong in `text` itself; no other file is opened.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn problem(text: &[u8]) -> Option<SettingsFault> {
+    read(text).err()
+}
+
+/// Keys that stand beside the list, or in a service. `None`: not there.
+#[derive(Default)]
+struct Shared {
+    connector: Option<String>,
+    trust: Option<Source>,
+    dev: Option<bool>,
+    connections: Option<u16>,
+    heartbeat: Option<u32>,
+    threshold: Option<u32>,
+}
+
+/// Where it stands whom to trust.
+#[derive(Clone)]
+enum Source {
+    File(PathBuf),
+    Here(Arc<Trust>),
+}
+
+/// A service as it stands there.
+#[derive(Default)]
+struct Own {
+    shared: Shared,
+    name: Option<String>,
+    mode: Option<Mode>,
+    port: Option<u16>,
+    passcode: Option<Secret>,
+    passcode_file: Option<PathBuf>,
+    to: Option<Target>,
+    listen: Option<Target>,
+}
+
+/// Why a service cannot be completed.
+enum Problem {
+    Here(String),
+    /// In another file, which is named.
+    Elsewhere(SettingsError),
+}
+
+impl From<SettingsError> for Problem {
+    fn from(error: SettingsError) -> Self {
+        Self::Elsewhere(error)
+    }
+}
+
+impl Own {
+    /// What only shows once all keys of the service are read: the key to blame, and why.
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let Self { mode, to, listen, passcode, passcode_file, .. } = self;
+        if self.name.is_none() {
+            return Err(("name", "missing: the log and the status call the service by it"));
+        }
+        if self.port.is_none() {
+            return Err(("port", "missing: the mapping's port on the Connector"));
+        }
+        match (to, listen) {
+            (Some(_), Some(_)) => {
+                return Err(("listen", "one end of a tunnel listens, the other has \"to\"; not both"));
+            }
+            (None, None) => return Err(("to", "missing: the local service, or \"listen\" at one end of a tunnel")),
+            (None, Some(_)) if *mode == Some(Mode::Public) => {
+                return Err(("listen", "only one end of a private pipe listens; \"mode\" is \"public\""));
+            }
+            _ => {}
+        }
+        match (passcode, passcode_file) {
+            (Some(_), Some(_)) => Err(("passcodefile", "there is a passcode already; expected one of the two keys")),
+            (None, None) => Err(("passcodefile", "missing: the file that holds the passcode; or give \"passcode\"")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fills in what all services have in common, and reads the files that are named.
+    fn complete(
+        self,
+        all: &Shared,
+        folder: &Path,
+        authorities: &mut HashMap<PathBuf, Arc<Trust>>,
+    ) -> Result<Settings, Problem> {
+        let missing = |key: &str| Problem::Here(format!("key {key:?}: missing, here and beside \"services\""));
+        let own = self.shared;
+        let host = own.connector.or(all.connector.clone()).ok_or_else(|| missing("connector"))?;
+        let security = if own.dev.or(all.dev).unwrap_or_default() {
+            Security::Dev
+        } else {
+            let wrong = |problem| Problem::Here(format!("key \"connector\": {problem}"));
+            let name = certified_name(&host).map_err(wrong)?;
+            let trust = match own.trust.or(all.trust.clone()) {
+                None => Arc::new(Trust::System),
+                Some(Source::Here(trust)) => trust,
+                Some(Source::File(file)) => trust_of(folder.join(file), authorities)?,
+            };
+            Security::Tls { trust, name }
+        };
+        let passcode = match (self.passcode, self.passcode_file) {
+            (Some(passcode), _) => passcode,
+            (None, file) => passcode(&folder.join(file.ok_or_else(|| missing("passcodefile"))?))?,
+        };
+        let (role, target) = match (self.listen, self.to) {
+            (Some(target), _) => (Role::Listen, target),
+            (None, to) => (Role::Expose, to.ok_or_else(|| missing("to"))?),
+        };
+        let every = |time: u32| (time > 0).then(|| Duration::from_millis(time.into()));
+        Ok(Settings {
+            name: self.name.map(Arc::from),
+            connector: Target { host, port: self.port.ok_or_else(|| missing("port"))? },
+            connections: own.connections.or(all.connections).unwrap_or(CONNECTIONS),
+            passcode,
+            role,
+            target,
+            heartbeat: every(own.heartbeat.or(all.heartbeat).unwrap_or(HEARTBEAT)),
+            absence: every(own.threshold.or(all.threshold).unwrap_or(ABSENCE)),
+            security,
+        })
+    }
+}
+
+/// Each file is read once, and kept once.
+fn trust_of(file: PathBuf, authorities: &mut HashMap<PathBuf, Arc<Trust>>) -> Result<Arc<Trust>, SettingsError> {
+    if let Some(trust) = authorities.get(&file) {
+        return Ok(Arc::clone(trust));
+    }
+    let trust = Arc::new(Trust::Certificates(read_chain(&file)?));
+    authorities.insert(file, Arc::clone(&trust));
+    Ok(trust)
+}
+
+/// Where the reader is, and in which service.
+#[derive(Default)]
+struct Reading {
+    place: Cell<Place>,
+    service: RefCell<Option<String>>,
+    names: RefCell<HashSet<String>>,
+}
+
+/// Reads the whole file. No other file is opened.
+fn read(text: &[u8]) -> Result<(Shared, Vec<Own>), SettingsFault> {
+    let reading = Reading::default();
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let read = json.deserialize_map(File(&reading)).and_then(|read| json.end().map(|()| read));
+    read.map_err(|error| {
+        let mut fault = fault(text, &error, reading.place.take());
+        if let Some(service) = reading.service.take() {
+            fault.problem = format!("{service}: {}", fault.problem);
+        }
+        fault
+    })
+}
+
+/// The object that the file is.
+struct File<'a>(&'a Reading);
+/// The list of services.
+struct List<'a>(&'a Reading);
+/// One of them.
+struct One<'a>(&'a Reading);
+
+impl Reading {
+    /// The next key, which is none of `seen`, and is noted there.
+    fn key<'de, A: MapAccess<'de>>(
+        &self,
+        map: &mut A,
+        seen: &mut Vec<String>,
+        known: &[&[(&'static str, &'static str)]],
+    ) -> Result<Option<String>, A::Error> {
+        self.place.set(Place::Object);
+        let Some(key) = map.next_key::<String>()? else { return Ok(None) };
+        self.place.set(Place::Key(key.clone()));
+        if seen.contains(&key) {
+            return Err(A::Error::custom("given twice"));
+        }
+        let Some((_, expected)) = known.iter().copied().flatten().find(|(name, _)| *name == key) else {
+            let names: Vec<&str> = known.iter().copied().flatten().map(|(name, _)| *name).collect();
+            return Err(A::Error::custom(format!("unknown key; expected one of {}", names.join(", "))));
+        };
+        self.place.set(Place::Value(key.clone(), expected));
+        seen.push(key.clone());
+        Ok(Some(key))
+    }
+
+    fn blame<E: Error>(&self, (key, problem): (&'static str, &'static str)) -> E {
+        self.place.set(Place::Key(key.to_owned()));
+        E::custom(problem)
+    }
+}
+
+impl<'de> Visitor<'de> for File<'_> {
+    type Value = (Shared, Vec<Own>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of settings, like {\"connector\": \"relay.example.org\", \"services\": []}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut shared, mut services, mut seen) = (Shared::default(), Vec::new(), Vec::new());
+        while let Some(key) = self.0.key(&mut map, &mut seen, &[&SHARED, &[LIST]])? {
+            if key == LIST.0 {
+                services = map.next_value_seed(List(self.0))?;
+            } else {
+                shared.read(&key, &mut map)?;
+            }
+        }
+        shared.check(&seen).map_err(|wrong| self.0.blame(wrong))?;
+        Ok((shared, services))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for List<'_> {
+    type Value = Vec<Own>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Own>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for List<'_> {
+    type Value = Vec<Own>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Own>, A::Error> {
+        let mut services = Vec::new();
+        loop {
+            self.0.place.set(Place::Value(LIST.0.to_owned(), LIST.1));
+            if services.len() == SERVICES {
+                return match list.next_element::<IgnoredAny>()? {
+                    None => Ok(services),
+                    Some(_) => Err(A::Error::custom(format!("more than {SERVICES} services"))),
+                };
+            }
+            *self.0.service.borrow_mut() = Some(format!("service {}", services.len() + 1));
+            let next = list.next_element_seed(One(self.0))?;
+            self.0.service.take();
+            let Some(service) = next else { return Ok(services) };
+            services.push(service);
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for One<'_> {
+    type Value = Own;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Own, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for One<'_> {
+    type Value = Own;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Own, A::Error> {
+        let (mut service, mut seen) = (Own::default(), Vec::new());
+        while let Some(key) = self.0.key(&mut map, &mut seen, &[&OWN, &SHARED])? {
+            match key.as_str() {
+                "name" => {
+                    let name = map.next_value::<Text<NonEmpty>>()?.0.0;
+                    *self.0.service.borrow_mut() = Some(format!("service {name:?}"));
+                    if !self.0.names.borrow_mut().insert(name.clone()) {
+                        return Err(self.0.blame(("name", "another service has this name")));
+                    }
+                    service.name = Some(name);
+                }
+                "mode" => service.mode = Some(map.next_value::<Text<Mode>>()?.0),
+                "port" => service.port = Some(map.next_value::<Whole<u16>>()?.0),
+                "passcode" => service.passcode = Some(Secret::new(map.next_value::<Text<NonEmpty>>()?.0.0)),
+                "passcodefile" => service.passcode_file = Some(map.next_value::<Text<NonEmpty>>()?.0.0.into()),
+                "to" => service.to = Some(map.next_value::<Text<Target>>()?.0),
+                "listen" => service.listen = Some(map.next_value::<Text<Target>>()?.0),
+                _ => service.shared.read(&key, &mut map)?,
+            }
+        }
+        service.check().and_then(|()| service.shared.check(&seen)).map_err(|wrong| self.0.blame(wrong))?;
+        Ok(service)
+    }
+}
+
+impl Shared {
+    /// Reads the value of `key`, which is one of [`SHARED`].
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "connector" => self.connector = Some(map.next_value::<Text<NonEmpty>>()?.0.0),
+            "ca" => self.trust = Some(Source::File(map.next_value::<Text<NonEmpty>>()?.0.0.into())),
+            "cert" => {
+                let text = map.next_value::<Text<NonEmpty>>()?.0.0;
+                let trust = certificate(&text).ok_or_else(|| A::Error::custom("no certificate"))?;
+                self.trust = Some(Source::Here(Arc::new(trust)));
+            }
+            "dev" => self.dev = Some(map.next_value()?),
+            "connections" => self.connections = Some(map.next_value::<Whole<u16>>()?.0),
+            "heartbeat" => self.heartbeat = Some(map.next_value()?),
+            _ => self.threshold = Some(map.next_value()?),
+        }
+        Ok(())
+    }
+
+    fn check(&self, seen: &[String]) -> Result<(), (&'static str, &'static str)> {
+        let has = |key: &str| seen.iter().any(|seen| seen == key);
+        match has("ca") && has("cert") {
+            true => Err(("ca", "there is a \"cert\" already; expected one of the two keys")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+
+    const LEAST: &str = r#""name":"a","port":1,"passcode":"p","to":"h:1""#;
+
+    fn services(text: &str) -> Result<Vec<Settings>, String> {
+        let folder = Folder::new();
+        std::fs::write(folder.0.join("secret"), "from file\n").unwrap();
+        parse(&folder.0.join("agent.conf"), text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_service_wins_over_what_stands_beside_the_list() {
+        let text = r#"{"services": [
+            {"name": "web", "mode": "public", "port": 6000, "passcodefile": "secret", "to": "web:80", "connections": 4},
+            {"name": "in", "mode": "private", "port": 1, "passcode": "p", "listen": "[::1]:2222", "dev": false,
+             "connector": "b"}],
+            "connector": "a", "dev": true, "connections": 2, "heartbeat": 0, "threshold": 1000}"#;
+        let services = services(text).unwrap();
+        let [web, inner] = &services[..] else { panic!("{services:?}") };
+        assert_eq!((web.name.as_deref(), web.connections), (Some("web"), 4));
+        assert_eq!((web.connector.to_string(), web.target.to_string()), ("a:6000".into(), "web:80".into()));
+        assert_eq!((web.passcode.expose(), web.role), ("from file", Role::Expose));
+        assert_eq!((web.heartbeat, web.absence), (None, Some(Duration::from_secs(1))));
+        assert_eq!(web.security, Security::Dev);
+        assert_eq!((inner.connector.to_string(), inner.connections), ("b:1".into(), 2));
+        assert_eq!((inner.role, inner.target.to_string()), (Role::Listen, "[::1]:2222".into()));
+        assert!(matches!(inner.security, Security::Tls { .. }));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place_service_and_key() {
+        let listed = |service: &str| format!("{{\"connector\":\"c\",\"dev\":true,\n\"services\":[{{{service}}}]}}");
+        for (text, words) in [
+            (
+                listed(&LEAST.replace("\"port\":1", "\"port\":0")),
+                &["line 2", "service \"a\"", "\"port\"", "1 to 65535"][..],
+            ),
+            (listed(&LEAST.replace("h:1", "h")), &["service \"a\"", "key \"to\"", "HOST:PORT"]),
+            (listed(&LEAST.replace("\"port\":1,", "")), &["service \"a\"", "\"port\": missing"]),
+            (listed(r#""port":1"#), &["service 1", "\"name\": missing"]),
+            (listed(&format!("{LEAST}}},{{{LEAST}")), &["service \"a\"", "another service"]),
+            (listed(&format!("{LEAST},\"hots\":1")), &["service \"a\"", "\"hots\": unknown", "passcodefile"]),
+            (listed(&format!("{LEAST},\"port\":1")), &["service \"a\"", "\"port\": given twice"]),
+            (listed(&format!("{LEAST},\"listen\":\"h:1\"")), &["\"listen\"", "not both"]),
+            (listed(&format!("{LEAST},\"ca\":\"x\",\"cert\":\"x\"")), &["\"cert\"", "no certificate", "base64"]),
+            (listed(&LEAST.replace("\"passcode\":\"p\"", "\"passcodefile\":\"none\"")), &["none: cannot be read"]),
+            (format!("{{\"services\":[{{{LEAST}}}]}}"), &["service \"a\"", "\"connector\": missing"]),
+            (r#"{"services":{}}"#.into(), &["\"services\"", "expected a list"]),
+            (r#"{"services":[1]}"#.into(), &["service 1", "expected a list of objects"]),
+            ("{\"services\":[],\n}".into(), &["agent.conf, line 2", "not valid JSON"]),
+        ] {
+            let error = services(&text).unwrap_err();
+            for word in words {
+                assert!(error.contains(word), "{word:?} is not in {error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_passcode_is_not_shown() {
+        let text = r#"{"connector":"c","services":[{"name":"a","passcode":12345}]}"#;
+        let error = services(text).unwrap_err();
+        assert!(error.contains("\"passcode\"") && !error.contains("12345"), "{error}");
+    }
+
+    #[test]
+    fn the_kind_of_file_shows_in_its_keys() {
+        assert!(is_one(br#"{"services":[]}"#) && is_one(b"{\"services\":["));
+        assert!(!is_one(br#"{"host":"services","passcode":"\"services\""}"#) && !is_one(b"{"));
+    }
+}
