@@ -107,7 +107,7 @@ fn what_is_allowed_is_the_address_in_the_header() {
         }
         let other: &[u8] = b"PROXY TCP4 203.0.113.9 198.51.100.1 40000 443\r\n";
         assert!(is_refused(&proxy(&daemon, &mapping).after([other])));
-        let told = format!("Mapping {}, port {}: user 203.0.113.9 refused", mapping.id, mapping.ports[1]);
+        let told = format!("Mapping {}, port {}: user 203.0.113.9:40000 refused", mapping.id, mapping.ports[1]);
         wait_until("the log has the address", PATIENCE, || daemon.log().contains(&told));
         assert!(is_refused(&daemon.dial(mapping.ports[1])), "an address that is not allowed, and no proxy's");
         assert!(is_refused(&daemon.dial(mapping.ports[1]).after([V1])), "and what it says of itself is nothing");
@@ -147,7 +147,7 @@ fn a_proxy_that_says_something_else_is_closed() {
         for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PROXY TCP4 x y 1 2\r\n", b"\x16\x03\x01", &long, huge, other] {
             assert!(is_refused(&proxy(&daemon, &mapping).without_tls().after([bytes])), "{bytes:?}");
         }
-        let told = format!("Port {}: 127.0.0.2", mapping.ports[1]);
+        let told = format!("Mapping {}, port {}: 127.0.0.2", mapping.id, mapping.ports[1]);
         wait_until("the log names the proxy", PATIENCE, || {
             daemon.log().lines().any(|line| line.contains(&told) && line.contains("without a PROXY header"))
         });
