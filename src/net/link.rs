@@ -43,7 +43,9 @@ pub struct Link {
     moved_out: Instant,
     /// Its reader has closed its window, and still answers.
     slow: Option<Slow>,
-    /// `told` when the kernel was last seen with nothing left to send.
+    /// When the peer's window was last known never to have held sending up.
+    unlimited: Instant,
+    /// `last_tx` when the kernel was last seen with nothing left to send.
     settled: Option<Instant>,
     /// The peer's FIN has been read.
     finished: bool,
@@ -135,6 +137,7 @@ impl Link {
             moved_in: now,
             moved_out: now,
             slow: None,
+            unlimited: now,
             settled: None,
             finished: false,
             failed: false,

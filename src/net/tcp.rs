@@ -82,29 +82,31 @@ pub enum Reader {
     Mute,
 }
 
-/// To be asked while there is something to send. `None`: the kernel does not tell.
-pub fn reader(stream: &impl AsFd) -> Option<Reader> {
+/// To be asked while there is something to send: how far the reader is, and whether its window has ever been too small.
+/// `None`: the kernel does not tell.
+pub fn reader(stream: &impl AsFd) -> Option<(Reader, bool)> {
     let info = tcp_info(stream)?;
-    Some(match info {
+    let was_limited = info.limited > 0;
+    let reader = match info {
         Info { unacknowledged: 1.., acknowledged, .. } => Reader::Receiving(acknowledged),
-        Info { probes, .. } if probes > PROBES => Reader::Mute,
+        Info { probes, .. } if probes >= PROBES => Reader::Mute,
         _ => Reader::Closed,
-    })
+    };
+    Some((reader, was_limited))
 }
 
-/// Has the kernel wait longer than the time for which a window has been too small for what is to be sent; `small`: since
-/// that was seen.
+/// Has the kernel wait longer than the time for which it may have been probing the window; `probing`: the longest that
+/// this can be.
 ///
 /// TCP_USER_TIMEOUT also ends connections whose peer answers every probe. The kernel counts from the first probe, and
 /// forgets it only when a whole segment fits the window: with a small window it goes on counting while data flows, and
-/// even when all has been taken. So the timeout must run ahead of that time, and of [`DEAD_AFTER`] more: before that was
-/// seen it may have been counting, but not for longer. While the window is closed not far ahead: the kernel doubles the
-/// pause between two probes up to 2 min, but sends the next one before the timeout (Linux 5.11 and later,
-/// tcp_clamp_probe0_to_user_timeout).
-pub fn wait_longer(stream: &impl AsFd, small: Duration, is_closed: bool) {
-    let longer = if is_closed { PROBE_EVERY } else { DEAD_AFTER };
+/// even when all has been taken. So the timeout must run ahead of that time. While the window is closed not far ahead:
+/// the kernel doubles the pause between two probes up to 2 min, but sends the next one before the timeout (Linux 5.11
+/// and later, tcp_clamp_probe0_to_user_timeout).
+pub fn wait_longer(stream: &impl AsFd, probing: Duration, is_closed: bool) {
+    let ahead = if is_closed { PROBE_EVERY } else { DEAD_AFTER };
     // A socket that refuses its options is already broken; writing will tell.
-    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(DEAD_AFTER + small + longer));
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(DEAD_AFTER.max(probing + ahead)));
 }
 
 /// Ends [`wait_longer`].
@@ -137,22 +139,26 @@ struct Info {
     unacknowledged: u32,
     /// Bytes that have been acknowledged. 0: the kernel is older than Linux 4.1.
     acknowledged: u64,
+    /// Microseconds for which the peer's window has held sending up. Kernels older than Linux 4.10 do not tell: it may
+    /// always have been so.
+    limited: u64,
 }
 
 fn tcp_info(stream: &impl AsFd) -> Option<Info> {
     // The beginning of `struct tcp_info` of <linux/tcp.h>, which only ever grows; that of libc is shorter.
-    let mut bytes = [0; 128];
+    let mut bytes = [0; 184];
     let mut length = bytes.len() as libc::socklen_t;
     let (fd, buffer) = (stream.as_fd().as_raw_fd(), bytes.as_mut_ptr().cast());
     // SAFETY: the descriptor is open for the duration of the call, and the kernel writes at most `length` bytes
     // into `bytes`, which is that long. No crate at hand offers TCP_INFO.
     let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, buffer, &mut length) };
-    let [.., b0, b1, b2, b3, b4, b5, b6, b7] = bytes;
+    let long = |at: usize| u64::from_ne_bytes(std::array::from_fn(|index| bytes[at + index]));
     (result == 0).then(|| Info {
         state: bytes[0],
         probes: bytes[3],
         unacknowledged: u32::from_ne_bytes([bytes[24], bytes[25], bytes[26], bytes[27]]),
-        acknowledged: u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
+        acknowledged: long(120),
+        limited: if length as usize == bytes.len() { long(176) } else { u64::MAX },
     })
 }
 

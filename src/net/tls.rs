@@ -27,6 +27,8 @@ use rustls::unbuffered::{
 };
 use std::fmt;
 
+/// Bytes by which the room for a handshake message in pieces grows.
+const KEPT_STEP: usize = 1024;
 /// Bytes of a record's header: type, version, length (RFC 8446, section 5.1).
 const HEADER: usize = 5;
 /// What encryption may add to a message of a record, in TLS 1.2 (RFC 5246, section 6.2.3).
@@ -233,11 +235,16 @@ impl Session {
             kept.extend_from_slice(rest);
             return Ok(turn);
         }
-        kept.reserve_exact(record.len());
+        if kept.capacity() - kept.len() < record.len() {
+            // In steps: a piece may have a few bytes, and each other size leaves the allocator with another hole.
+            kept.reserve_exact(record.len().next_multiple_of(KEPT_STEP));
+        }
         kept.extend_from_slice(record);
         let turn = end.turn(kept, reply, message)?;
         kept.drain(..turn.used.min(kept.len()));
-        kept.shrink_to_fit();
+        if kept.is_empty() {
+            *kept = Vec::new();
+        }
         if kept.len() > *most { Err(TlsError::TooLong) } else { Ok(turn) }
     }
 }

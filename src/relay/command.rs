@@ -10,7 +10,7 @@ use crate::net::server_tls::ServerTls;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::{Instant, SystemTime};
 
 /// What the loop does for another thread, between two turns.
@@ -216,7 +216,8 @@ impl Handle {
     }
 
     fn ask<T: Send + 'static>(&self, work: impl FnOnce(&mut Relay) -> T + Send + 'static) -> Result<T, Gone> {
-        let (reply, answer) = channel();
+        // Of one place: a channel without bound takes thirty at once.
+        let (reply, answer) = sync_channel(1);
         // A reply that nobody waits for is no failure of the loop.
         let command: Command = Box::new(move |relay| drop(reply.send(work(relay))));
         self.commands.send(command).map_err(|_| Gone)?;

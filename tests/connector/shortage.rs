@@ -71,11 +71,11 @@ fn slow_readers_that_hold_all_buffers_do_not_silence_the_api() {
 
 #[test]
 fn a_crowd_that_takes_a_little_now_and_then_gives_way_before_one_that_pauses() {
-    let daemon = Setup::new(Mode::Tls).set("buffers", 4).start();
+    let daemon = Setup::new(Mode::Tls).set("buffers", 8).start();
     let mapping = daemon.add(&public_mapping(20, 0));
     let (pausing_agent, pausing) = pair_from(&daemon, &mapping, PAUSING);
     Payload::new(1).send_until_stalled(&pausing_agent);
-    let crowd: Vec<_> = (0..6).map(|_| pair_from(&daemon, &mapping, CROWD)).collect();
+    let crowd: Vec<_> = (0..12).map(|_| pair_from(&daemon, &mapping, CROWD)).collect();
     let (agent, user) = pair_from(&daemon, &mapping, HONEST);
     let running = AtomicBool::new(true);
     thread::scope(|scope| {
