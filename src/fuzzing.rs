@@ -14,6 +14,7 @@ pub mod form;
 pub mod http_answer;
 pub mod http_request;
 pub mod pem;
+pub mod proxy_protocol;
 mod tls;
 pub mod tls_handshake;
 pub mod tls_records;
@@ -37,6 +38,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("http_answer", http_answer::body),
     ("http_request", http_request::body),
     ("pem", pem::body),
+    ("proxy_protocol", proxy_protocol::body),
     ("tls_handshake", tls_handshake::body),
     ("tls_records", tls_records::body),
     ("tunnel", tunnel::body),

@@ -115,6 +115,7 @@ echo "[192.0.2.1]:30022 $(cat "$work/ssh/host.pub")" >"$work/ssh/known"
 options=(-F none -o "UserKnownHostsFile=$work/ssh/known" -o StrictHostKeyChecking=yes -o BatchMode=yes -i "$work/ssh/user")
 head -c 100M /dev/urandom >"$work/100M"
 same() { cmp "$work/100M" "$1" && rm "$1"; }
+# shellcheck disable=SC2016 # the other side expands it
 fact "ssh runs a command, with the service's host key" "hello from 127.0.0.1" \
 	ssh "${options[@]}" -p 30022 root@192.0.2.1 'echo "hello from ${SSH_CLIENT%% *}"'
 step "scp of 100 MB to the service" scp "${options[@]}" -P 30022 "$work/100M" "root@192.0.2.1:$work/there"
