@@ -4,6 +4,7 @@
 //! alone, and never half a file. `--complete` makes a certificate for such a key.
 
 mod pair;
+mod token;
 
 use super::options::default_settings;
 use super::output::{complain, say};
@@ -37,7 +38,8 @@ pub(super) struct Cert {
     /// make them in this folder, where the daemon looks if there are none beside the settings file
     #[argh(option, arg_name = "folder")]
     pub(super) state: Option<PathBuf>,
-    /// only make what is missing: nothing if there is a pair, a certificate if there is a key alone
+    /// only make what is missing: nothing if there is a pair, a certificate if there is a key alone; and the token, if the
+    /// key "apitoken" names a file in the folder of --state
     #[argh(switch)]
     pub(super) complete: bool,
     /// a host name of this machine; may be given several times
@@ -58,6 +60,9 @@ impl Cert {
         let place = self.state.as_deref().map_or_else(|| settings.clone(), Place::new);
         let found = place.found();
         if self.complete {
+            if let Some(state) = &self.state {
+                token::complete(&self.config, state)?;
+            }
             // What the operator has put beside the settings comes first anyway, also if it is only half of it.
             let theirs = settings.found();
             let has_half = place != settings && theirs.iter().any(Option::is_some);

@@ -62,6 +62,7 @@ pub(super) enum ClientError {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let status = match error {
+            ClientError::Token(ref e) if e.is_forbidden() => exit::NOT_PERMITTED,
             ClientError::Token(_) | ClientError::Certificate(_) | ClientError::Identity { .. } => exit::CONFIG,
             ClientError::Refused { status: 401 | 403, .. } => exit::NOT_PERMITTED,
             ClientError::Refused { .. } => exit::REFUSED,

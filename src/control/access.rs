@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use thiserror::Error;
 
+/// What the log says: an ioFog Controller cannot be told to send one.
+const NO_TOKEN: &str = "a bearer token is missing (ioFog Controllers 1.x send none: for them, remove `apitoken`)";
+
 /// The rules, and who has been refused lately.
 pub(super) struct Access {
     pub controllers: Option<Vec<Cidr>>,
@@ -39,8 +42,11 @@ impl Access {
         match (&self.token, authorization.and_then(bearer)) {
             (Some(token), Some(offered)) if token.matches(offered.as_bytes()) => Ok(()),
             (Some(_), offered) => {
-                let reason = if offered.is_some() { "the bearer token is wrong" } else { "a bearer token is missing" };
-                self.log(peer.ip, reason, now);
+                let (reason, logged) = match offered {
+                    Some(_) => ("the bearer token is wrong", "the bearer token is wrong"),
+                    None => ("a bearer token is missing", NO_TOKEN),
+                };
+                self.log(peer.ip, logged, now);
                 Err(Answer::failed(401, "Unauthorized", reason).with_header("WWW-Authenticate", "Bearer"))
             }
             (None, _) => Ok(()),
@@ -83,10 +89,17 @@ pub fn read_token(file: &Path) -> Result<Secret, TokenError> {
 
 /// Why there is no token to compare with.
 #[derive(Debug, Error)]
-#[error("{file} (key \"apitoken\"): cannot be used: {cause}")]
+#[error("{file} (key \"apitoken\"): cannot be used: {cause}{}", if self.is_forbidden() { "; it is for root and the daemon's user" } else { "" })]
 pub struct TokenError {
     file: PathBuf,
     cause: io::Error,
+}
+
+impl TokenError {
+    /// The file is not for this user.
+    pub fn is_forbidden(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::PermissionDenied
+    }
 }
 
 #[cfg(test)]
