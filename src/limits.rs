@@ -79,6 +79,10 @@ pub const BROKER_PUNCHING: Duration = Duration::from_secs(60);
 pub const LOG_LINES: usize = 256;
 /// ... and then one in this time: 86,400 a day, about 12 MB.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// Lines of the access log are written when so many bytes have gathered, or once a second ...
+pub const ACCESS_LOG_PIECE: usize = 16 * 1024;
+/// ... and so many such pieces may wait for the disk.
+pub const ACCESS_LOG_PIECES: usize = 64;
 /// An answer that is taken more slowly than this, bytes a second, is broken off [`KEEP_ALIVE`] after it fell behind.
 pub const ANSWER_RATE: u64 = 4 * 1024;
 /// Time from a request's first byte to its last.

@@ -8,6 +8,7 @@
 mod format;
 mod writer;
 
+use crate::limits::{ACCESS_LOG_PIECE, ACCESS_LOG_PIECES};
 pub use format::{Format, clock};
 use format::{Formatter, config};
 use log::LevelFilter;
@@ -29,8 +30,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the writing thread has to do.
 enum Order {
-    /// A line, with its line end.
-    Write(Vec<u8>),
+    /// So many lines, with their line ends.
+    Write(Vec<u8>, usize),
     /// Look whether the file is to be reopened. Any other order does as well.
     Look,
     /// Everything before this shall be written; then the other end is dropped.
@@ -78,8 +79,12 @@ pub fn start(level: LevelFilter, format: Format, file: Option<&Path>) -> io::Res
 }
 
 /// The access log: whole lines, handed over without ever waiting.
+///
+/// Not each by itself: to wake the thread that writes costs more than a short session.
 pub struct AccessLog {
     sink: Sink,
+    /// Lines that are gathered in the sink.
+    lines: usize,
     /// Lines are JSON objects.
     pub is_json: bool,
 }
@@ -91,12 +96,24 @@ impl AccessLog {
     /// The file cannot be opened.
     pub fn start(file: &Path, format: Format) -> io::Result<(Self, Logging)> {
         let (logging, sink) = pipe(Writer::new(Some(file))?, Which::Access)?;
-        Ok((Self { sink, is_json: format == Format::Json }, logging))
+        Ok((Self { sink, lines: 0, is_json: format == Format::Json }, logging))
     }
 
-    /// One line, with its line end.
-    pub fn write(&self, line: Vec<u8>) {
-        self.sink.hand_over(line);
+    /// One line, with its line end. It is written at the next [`AccessLog::hand_over`], or when enough have gathered.
+    pub fn write(&mut self, line: &str) {
+        self.sink.line.extend_from_slice(line.as_bytes());
+        self.lines += 1;
+        if self.sink.line.len() >= ACCESS_LOG_PIECE {
+            self.hand_over();
+        }
+    }
+
+    /// Has the lines written that have gathered. To be called every now and then.
+    pub fn hand_over(&mut self) {
+        if self.lines > 0 {
+            let text = std::mem::take(&mut self.sink.line);
+            self.sink.hand_over(text, std::mem::take(&mut self.lines));
+        }
     }
 }
 
@@ -125,7 +142,7 @@ fn flush(orders: &SyncSender<Order>) {
 
 /// The writing thread, and the two ends that feed it.
 fn pipe(writer: Writer, which: Which) -> io::Result<(Logging, Sink)> {
-    let (orders, inbox) = sync_channel(WAITING);
+    let (orders, inbox) = sync_channel(if which == Which::Access { ACCESS_LOG_PIECES } else { WAITING });
     let unsaid = Arc::new(AtomicUsize::new(0));
     let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
     let (counter, reopen) = (Lost { which, unsaid: unsaid.clone() }, logging.reopen.clone());
@@ -140,9 +157,9 @@ fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &Lost, reopen:
             writer.reopen();
         }
         match order {
-            Order::Write(line) => {
-                if !writer.write(&line) {
-                    lost.count();
+            Order::Write(text, lines) => {
+                if !writer.write(&text) {
+                    lost.count(lines);
                     continue;
                 }
                 match (lost.unsaid.swap(0, Ordering::Relaxed), lost.which) {
@@ -167,9 +184,9 @@ struct Lost {
 }
 
 impl Lost {
-    fn count(&self) {
-        self.unsaid.fetch_add(1, Ordering::Relaxed);
-        LOST[self.which as usize].fetch_add(1, Ordering::Relaxed);
+    fn count(&self, lines: usize) {
+        self.unsaid.fetch_add(lines, Ordering::Relaxed);
+        LOST[self.which as usize].fetch_add(lines, Ordering::Relaxed);
     }
 }
 
@@ -181,9 +198,9 @@ struct Sink {
 }
 
 impl Sink {
-    fn hand_over(&self, line: Vec<u8>) {
-        if self.orders.try_send(Order::Write(line)).is_err() {
-            self.lost.count();
+    fn hand_over(&self, text: Vec<u8>, lines: usize) {
+        if self.orders.try_send(Order::Write(text, lines)).is_err() {
+            self.lost.count(lines);
         }
     }
 }
@@ -195,7 +212,7 @@ impl Write for Sink {
             // As long as it is, and no longer: many may wait.
             let line = self.line.clone();
             self.line.clear();
-            self.hand_over(line);
+            self.hand_over(line, 1);
         }
         Ok(piece.len())
     }
@@ -262,6 +279,6 @@ mod tests {
         assert_eq!(sink.lost.unsaid.load(Ordering::Relaxed), 5);
         logging.reopen();
         assert!(logging.reopen.load(Ordering::Relaxed), "forgotten over the lines that wait");
-        assert!(matches!(inbox.recv().unwrap(), Order::Write(line) if line == b"line\n"));
+        assert!(matches!(inbox.recv().unwrap(), Order::Write(line, 1) if line == b"line\n"));
     }
 }

@@ -358,6 +358,7 @@ impl Service for Relay {
         self.meter.sample(self.reactor.now, self.mappings.traffic());
         self.rate_limit.forget(self.reactor.now);
         throttle::tell_held_back(self.reactor.now);
+        self.setup.access_log.iter_mut().for_each(AccessLog::hand_over);
         // The waker goes with the last handle, and what it had to say is lost then.
         self.handle_commands();
         (self.tell)(LoopEvent::Turning);

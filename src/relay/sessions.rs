@@ -7,7 +7,7 @@ use super::counters::{DURATIONS, Ended, Lost, Port};
 use super::pipe::{PipeKey, PipePort};
 use super::state::{Stage, State, User};
 use super::{Relay, Topic};
-use crate::logging::clock;
+use crate::logging::{AccessLog, clock};
 use crate::net::link::LinkError;
 use crate::net::reactor::Key;
 use crate::net::session::{Cause, Interruption, Party, STOPPING};
@@ -18,6 +18,9 @@ use std::fmt::{Display, Write};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// Bytes of a line, about.
+const LINE: usize = 320;
 
 /// One side of a session.
 struct Side {
@@ -62,6 +65,7 @@ impl Relay {
             let partner = self.reactor.get(key).and_then(|socket| socket.state.partner());
             self.record_end(key, partner, &STOPPING);
         }
+        self.setup.access_log.iter_mut().for_each(AccessLog::hand_over);
     }
 
     fn record(&self, one: Key, other: Key, ended: Ended, cause: &Cause) -> Option<(PipeKey, Record)> {
@@ -89,31 +93,29 @@ impl Relay {
         Some((place, Side { role, peer: socket.link.peer, received, tls: socket.link.tls_version() }))
     }
 
-    fn write_record(&self, pipe: PipeKey, record: &Record, cause: &Cause) {
+    fn write_record(&mut self, pipe: PipeKey, record: &Record, cause: &Cause) {
         let debugs = log_enabled!(Level::Debug);
         if !debugs && self.setup.access_log.is_none() {
             return;
         }
         let Some(pipe) = self.mappings.get(pipe) else { return };
-        let fields = record.fields();
         if debugs {
+            let mut facts = String::new();
+            write_text(&mut facts, record.fields().into_iter().skip(2));
             let [one, two] = &record.sides;
             let by = record.by.map(|by| format!("{by}: ")).unwrap_or_default();
             debug!(
-                "{}: the session of {} {} and {} {} has ended, {by}{cause};{}",
+                "{}: the session of {} {} and {} {} has ended, {by}{cause};{facts}",
                 pipe.name(),
                 one.role,
                 one.peer,
                 two.role,
                 two.peer,
-                text(fields.get(2..).unwrap_or_default()),
             );
         }
-        let Some(access_log) = &self.setup.access_log else { return };
-        let name = pipe.options.name.as_deref();
-        let about = [("mapping", pipe.id.as_str().into()), ("name", name.map_or(Value::Null, Value::from))];
-        let fields: Vec<_> = about.into_iter().chain(fields).collect();
-        access_log.write(line(&fields, access_log.is_json));
+        let Some(access_log) = &mut self.setup.access_log else { return };
+        let about = [("mapping", Field::Word(&pipe.id)), ("name", pipe.options.name.as_deref().into())];
+        access_log.write(&line(about.into_iter().chain(record.fields()), access_log.is_json));
     }
 
     /// An authorized agent is about to be closed.
@@ -215,62 +217,81 @@ fn of_fault(fault: &LinkError) -> Ended {
     }
 }
 
-type Field = (&'static str, Value);
+/// The value of a field.
+enum Field<'a> {
+    /// There is none.
+    Absent,
+    Word(&'a str),
+    Address(SocketAddr),
+    Bytes(u64),
+    Seconds(Duration),
+}
+
+impl<'a> From<Option<&'a str>> for Field<'a> {
+    fn from(word: Option<&'a str>) -> Self {
+        word.map_or(Self::Absent, Self::Word)
+    }
+}
 
 impl Record {
     /// In the order of the line. The two addresses come first.
-    fn fields(&self) -> Vec<Field> {
+    fn fields(&self) -> [(&'static str, Field<'_>); 10] {
         let [one, two] = &self.sides;
-        let seconds = |time: Duration| Value::from((time.as_secs_f64() * 1000.0).round() / 1000.0);
-        let or_null = |word: Option<&'static str>| word.map_or(Value::Null, Value::from);
-        vec![
-            (one.role, one.peer.to_string().into()),
-            (two.role, two.peer.to_string().into()),
-            ("bytesport1", one.received.into()),
-            ("bytesport2", two.received.into()),
-            ("duration", seconds(self.duration)),
-            ("waited", self.waited.map_or(Value::Null, seconds)),
-            ("tlsport1", or_null(one.tls)),
-            ("tlsport2", or_null(two.tls)),
-            ("ended", self.ended.word().into()),
-            ("by", or_null(self.by)),
+        [
+            (one.role, Field::Address(one.peer)),
+            (two.role, Field::Address(two.peer)),
+            ("bytesport1", Field::Bytes(one.received)),
+            ("bytesport2", Field::Bytes(two.received)),
+            ("duration", Field::Seconds(self.duration)),
+            ("waited", self.waited.map_or(Field::Absent, Field::Seconds)),
+            ("tlsport1", one.tls.into()),
+            ("tlsport2", two.tls.into()),
+            ("ended", Field::Word(self.ended.word())),
+            ("by", self.by.into()),
         ]
     }
 }
 
 /// A line of the access log.
-fn line(fields: &[Field], is_json: bool) -> Vec<u8> {
+fn line<'a>(fields: impl Iterator<Item = (&'static str, Field<'a>)>, is_json: bool) -> String {
     let time = clock();
-    let line = if is_json {
-        let known = fields.iter().filter(|(_, value)| !value.is_null());
-        let fields = known.map(|(key, value)| ((*key).to_owned(), value.clone()));
-        let object: Map<_, _> = std::iter::once(("time".to_owned(), time.into())).chain(fields).collect();
-        format!("{}\n", Value::from(object))
-    } else {
-        format!("{time}{}\n", text(fields))
-    };
-    line.into_bytes()
+    if is_json {
+        let value = |(key, field)| {
+            let value = match field {
+                Field::Absent => return None,
+                Field::Word(word) => word.into(),
+                Field::Address(address) => address.to_string().into(),
+                Field::Bytes(bytes) => bytes.into(),
+                Field::Seconds(time) => ((time.as_secs_f64() * 1000.0).round() / 1000.0).into(),
+            };
+            Some((String::from(key), value))
+        };
+        let time = ("time".to_owned(), Value::from(time));
+        let object: Map<_, _> = std::iter::once(time).chain(fields.filter_map(value)).collect();
+        return format!("{}\n", Value::from(object));
+    }
+    let mut line = String::with_capacity(LINE);
+    line.push_str(&time);
+    write_text(&mut line, fields);
+    line.push('\n');
+    line
 }
 
 /// ` key=value` each; `-` stands for what there is none of. A value has no white space, whatever an id may be.
-fn text(fields: &[Field]) -> String {
-    let mut text = String::new();
-    for (key, value) in fields {
-        // Writing to a String cannot fail; here and below.
-        let _ = match value {
-            Value::Null => write!(text, " {key}=-"),
-            Value::String(word) => {
+fn write_text<'a>(text: &mut String, fields: impl Iterator<Item = (&'static str, Field<'a>)>) {
+    for (key, field) in fields {
+        // Writing to a String cannot fail.
+        let _ = match field {
+            Field::Absent => write!(text, " {key}=-"),
+            Field::Word(word) => {
                 let is_bad = |letter: char| letter.is_whitespace() || letter.is_control();
                 write!(text, " {key}={}", word.replace(is_bad, "_"))
             }
-            Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
-                Some(seconds) => write!(text, " {key}={seconds:.3}"),
-                None => write!(text, " {key}={number}"),
-            },
-            other => write!(text, " {key}={other}"),
+            Field::Address(address) => write!(text, " {key}={address}"),
+            Field::Bytes(bytes) => write!(text, " {key}={bytes}"),
+            Field::Seconds(time) => write!(text, " {key}={:.3}", time.as_secs_f64()),
         };
     }
-    text
 }
 
 #[cfg(test)]
@@ -290,9 +311,9 @@ mod tests {
 
     #[test]
     fn a_line_of_text_has_a_time_and_a_word_for_each_field() {
-        let fields: Vec<_> =
-            [("mapping", "an\nid".into()), ("name", Value::Null)].into_iter().chain(record().fields()).collect();
-        let line = String::from_utf8(line(&fields, false)).unwrap();
+        let record = record();
+        let about = [("mapping", Field::Word("an\nid")), ("name", Field::Absent)];
+        let line = line(about.into_iter().chain(record.fields()), false);
         let expected = " mapping=an_id name=- agent=192.0.2.1:4000 user=192.0.2.1:5000 bytesport1=5 \
                         bytesport2=18446744073709551615 duration=1.235 waited=0.005 tlsport1=TLSv1.3 tlsport2=- \
                         ended=user by=user\n";
@@ -301,9 +322,8 @@ mod tests {
 
     #[test]
     fn a_line_of_json_is_an_object_without_what_is_not_known() {
-        let mut line = line(&record().fields(), true);
-        assert_eq!(line.pop(), Some(b'\n'));
-        let value: Value = serde_json::from_slice(&line).unwrap();
+        let line = line(record().fields().into_iter(), true);
+        let value: Value = serde_json::from_str(line.strip_suffix('\n').unwrap()).unwrap();
         assert_eq!((&value["duration"], &value["bytesport2"]), (&1.235.into(), &u64::MAX.into()));
         assert!(value.get("tlsport2").is_none() && value["time"].is_string());
     }
