@@ -83,6 +83,6 @@ fn the_same_over_tls() {
 
 #[test]
 fn a_dead_ipv6_address_keeps_nobody_waiting() {
-    let missing = missing(&[("ip", "-V"), ("python3", "--version")], "ip link add outside type dummy");
+    let missing = missing(&[("ip", "-V"), ("python3", "--version")], "ip link add name here type veth peer name there");
     run("dead-ipv6.sh", &["FOLDER"], missing);
 }

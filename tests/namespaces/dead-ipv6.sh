@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$1"
 
 ip link set lo up
-ip link add outside type dummy
+ip link add name outside type veth peer name elsewhere
+ip link set elsewhere up
 ip addr add 192.0.2.1/24 dev outside
 ip -6 addr add 2001:db8::1/64 dev outside nodad
 ip link set outside up
