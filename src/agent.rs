@@ -16,6 +16,7 @@
 
 pub mod arguments;
 mod clients;
+mod connect;
 mod dial;
 mod error;
 mod failure;
@@ -222,7 +223,7 @@ impl event_loop::Service for Agent {
     fn overdue(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
         match socket.state {
-            State::Dialling { .. } => self.dial_next(key, io::ErrorKind::TimedOut.into()),
+            State::Dialling { .. } => self.dial_is_slow(key),
             State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
             State::Line(line) => match line.task {
                 Task::Free | Task::Joined { .. } => self.absent(key),

@@ -158,6 +158,8 @@ pub const BUFFERS: usize = 1024;
 
 /// The agent: a connect that is not answered is given up after this, and the next address is tried.
 pub const DIAL: Duration = Duration::from_secs(5);
+/// The agent: an address that has not been connected to after this has the next one tried besides (RFC 8305).
+pub const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// The agent: the Connector has so long to take the handshake and the passcode. Above [`AUTHENTICATION`] and
 /// [`REJECTION_LONGEST`] together, so that a rejection is heard, however late.
 pub const AUTHORIZATION: Duration = Duration::from_secs(25);

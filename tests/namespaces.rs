@@ -80,3 +80,9 @@ fn a_peer_that_dies_with_a_closed_window_is_found_and_a_slow_one_is_not_taken_fo
 fn the_same_over_tls() {
     run("silence.sh", &["FOLDER", "tls"], missing_for_nat());
 }
+
+#[test]
+fn a_dead_ipv6_address_keeps_nobody_waiting() {
+    let missing = missing(&[("ip", "-V"), ("python3", "--version")], "ip link add name here type veth peer name there");
+    run("dead-ipv6.sh", &["FOLDER"], missing);
+}

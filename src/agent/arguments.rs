@@ -10,6 +10,7 @@ use crate::net::trust::Trust;
 use crate::secret::Secret;
 use argh::FromArgs;
 use log::LevelFilter;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +43,12 @@ pub struct Arguments {
     /// the Connector's certificate, or that of the authority that signed it (PEM; default: the system's authorities)
     #[argh(option, arg_name = "file")]
     ca: Option<PathBuf>,
+    /// the name that the Connector's certificate is for, if it is not the one that is dialled
+    #[argh(option, arg_name = "name")]
+    server_name: Option<String>,
+    /// local IP address that connections to the Connector come from
+    #[argh(option, arg_name = "ip")]
+    bind: Option<IpAddr>,
     /// plain TCP: the Connector is in dev mode
     #[argh(switch)]
     dev: bool,
@@ -120,7 +127,7 @@ impl Arguments {
     }
 
     /// What says something about a service, and whether it is given.
-    fn options(&self) -> [(&'static str, bool); 9] {
+    fn options(&self) -> [(&'static str, bool); 11] {
         [
             ("--connector", self.connector.is_some()),
             ("--passcode-file", self.passcode_file.is_some()),
@@ -128,6 +135,8 @@ impl Arguments {
             ("--listen", self.listen.is_some()),
             ("--connections", self.connections.is_some()),
             ("--ca", self.ca.is_some()),
+            ("--server-name", self.server_name.is_some()),
+            ("--bind", self.bind.is_some()),
             ("--dev", self.dev),
             ("--heartbeat", self.heartbeat.is_some()),
             ("--threshold", self.threshold.is_some()),
@@ -159,6 +168,8 @@ impl Arguments {
             heartbeat: self.heartbeat.or(file.heartbeat),
             absence: self.threshold.or(file.absence),
             trust: certificates.map(Trust::Certificates).map(Arc::new).or(file.trust),
+            server_name: self.server_name.clone(),
+            bind: self.bind,
             dev: self.dev || file.dev,
         };
         settings.complete()

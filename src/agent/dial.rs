@@ -1,28 +1,21 @@
-//! Lines, up to their passcode: look up, connect, handshake, passcode, `AUTHORIZED`.
+//! Lines, up to their passcode: look up, handshake, passcode, `AUTHORIZED`. Between the first two they are connected
+//! ([`super::connect`]).
 //!
 //! Every failure ends in [`Agent::fail`]: the place rests for a while that grows, and the log says why.
 
 use super::Agent;
 use super::failure::Failure;
 use super::names::{Answer, at_port};
-use super::service::Service;
-use super::settings::Security;
 use super::state::{Destination, Line, Place, ServiceId, State};
-use crate::limits::{ASK_AGAIN, AUTHORIZATION, DIAL, HANDSHAKE_CHAIN, UNDERWAY_OF_ALL};
-use crate::net::link::{Input, Link, LinkError};
+use crate::limits::{ASK_AGAIN, UNDERWAY_OF_ALL};
+use crate::net::link::{Input, LinkError};
 use crate::net::marked::Marked;
 use crate::net::reactor::{Close, Key};
-use crate::net::stream::Stream;
-use crate::net::tcp;
-use crate::net::tls::Tls;
 use crate::throttle::{Throttle, and_more, is_within_budget};
 use crate::wire::v1::{AUTHORIZED, PREAMBLE};
 use log::{debug, info, warn};
-use rustls::client::UnbufferedClientConnection;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The same failure over and over is said this often: it may last for days.
@@ -87,75 +80,6 @@ impl Agent {
                 Ok(addresses) => self.dial(Destination::Connector(place), at_port(addresses, port)),
                 Err(e) => self.fail(place, Failure::Name(io::Error::new(e.kind(), e.to_string()))),
             }
-        }
-    }
-
-    /// Connects to the first of `addresses`, of which there is at least one, that lets us begin to.
-    pub(super) fn dial(&mut self, to: Destination, addresses: Vec<SocketAddr>) {
-        let mut rest = addresses.into_iter();
-        while let Some(address) = rest.next() {
-            let until = self.reactor.now + DIAL;
-            let state = State::Dialling { to, rest: rest.clone().collect(), until };
-            match self.begin(to, address).and_then(|link| self.reactor.add(link, state)) {
-                Ok(key) => {
-                    self.set_local(to, Some(key));
-                    return self.reactor.wake_by(until);
-                }
-                Err(e) if rest.as_slice().is_empty() => return self.not_reached(to, address, e),
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn begin(&self, to: Destination, address: SocketAddr) -> io::Result<Link> {
-        let now = self.reactor.now;
-        let stream = Stream::Tcp(tcp::dial(address)?);
-        let service = match to {
-            Destination::Connector(place) => self.services.get(&place.service),
-            Destination::Local { .. } => None,
-        };
-        let link = match service.map(|Service { tls, settings, .. }| (tls, &settings.security)) {
-            Some((Some(config), Security::Tls { name, .. })) => {
-                let connection = UnbufferedClientConnection::new(Arc::clone(config), name.clone());
-                Link::tls(stream, Tls::client(connection.map_err(io::Error::other)?, HANDSHAKE_CHAIN), address, now)
-            }
-            _ => Link::plain(stream, address, now),
-        };
-        Ok(link.dialling())
-    }
-
-    /// A connect is done, or has failed.
-    pub(super) fn dial_further(&mut self, key: Key) {
-        let now = self.reactor.now;
-        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
-        let State::Dialling { to, .. } = *socket.state else { return };
-        match (socket.link.is_connected(), to) {
-            (Ok(false), _) => {}
-            (Ok(true), Destination::Connector(place)) => {
-                let until = now + AUTHORIZATION;
-                *socket.state = State::Greeting { place, heard: Vec::new(), asked: None, until };
-                match socket.link.begin(ctx, now) {
-                    Ok(()) => self.greet(key),
-                    Err(fault) => self.give_up(key, Failure::Broken(fault)),
-                }
-            }
-            (Ok(true), Destination::Local { service, line }) => self.reached_service(key, service, line),
-            (Err(e), _) => self.dial_next(key, e),
-        }
-    }
-
-    /// One address has failed: the next, if there is one.
-    pub(super) fn dial_next(&mut self, key: Key, error: io::Error) {
-        let Some(address) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
-        let Some(State::Dialling { to, rest, .. }) = self.reactor.close(key, Close::Abort, None) else { return };
-        self.set_local(to, None);
-        if rest.is_empty() { self.not_reached(to, address, error) } else { self.dial(to, rest) }
-    }
-
-    fn not_reached(&mut self, to: Destination, address: SocketAddr, error: io::Error) {
-        match to {
-            Destination::Local { line, .. } => self.refused(line, &error),
-            Destination::Connector(place) => self.fail(place, Failure::Connect(address, error)),
         }
     }
 
@@ -257,7 +181,7 @@ impl Agent {
     }
 
     /// A place could not be filled: it is tried again later.
-    fn fail(&mut self, place: Place, failure: Failure) {
+    pub(super) fn fail(&mut self, place: Place, failure: Failure) {
         let now = self.reactor.now;
         let Some(service) = self.services.get_mut(&place.service) else { return };
         let until = service.pool.fail(place.slot, now);

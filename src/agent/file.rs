@@ -43,6 +43,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
         local_host: take(&mut keys, "localhost", "a name or an IP address, as a string", name)?,
         local_port: take(&mut keys, "localport", "a port, 1 to 65535", whole)?,
         listen: None,
+        server_name: None,
+        bind: None,
         heartbeat: take(&mut keys, "heartbeatfrequency", MILLISECONDS, milliseconds)?,
         absence: take(&mut keys, "heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
         trust: take(&mut keys, "cert", "base64 of a certificate (DER), as a string", trust)?.flatten().map(Arc::new),

@@ -12,7 +12,7 @@ use super::settings::{
 use super::target::Target;
 use crate::config::SettingsFault;
 use crate::config::json::{Place, fault};
-use crate::config::value::{NonEmpty, Text, Whole};
+use crate::config::value::{Address, NonEmpty, Text, Whole};
 use crate::layout::folder_of;
 use crate::limits::SERVICES;
 use crate::net::certificate::read_chain;
@@ -23,15 +23,18 @@ use serde_json::{Map, Value};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What both a service and all of them may say, and what each key expects.
-const SHARED: [(&str, &str); 7] = [
+const SHARED: [(&str, &str); 9] = [
     ("connector", "a name or an IP address, as a string"),
     ("ca", "the name of a PEM file"),
     ("cert", "base64 of a certificate (DER), as a string"),
+    ("servername", "a name or an IP address, as a string"),
+    ("bind", "a local IP address, as a string"),
     ("dev", "true or false"),
     ("connections", "a whole number, 1 to 65535"),
     ("heartbeat", "a whole number of milliseconds, 0 to 4294967295 (0: never)"),
@@ -86,6 +89,8 @@ pub(crate) fn problem(text: &[u8]) -> Option<SettingsFault> {
 struct Shared {
     connector: Option<String>,
     trust: Option<Source>,
+    server_name: Option<String>,
+    bind: Option<IpAddr>,
     dev: Option<bool>,
     connections: Option<u16>,
     heartbeat: Option<u32>,
@@ -165,8 +170,10 @@ impl Own {
         let security = if own.dev.or(all.dev).unwrap_or_default() {
             Security::Dev
         } else {
-            let wrong = |problem| Problem::Here(format!("key \"connector\": {problem}"));
-            let name = certified_name(&host).map_err(wrong)?;
+            let server_name = own.server_name.or(all.server_name.clone());
+            let key = if server_name.is_some() { "servername" } else { "connector" };
+            let wrong = |problem| Problem::Here(format!("key {key:?}: {problem}"));
+            let name = certified_name(server_name.as_ref().unwrap_or(&host)).map_err(wrong)?;
             let trust = match own.trust.or(all.trust.clone()) {
                 None => Arc::new(Trust::System),
                 Some(Source::Here(trust)) => trust,
@@ -193,6 +200,7 @@ impl Own {
             heartbeat: every(own.heartbeat.or(all.heartbeat).unwrap_or(HEARTBEAT)),
             absence: every(own.threshold.or(all.threshold).unwrap_or(ABSENCE)),
             security,
+            bind: own.bind.or(all.bind),
         })
     }
 }
@@ -372,6 +380,8 @@ impl Shared {
                 let trust = certificate(&text).ok_or_else(|| A::Error::custom("no certificate"))?;
                 self.trust = Some(Source::Here(Arc::new(trust)));
             }
+            "servername" => self.server_name = Some(map.next_value::<Text<NonEmpty>>()?.0.0),
+            "bind" => self.bind = Some(map.next_value::<Text<Address>>()?.0.0),
             "dev" => self.dev = Some(map.next_value()?),
             "connections" => self.connections = Some(map.next_value::<Whole<u16>>()?.0),
             "heartbeat" => self.heartbeat = Some(map.next_value()?),

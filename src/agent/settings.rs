@@ -13,6 +13,7 @@ use crate::net::trust::Trust;
 use crate::secret::Secret;
 use rustls::pki_types::ServerName;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct Settings {
     /// A heartbeat that has been answered by silence for so long means that the connection is dead; `None`: never.
     pub absence: Option<Duration>,
     pub security: Security,
+    /// The local address that connections to the Connector come from; `None`: the system chooses.
+    pub bind: Option<IpAddr>,
 }
 
 /// What the agent's connections are for.
@@ -104,6 +107,9 @@ pub struct Draft {
     /// Milliseconds; 0: never.
     pub absence: Option<u32>,
     pub trust: Option<Arc<Trust>>,
+    /// What the Connector's certificate is for, if not for its host.
+    pub server_name: Option<String>,
+    pub bind: Option<IpAddr>,
     pub dev: bool,
 }
 
@@ -165,7 +171,7 @@ impl Draft {
         let security = match self.dev {
             true => Security::Dev,
             false => Security::Tls {
-                name: server_name(&host)?,
+                name: server_name(self.server_name.as_ref().unwrap_or(&host))?,
                 trust: self.trust.unwrap_or_else(|| Arc::new(Trust::System)),
             },
         };
@@ -180,6 +186,7 @@ impl Draft {
             heartbeat: every(self.heartbeat.unwrap_or(HEARTBEAT)),
             absence: every(self.absence.unwrap_or(ABSENCE)),
             security,
+            bind: self.bind,
         })
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) type ServiceId = usize;
 
 /// A place of a service's pool.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(super) service: ServiceId,
     pub(super) slot: SlotId,
@@ -27,8 +27,9 @@ pub(crate) struct Place {
 
 /// The states of a connection.
 pub(crate) enum State {
-    /// Its connect is under way. `rest`: addresses to try if it fails.
-    Dialling { to: Destination, rest: Vec<SocketAddr>, until: Instant },
+    /// Its connect is under way. `rest`: addresses to try if it fails, or besides from `next` on. `besides`: another
+    /// one may be under way for the same place.
+    Dialling { to: Destination, rest: Vec<SocketAddr>, next: Option<Instant>, besides: bool, until: Instant },
     /// To the Connector, not authorized yet. `asked`: `None` in the TLS handshake; then the passcode has been sent, and
     /// perhaps the preamble before it, whose answer comes first. `heard` is the beginning of what authorizes it.
     Greeting { place: Place, heard: Vec<u8>, asked: Option<bool>, until: Instant },
@@ -164,7 +165,8 @@ impl State {
     /// When the connection has outstayed its state. `absence`: the heartbeat threshold.
     pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         match self {
-            Self::Dialling { until, .. } | Self::Greeting { until, .. } | Self::Waiting { until, .. } => Some(*until),
+            Self::Dialling { next, until, .. } => Some(next.map_or(*until, |next| next.min(*until))),
+            Self::Greeting { until, .. } | Self::Waiting { until, .. } => Some(*until),
             Self::Line(line) => {
                 let until = match line.task {
                     Task::Connecting { until, .. } | Task::Opening { until, .. } => Some(until),

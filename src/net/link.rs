@@ -187,6 +187,11 @@ impl Link {
         self
     }
 
+    /// From now on it speaks TLS. Nothing has been read that the handshake would miss.
+    pub fn secure(&mut self, tls: Tls) {
+        self.transport = Transport::Tls(tls);
+    }
+
     /// Whether a connect that was under way is done; the error says why it has failed.
     pub fn is_connected(&self) -> io::Result<bool> {
         match self.stream.take_error()? {

@@ -55,6 +55,18 @@ pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// The same from this local address.
+pub fn dial_from(local: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let Some(local) = local else { return dial(address) };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.bind(&SocketAddr::new(local, 0).into())?;
+    prepare(&socket)?;
+    match socket.connect(&address.into()) {
+        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
 /// Sets what every relayed connection wants: no delay for small messages, urgent bytes among the others, and an end
 /// for dead peers.
 fn prepare(stream: &impl AsFd) -> io::Result<()> {
