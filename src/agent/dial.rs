@@ -174,7 +174,10 @@ impl Agent {
             return self.reactor.wake_by(now);
         }
         let failure = match self.services.get(&place.service) {
-            Some(Service { pool, log, .. }) => failure.explained(pool.authorized(), pool.size(), log.was_accepted),
+            Some(service) => {
+                let (authorized, wanted) = (service.pool.authorized(), service.pool.size());
+                failure.explained(authorized, wanted, service.log.was_accepted)
+            }
             None => failure,
         };
         self.fail(place, failure);
