@@ -40,7 +40,8 @@ impl Relay {
         }
         let speaks_first = self.mappings.get(pipe).is_some_and(|pipe| pipe.options.proxy_protocol.is_none());
         let asks = match link.handshake(ctx, now) {
-            Ok(true) if !speaks_first && !link.has_hung_up() => Ok(Input::Data),
+            // Without TLS a FIN may be a half-close: it is still answered.
+            Ok(true) if !speaks_first && (link.is_plain() || !link.has_hung_up()) => Ok(Input::Data),
             Ok(true) => link.waiting(ctx),
             Ok(false) => Ok(Input::WouldBlock),
             Err(e) => Err(e),
@@ -120,10 +121,15 @@ impl Relay {
         let (network, peer) = (*network, socket.link.peer);
         let Some(most) = self.mappings.get(pipe).and_then(|pipe| pipe.options.max_users) else { return false };
         let Some(users) = self.mappings.users(pipe) else { return false };
-        if users.joined_from(network) < usize::from(most) {
+        let (joined, port) = (users.joined_from(network), users.binding.port);
+        // Who sends no more may have left: without TLS its FIN does not tell.
+        let leaving = |socket: &Socket<'_, State>| {
+            matches!(socket.state, State::User(user) if user.pipe == pipe && user.network == network)
+                && socket.state.half_closed_since().is_some()
+        };
+        if joined < usize::from(most) || joined - self.reactor.keys(leaving).len() < usize::from(most) {
             return false;
         }
-        let port = users.binding.port;
         if let Some(unsaid) = self.log.may_say(Topic::TooManyUsers(port), self.reactor.now) {
             let (place, more) = (self.mappings.place(PipePort { pipe, side: 1 }), and_more(unsaid));
             warn!("{place}: user {peer} refused, {most} sessions from its address are all there may be{more}");

@@ -83,6 +83,9 @@ impl TryFrom<Record<'_>> for Loaded {
         if passcodeport2.is_empty() {
             return Ok(Self(Mapping { id, kind: Kind::Public { agents: first, users: port2 }, options }));
         }
+        if let Some(key) = options.about_users() {
+            return wrong(format!("the key {key:?} is about users, and a private pipe has none"));
+        }
         let second = agents(port2, passcodeport2, record.maxconnectionsport2, record.heartbeatabsencethresholdport2);
         Ok(Self(Mapping { id, kind: Kind::Private { sides: [first, second] }, options }))
     }
