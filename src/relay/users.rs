@@ -103,18 +103,19 @@ impl Relay {
 
     /// As many from there have an agent as may. The log says so.
     fn has_too_many(&mut self, key: Key, pipe: PipeKey) -> bool {
-        let Some(State::User(User { network, .. })) = self.reactor.get(key).map(|it| it.state) else { return false };
-        let network = *network;
+        let Some(Socket { link, state: State::User(user) }) = self.reactor.get(key) else { return false };
+        let (address, network) = (link.peer.ip(), user.network);
         let Some(most) = self.mappings.get(pipe).and_then(|pipe| pipe.options.max_users) else { return false };
         let Some(users) = self.mappings.users(pipe) else { return false };
         if users.joined_from(network) < usize::from(most) {
             return false;
         }
         let port = users.binding.port;
+        let Some(id) = self.mappings.get(pipe).map(|pipe| &pipe.id) else { return false };
         if let Some(unsaid) = self.log.may_say(Topic::TooManyUsers(port), self.reactor.now) {
+            let more = and_more(unsaid);
             warn!(
-                "Port {port}: a user refused, {most} sessions from its address are all there may be{}",
-                and_more(unsaid)
+                "Mapping {id}, port {port}: user {address} refused, it has {most} sessions already (`maxusers`){more}"
             );
         }
         true
