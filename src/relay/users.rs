@@ -132,7 +132,7 @@ impl Relay {
         }
         if let Some(unsaid) = self.log.may_say(Topic::TooManyUsers(port), self.reactor.now) {
             let (place, more) = (self.mappings.place(PipePort { pipe, side: 1 }), and_more(unsaid));
-            warn!("{place}: user {peer} refused, {most} sessions from its address are all there may be{more}");
+            warn!("{place}: user {peer} refused, its address has {most} sessions already (`maxusers`){more}");
         }
         true
     }

@@ -1,7 +1,8 @@
 //! Options of a mapping, towards users and towards agents that know nothing of them (docs/protocol.md, "Options").
 
 use crate::harness::{
-    Daemon, Heard, Mapping, Mode, PATIENCE, Peer, Setup, form, in_both_modes, join, public_mapping, wait_until,
+    Daemon, Heard, Mapping, Mode, PATIENCE, Peer, Setup, form, in_both_modes, join, private_mapping, public_mapping,
+    wait_until,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -126,6 +127,8 @@ fn one_address_has_so_many_sessions_and_no_more() {
         let second = daemon.user(&mapping);
         second.send(b"me too");
         assert!(matches!(second.hear(PATIENCE), Heard::Ended(_)));
+        let told = format!("Mapping {}, port {}: user 127.0.0.1 refused", mapping.id, mapping.ports[1]);
+        wait_until("the log tells of it", PATIENCE, || daemon.log().contains(&told));
         let other = daemon.dial(mapping.ports[1]).from([127, 0, 0, 2]).connect().expect("a connection");
         join(&free, &other);
         user.reset();
@@ -233,4 +236,29 @@ fn metrics_tell_what_a_mapping_is_called() {
         r#"iofog_connector_mapping_info{{id="{id}",name="web",type="public",port1="{port1}",port2="{port2}"}} 1"#
     );
     assert!(answer.body.lines().any(|it| it == line), "{answer:?}");
+}
+
+#[test]
+fn agents_of_a_private_mapping_are_parted_too_when_nothing_moves() {
+    in_both_modes(|daemon| {
+        let mut wanted = private_mapping(2, 0);
+        wanted["idletimeout"] = json!(1);
+        let mapping = daemon.add(&wanted);
+        let [one, two] = [0, 1].map(|side| daemon.agent_on(&mapping, side));
+        join(&one, &two);
+        assert!(matches!(one.hear(PATIENCE), Heard::Ended(_)));
+        assert!(matches!(two.hear(PATIENCE), Heard::Ended(_)));
+        for key in ["users", "proxyprotocol", "allow", "maxusers", "waittime"] {
+            let value = match key {
+                "users" => json!("plain"),
+                "proxyprotocol" => json!("v1"),
+                "allow" => json!([]),
+                _ => json!(1),
+            };
+            let mut wanted = private_mapping(1, 0);
+            wanted[key] = value;
+            let answer = daemon.controller().post("/api/v2/mapping/add", &form("mapping", &wanted.to_string()));
+            assert!(answer.status == 400 && answer.body.contains("private"), "{key}: {answer:?}");
+        }
+    });
 }
