@@ -50,6 +50,7 @@ do_install:append() {
     install -D -m 0644 $common/iofog-connector.conf ${D}${datadir}/iofog-connector/iofog-connector.conf
     install -D -m 0644 ${S}/packaging/man/iofog-connector.8 ${D}${mandir}/man8/iofog-connector.8
     install -D -m 0644 ${S}/packaging/man/iofog-connector.conf.5 ${D}${mandir}/man5/iofog-connector.conf.5
+    install -m 0644 ${S}/packaging/man/iofog-connector-agent.json.5 ${D}${mandir}/man5/iofog-connector-agent.json.5
     # Root's; its group tells `cert` who else may read a key.
     install -d -o root -g iofog-connector ${D}${sysconfdir}/iofog-connector
     install -m 0644 $common/iofog-connector.conf ${D}${sysconfdir}/iofog-connector/iofog-connector.conf
