@@ -37,6 +37,8 @@ pub fn fault(error: &Error) -> String {
         "trailing comma" => "there is a comma behind the last value".to_owned(),
         "key must be a string" => "a key in double quotes is expected".to_owned(),
         "expected value" => "a value is expected".to_owned(),
+        "invalid escape" => "in a string a backslash is written \\\\".to_owned(),
+        "invalid number" => "a number is malformed".to_owned(),
         "expected ident" => "true, false or null is expected".to_owned(),
         _ if words.starts_with("control character") => {
             "a control character or the end of the line stands in a string".to_owned()
@@ -90,6 +92,8 @@ mod tests {
             ("{port:1}", "line 1, column 2: a key in double quotes is expected"),
             ("{\"port\" 1}", "line 1, column 9: expected \":\""),
             ("x", "line 1, column 1: a value is expected"),
+            ("{\"port\":01}", "line 1, column 10: a number is malformed"),
+            (r#"{"a\q":1}"#, r"line 1, column 4: in a string a backslash is written \\"),
             ("{\"po\trt\":1}", "line 1, column 5: a control character or the end of the line stands in a string"),
         ] {
             let error = serde_json::from_str::<Sample>(text).unwrap_err();

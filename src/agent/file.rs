@@ -138,6 +138,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_valid_and_has_no_unknown_key() {
+        let (draft, unknown) = parse(include_bytes!("../../examples/agent.json")).unwrap();
+        assert_eq!((draft.complete().unwrap().connections, unknown), (10, Vec::new()));
+    }
+
+    #[test]
     fn the_certificate_is_base64_of_its_der() {
         let made = rcgen::generate_simple_self_signed(["connector.example".to_owned()]).unwrap();
         let base64: String = made.cert.pem().lines().filter(|line| !line.starts_with('-')).collect();

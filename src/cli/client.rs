@@ -46,7 +46,9 @@ pub(super) enum ClientError {
     Certificate(#[from] CertificateError),
     #[error("{file} and its key: {problem}")]
     Identity { file: PathBuf, problem: String },
-    #[error("{url} does not answer: {cause}. Check `address` and `apiport` in the settings")]
+    #[error(
+        "{url} does not answer: {cause}. Does the daemon run? If so, check `address` and `apiport` in the settings"
+    )]
     Unreachable { url: String, cause: io::Error },
     #[error(
         "{url} has another certificate than the server-cert.pem of these settings. If that was renewed, reload the \

@@ -97,7 +97,8 @@ impl Reload {
         let layout = self.layout();
         identity::take_on(&layout, identity::TIMEOUT)?;
         let running = Running::find(&layout.pid_file).map_err(|e| Failure::new(exit::UNKNOWN, e))?;
-        let running = running.ok_or_else(|| Failure::new(exit::STOPPED, "iofog-connector is stopped."))?;
+        let running =
+            running.ok_or_else(|| Failure::new(exit::STOPPED, "the daemon is stopped, there is nothing to reload"))?;
         running.signal(Signal::SIGHUP).map_err(|e| Failure::new(exit::NOT_PERMITTED, e))?;
         Ok(exit::OK)
     }

@@ -5,6 +5,9 @@
 use super::SettingsFault;
 use crate::json;
 
+/// Some editors put it before a text in UTF-8.
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
 /// Where in an object the reader is.
 #[derive(Default)]
 pub(crate) enum Place {
@@ -22,6 +25,9 @@ pub(crate) fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> Set
     let (line, column) = (error.line(), error.column());
     let problem = json::fault(error);
     let problem = match place {
+        _ if text.starts_with(&BYTE_ORDER_MARK) => {
+            "the file begins with a byte order mark; save it as UTF-8 without one".to_owned()
+        }
         _ if !error.is_data() => {
             let hint = if is_comment(text, line, column) { "; comments are not allowed in this file" } else { "" };
             format!("not valid JSON: {problem}{hint}")

@@ -52,6 +52,7 @@ do_install:append() {
     install -D -m 0644 ${S}/packaging/man/iofog-connector.8 ${D}${mandir}/man8/iofog-connector.8
     install -D -m 0644 ${S}/packaging/man/iofog-connector.conf.5 ${D}${mandir}/man5/iofog-connector.conf.5
     install -D -m 0644 ${S}/packaging/man/iofog-connector-agent.conf.5 ${D}${mandir}/man5/iofog-connector-agent.conf.5
+    install -m 0644 ${S}/packaging/man/iofog-connector-agent.json.5 ${D}${mandir}/man5/iofog-connector-agent.json.5
     # Passcodes are in it.
     install -d -m 0750 -o root -g iofog-connector-agent ${D}${sysconfdir}/iofog-connector-agent
     # Root's; its group tells `cert` who else may read a key.
