@@ -80,7 +80,7 @@ pub fn start(level: LevelFilter, format: Format, file: Option<&Path>) -> io::Res
 
 /// The access log: whole lines, handed over without ever waiting.
 ///
-/// Not each by itself: to wake the thread that writes costs more than a short session.
+/// Not each by itself: to wake the thread that writes costs more than to build a line.
 pub struct AccessLog {
     sink: Sink,
     /// Lines that are gathered in the sink.

@@ -121,3 +121,22 @@ fn what_happened_is_counted_by_label() {
     }
     assert!(!text.contains("process_max_fds"), "what is not known is not told");
 }
+
+/// What the dashboard and the alert rules ask for is there.
+#[test]
+fn the_files_for_monitoring_name_metrics_that_exist() {
+    let text = text(&snapshot(vec![("a".to_owned(), pipe(4))]));
+    let files = [
+        include_str!("../../../docs/monitoring/alerts.yml"),
+        include_str!("../../../docs/monitoring/dashboard.json"),
+        include_str!("../../../docs/monitoring.md"),
+    ];
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    for name in files.iter().flat_map(|file| file.split(|letter| !is_part(letter))) {
+        let is_ours = name.strip_prefix(PREFIX).is_some_and(|rest| !rest.is_empty() && !rest.ends_with('_'));
+        let is_there = ["{", " "].iter().any(|end| text.contains(&format!("\n{name}{end}")));
+        // There is none without TLS.
+        let is_known = is_there || name.ends_with("certificate_end_time_seconds");
+        assert!(!is_ours || is_known, "there is no metric {name}");
+    }
+}
