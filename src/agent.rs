@@ -1,10 +1,11 @@
-//! The other end of the wire: dials out to a Connector, and joins who comes through it to a local service.
+//! The other end of the wire: dials out to Connectors, and joins who comes through them to local services.
 //!
 //! The same event loop as the daemon's ([`crate::net::service`]) with the arrows reversed. One thread does all of it;
 //! names are looked up in helper threads. Nothing here blocks, and nothing here knows of the daemon.
 //!
 //! ```text
-//! line:    Dialling -> Greeting -> Free                                       (dial)
+//! line:    Dialling -> Greeting -> Free                                       (connect, dial)
+//!          Dialling -> Proxying -> Greeting -> Free  through a proxy          (connect, dial)
 //!          Free -> Connecting -> Joined                                       (line, local)
 //!          Free -> Connecting -> Opening -> Joined  a tunnel's exposing end   (tunnel)
 //!          Free -> Opening -> Joined                a tunnel's listening end  (tunnel)
@@ -12,7 +13,8 @@
 //! client:  Waiting -> Local                                                   (clients)
 //! ```
 //!
-//! A line serves one session. When it ends, its place in the [`pool`] is filled again at once.
+//! A line serves one session. When it ends, its place in the [`pool`] is filled again at once. Each [`service`] has a pool
+//! of its own; a connection names its service in its state, and ends with it.
 
 pub mod arguments;
 mod clients;
@@ -28,6 +30,7 @@ mod local;
 mod names;
 mod plan;
 mod pool;
+pub(crate) mod proxy;
 mod reload;
 mod service;
 pub(crate) mod services_file;
@@ -146,7 +149,9 @@ impl Agent {
                 State::Line(Line { task: Task::Joined { .. }, .. }) | State::Local(_) => self.reactor.again(key),
                 State::Line(Line { task: Task::Free, .. }) => self.close(key, Close::Now),
                 State::Waiting { .. } => self.close_client(key),
-                State::Dialling { to: Destination::Connector(_), .. } | State::Greeting { .. } => {
+                State::Dialling { to: Destination::Connector(_), .. }
+                | State::Proxying { .. }
+                | State::Greeting { .. } => {
                     self.give_up(key, Failure::TooSlow);
                 }
                 State::Line(_) | State::Dialling { .. } => self.end(key, STOPPING),
@@ -202,6 +207,7 @@ impl event_loop::Service for Agent {
         let Some(socket) = self.reactor.get(key) else { return };
         match socket.state {
             State::Dialling { .. } => self.dial_further(key),
+            State::Proxying { .. } => self.ask_proxy(key),
             State::Greeting { .. } => self.greet(key),
             State::Line(line) => match line.task {
                 Task::Free => self.read_free(key),
@@ -224,7 +230,7 @@ impl event_loop::Service for Agent {
         let Some(socket) = self.reactor.get(key) else { return };
         match socket.state {
             State::Dialling { .. } => self.dial_is_slow(key),
-            State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
+            State::Proxying { .. } | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
             State::Line(line) => match line.task {
                 Task::Free | Task::Joined { .. } => self.absent(key),
                 Task::Connecting { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),

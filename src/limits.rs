@@ -169,6 +169,8 @@ pub const UNDERWAY: usize = 16;
 pub const UNDERWAY_OF_ALL: usize = 64;
 /// The agent: names that are looked up at once; further ones wait.
 pub const LOOKUPS: usize = 16;
+/// The agent: what a proxy may answer, bytes.
+pub const PROXY_ANSWER: usize = 8 * 1024;
 /// The agent: who asks for its status has so long to take the answer.
 pub const STATUS_ANSWER: Duration = Duration::from_secs(2);
 /// The agent: services of one process.

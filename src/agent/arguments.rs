@@ -1,5 +1,6 @@
 //! The command line of `iofog-connector agent`, laid over the file that it names.
 
+use super::proxy::Proxy;
 use super::settings::{Draft, PASSCODE_VARIABLE, Settings, SettingsError, passcode};
 use super::target::Target;
 use super::{file, services_file};
@@ -49,6 +50,9 @@ pub struct Arguments {
     /// local IP address that connections to the Connector come from
     #[argh(option, arg_name = "ip")]
     bind: Option<IpAddr>,
+    /// proxy on the way out, socks5://HOST:PORT or http://HOST:PORT; one with a password belongs into a settings file
+    #[argh(option, arg_name = "url")]
+    proxy: Option<Proxy>,
     /// plain TCP: the Connector is in dev mode
     #[argh(switch)]
     dev: bool,
@@ -127,7 +131,7 @@ impl Arguments {
     }
 
     /// What says something about a service, and whether it is given.
-    fn options(&self) -> [(&'static str, bool); 11] {
+    fn options(&self) -> [(&'static str, bool); 12] {
         [
             ("--connector", self.connector.is_some()),
             ("--passcode-file", self.passcode_file.is_some()),
@@ -137,6 +141,7 @@ impl Arguments {
             ("--ca", self.ca.is_some()),
             ("--server-name", self.server_name.is_some()),
             ("--bind", self.bind.is_some()),
+            ("--proxy", self.proxy.is_some()),
             ("--dev", self.dev),
             ("--heartbeat", self.heartbeat.is_some()),
             ("--threshold", self.threshold.is_some()),
@@ -148,6 +153,9 @@ impl Arguments {
         let wrong = |option, problem: &str| Err(SettingsError::Option { option, problem: problem.to_owned() });
         if self.to.is_some() && self.listen.is_some() {
             return wrong("--listen", "one end of a tunnel listens, the other has --to; not both");
+        }
+        if self.proxy.as_ref().is_some_and(Proxy::has_login) {
+            return wrong("--proxy", "everybody can read a password here; give it in a settings file with services");
         }
         if self.connections == Some(0) {
             return wrong("--connections", "found 0; expected a whole number, 1 to 65535");
@@ -170,6 +178,7 @@ impl Arguments {
             trust: certificates.map(Trust::Certificates).map(Arc::new).or(file.trust),
             server_name: self.server_name.clone(),
             bind: self.bind,
+            proxy: self.proxy.clone(),
             dev: self.dev || file.dev,
         };
         settings.complete()

@@ -6,10 +6,12 @@
 
 use super::Agent;
 use super::failure::Failure;
+use super::proxy::Next;
+use super::service::Service;
 use super::settings::Security;
 use super::state::{Destination, Place, State};
 use crate::limits::{AUTHORIZATION, DIAL, HANDSHAKE_CHAIN, NEXT_ADDRESS};
-use crate::net::link::{Link, LinkError};
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Close, Key};
 use crate::net::stream::Stream;
 use crate::net::tcp;
@@ -85,8 +87,59 @@ impl Agent {
         }
     }
 
-    /// The Connector is there: it is greeted.
+    /// The Connector is there, or the proxy before it.
     fn connected(&mut self, key: Key, place: Place) {
+        let now = self.reactor.now;
+        let Some(service) = self.services.get(&place.service) else { return };
+        let Some(proxy) = &service.settings.proxy else { return self.reached_connector(key, place) };
+        let (words, stage) = proxy.begin(&service.settings.connector);
+        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
+        *socket.state = State::Proxying { place, stage, heard: Vec::new(), until: now + AUTHORIZATION };
+        match socket.link.send(&words, ctx, now) {
+            Ok(()) => self.ask_proxy(key),
+            Err(fault) => self.give_up(key, Failure::Broken(fault)),
+        }
+    }
+
+    /// Goes on with the proxy.
+    pub(super) fn ask_proxy(&mut self, key: Key) {
+        match self.ask_proxy_further(key) {
+            Ok(None) => {}
+            Ok(Some(place)) => self.reached_connector(key, place),
+            Err(failure) => self.give_up(key, failure),
+        }
+    }
+
+    /// The place, once the proxy has connected it.
+    fn ask_proxy_further(&mut self, key: Key) -> Result<Option<Place>, Failure> {
+        let now = self.reactor.now;
+        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(None) };
+        let State::Proxying { place, stage, heard, .. } = socket.state else { return Ok(None) };
+        let Some(Service { settings, .. }) = self.services.get(&place.service) else { return Ok(None) };
+        let Some(proxy) = &settings.proxy else { return Ok(None) };
+        let failed = |problem: String| Failure::Proxy(proxy.target.clone(), problem);
+        loop {
+            match proxy.proceed(&settings.connector, *stage, heard).map_err(failed)? {
+                Next::Connected => return Ok(Some(*place)),
+                Next::Say(words, next) => {
+                    *stage = next;
+                    heard.clear();
+                    socket.link.send(&words, ctx, now).map_err(Failure::Broken)?;
+                }
+                Next::Missing(missing) => {
+                    let got = socket.link.receive(missing, ctx, now, |bytes| heard.extend_from_slice(bytes));
+                    match got.map_err(|fault| failed(fault.to_string()))? {
+                        Input::Data => {}
+                        Input::Eof => return Err(failed("it closes the connection".to_owned())),
+                        Input::WouldBlock | Input::Starved => return Ok(None),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The Connector is there: it is greeted.
+    fn reached_connector(&mut self, key: Key, place: Place) {
         let now = self.reactor.now;
         let tls = self.tls_of(place);
         let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };

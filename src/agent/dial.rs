@@ -60,7 +60,7 @@ impl Agent {
         let Some(service) = self.services.get_mut(&id) else { return false };
         let Some(slot) = service.pool.take_due(self.reactor.now) else { return false };
         service.asking.push(slot);
-        self.names.ask(&service.settings.connector);
+        self.names.ask(service.settings.first_hop());
         true
     }
 
@@ -68,11 +68,11 @@ impl Agent {
     pub(super) fn found_connectors(&mut self, answers: &HashMap<String, Answer>) {
         let mut found = Vec::new();
         for service in self.services.values_mut() {
-            if let Some(answer) = answers.get(&service.settings.connector.host) {
+            let hop = service.settings.first_hop();
+            if let Some(answer) = answers.get(&hop.host) {
+                let (service_id, port) = (service.id, hop.port);
                 let slots = std::mem::take(&mut service.asking).into_iter();
-                found.extend(
-                    slots.map(|slot| (Place { service: service.id, slot }, answer, service.settings.connector.port)),
-                );
+                found.extend(slots.map(|slot| (Place { service: service_id, slot }, answer, port)));
             }
         }
         for (place, answer, port) in found {
@@ -161,6 +161,7 @@ impl Agent {
     pub(super) fn give_up(&mut self, key: Key, failure: Failure) {
         let now = self.reactor.now;
         let (place, is_unknown) = match self.reactor.close(key, Close::Now, None) {
+            Some(State::Proxying { place, .. }) => (place, false),
             Some(State::Greeting { place, heard, asked, .. }) => (place, asked == Some(true) && heard.is_empty()),
             Some(State::Dialling { to: Destination::Connector(place), .. }) => (place, false),
             _ => return,

@@ -1,5 +1,6 @@
 //! Why a connection to the Connector did not come about, in words that say what to do.
 
+use super::target::Target;
 use crate::net::link::LinkError;
 use crate::net::tls::TlsError;
 use rustls::{CertificateError, Error};
@@ -13,6 +14,8 @@ pub(super) enum Failure {
     Name(io::Error),
     #[error("{0} cannot be reached: {1}")]
     Connect(SocketAddr, io::Error),
+    #[error("the proxy {0}: {1}")]
+    Proxy(Target, String),
     #[error("{}", handshake(.0))]
     Handshake(LinkError),
     #[error("closed during the TLS handshake; is it in dev mode? Then give --dev")]

@@ -45,6 +45,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
         listen: None,
         server_name: None,
         bind: None,
+        proxy: None,
         heartbeat: take(&mut keys, "heartbeatfrequency", MILLISECONDS, milliseconds)?,
         absence: take(&mut keys, "heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
         trust: take(&mut keys, "cert", "base64 of a certificate (DER), as a string", trust)?.flatten().map(Arc::new),

@@ -6,6 +6,7 @@
 //! The keys of a service win over those beside the list. Other files are looked up beside this one.
 
 use super::file::certificate;
+use super::proxy::{self, Proxy};
 use super::settings::{
     ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Role, Security, Settings, SettingsError, certified_name, passcode,
 };
@@ -29,12 +30,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What both a service and all of them may say, and what each key expects.
-const SHARED: [(&str, &str); 9] = [
+const SHARED: [(&str, &str); 10] = [
     ("connector", "a name or an IP address, as a string"),
     ("ca", "the name of a PEM file"),
     ("cert", "base64 of a certificate (DER), as a string"),
     ("servername", "a name or an IP address, as a string"),
     ("bind", "a local IP address, as a string"),
+    ("proxy", proxy::EXPECTED),
     ("dev", "true or false"),
     ("connections", "a whole number, 1 to 65535"),
     ("heartbeat", "a whole number of milliseconds, 0 to 4294967295 (0: never)"),
@@ -91,6 +93,7 @@ struct Shared {
     trust: Option<Source>,
     server_name: Option<String>,
     bind: Option<IpAddr>,
+    proxy: Option<Proxy>,
     dev: Option<bool>,
     connections: Option<u16>,
     heartbeat: Option<u32>,
@@ -201,6 +204,7 @@ impl Own {
             absence: every(own.threshold.or(all.threshold).unwrap_or(ABSENCE)),
             security,
             bind: own.bind.or(all.bind),
+            proxy: own.proxy.or(all.proxy.clone()),
         })
     }
 }
@@ -382,6 +386,7 @@ impl Shared {
             }
             "servername" => self.server_name = Some(map.next_value::<Text<NonEmpty>>()?.0.0),
             "bind" => self.bind = Some(map.next_value::<Text<Address>>()?.0.0),
+            "proxy" => self.proxy = Some(map.next_value::<Text<Proxy>>()?.0),
             "dev" => self.dev = Some(map.next_value()?),
             "connections" => self.connections = Some(map.next_value::<Whole<u16>>()?.0),
             "heartbeat" => self.heartbeat = Some(map.next_value()?),

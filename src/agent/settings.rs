@@ -3,6 +3,7 @@
 //! A [`Draft`] is what the file and the options say, each key checked by itself. It is completed to [`Settings`], in
 //! which nothing is missing or contradictory.
 
+use super::proxy::Proxy;
 use super::target::Target;
 use crate::config;
 use crate::exit;
@@ -50,6 +51,15 @@ pub struct Settings {
     pub security: Security,
     /// The local address that connections to the Connector come from; `None`: the system chooses.
     pub bind: Option<IpAddr>,
+    /// Through whom it is reached; `None`: directly.
+    pub proxy: Option<Proxy>,
+}
+
+impl Settings {
+    /// Whom to connect to on the way to the Connector.
+    pub(super) fn first_hop(&self) -> &Target {
+        self.proxy.as_ref().map_or(&self.connector, |proxy| &proxy.target)
+    }
 }
 
 /// What the agent's connections are for.
@@ -110,6 +120,7 @@ pub struct Draft {
     /// What the Connector's certificate is for, if not for its host.
     pub server_name: Option<String>,
     pub bind: Option<IpAddr>,
+    pub proxy: Option<Proxy>,
     pub dev: bool,
 }
 
@@ -187,6 +198,7 @@ impl Draft {
             absence: every(self.absence.unwrap_or(ABSENCE)),
             security,
             bind: self.bind,
+            proxy: self.proxy,
         })
     }
 }

@@ -5,6 +5,7 @@
 
 use super::heartbeat::Pulse;
 use super::pool::SlotId;
+use super::proxy::Stage;
 use crate::limits::PROVED;
 use crate::net::buffers::IoContext;
 use crate::net::link::{Input, Link, LinkError};
@@ -30,6 +31,8 @@ pub(crate) enum State {
     /// Its connect is under way. `rest`: addresses to try if it fails, or besides from `next` on. `besides`: another
     /// one may be under way for the same place.
     Dialling { to: Destination, rest: Vec<SocketAddr>, next: Option<Instant>, besides: bool, until: Instant },
+    /// To a proxy, which is asked for the Connector. `heard` is the beginning of its answer.
+    Proxying { place: Place, stage: Stage, heard: Vec<u8>, until: Instant },
     /// To the Connector, not authorized yet. `asked`: `None` in the TLS handshake; then the passcode has been sent, and
     /// perhaps the preamble before it, whose answer comes first. `heard` is the beginning of what authorizes it.
     Greeting { place: Place, heard: Vec<u8>, asked: Option<bool>, until: Instant },
@@ -147,7 +150,9 @@ impl State {
     pub(super) fn service(&self) -> ServiceId {
         match self {
             Self::Dialling { to, .. } => to.service(),
-            Self::Greeting { place, .. } | Self::Line(Line { place, .. }) => place.service,
+            Self::Proxying { place, .. } | Self::Greeting { place, .. } | Self::Line(Line { place, .. }) => {
+                place.service
+            }
             Self::Waiting { service, .. } | Self::Local(Local { service, .. }) => *service,
         }
     }
@@ -166,7 +171,7 @@ impl State {
     pub(super) fn deadline(&self, link: &Link, absence: Option<Duration>) -> Option<Instant> {
         match self {
             Self::Dialling { next, until, .. } => Some(next.map_or(*until, |next| next.min(*until))),
-            Self::Greeting { until, .. } | Self::Waiting { until, .. } => Some(*until),
+            Self::Proxying { until, .. } | Self::Greeting { until, .. } | Self::Waiting { until, .. } => Some(*until),
             Self::Line(line) => {
                 let until = match line.task {
                     Task::Connecting { until, .. } | Task::Opening { until, .. } => Some(until),

@@ -37,7 +37,7 @@ pub(crate) fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> Set
         Place::Value(key, expected) => {
             let found = problem.split_once("; expected").map_or(problem.as_str(), |(found, _)| found);
             // What was meant for one must not be shown either.
-            let found = if key == "passcode" { "something else" } else { found };
+            let found = if key == "passcode" || key == "proxy" { "something else" } else { found };
             format!("key {key:?}: {found}; expected {expected}")
         }
     };

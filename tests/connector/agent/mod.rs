@@ -9,6 +9,7 @@ mod status;
 mod staying;
 mod trust;
 mod tunnel;
+mod way_out;
 
 use crate::harness::Daemon;
 

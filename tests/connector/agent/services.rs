@@ -188,7 +188,7 @@ fn a_killed_agent_that_is_started_again_serves_again() {
 
 /// Idle ones, with a connection each.
 #[test]
-fn a_thousand_services_take_less_than_ten_mebibytes() {
+fn a_thousand_services_without_tls_take_less_than_eight_mebibytes() {
     let daemon = &Setup::new(Mode::Plain).start();
     let (echo, mapping) = (Service::echo(), daemon.add_public(1000));
     let names: Vec<String> = (0..1000).map(|number| format!("service {number}")).collect();
