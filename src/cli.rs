@@ -41,7 +41,6 @@ struct Arguments {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 enum Command {
     Start(start::Start),
     Stop(signal::Stop),

@@ -93,7 +93,7 @@ mod tests {
             ("{\"port\" 1}", "line 1, column 9: expected \":\""),
             ("x", "line 1, column 1: a value is expected"),
             ("{\"port\":01}", "line 1, column 10: a number is malformed"),
-            (r#"{"a\q":1}"#, r"line 1, column 4: in a string a backslash is written \\"),
+            (r#"{"a\q":1}"#, r"line 1, column 5: in a string a backslash is written \\"),
             ("{\"po\trt\":1}", "line 1, column 5: a control character or the end of the line stands in a string"),
         ] {
             let error = serde_json::from_str::<Sample>(text).unwrap_err();
