@@ -93,8 +93,6 @@ pub struct Agent {
 const WAKE: usize = 0;
 /// The first service's listener; those of others follow.
 const CLIENTS: usize = 1;
-/// While the agent ends, it looks this often whether everything has been delivered.
-const LOOK: Duration = Duration::from_millis(20);
 
 impl Agent {
     /// Serves until told to stop. Errors: the system's, from poll.
@@ -114,7 +112,7 @@ impl Agent {
     }
 
     /// Has the log say something of a connection's service.
-    fn warn(&mut self, key: Key, topic: Topic, what: fmt::Arguments<'_>) {
+    fn warn(&mut self, key: Key, topic: Topic, what: impl fmt::Display) {
         let Some(id) = self.reactor.get(key).map(|socket| socket.state.service()) else { return };
         if let Some(service) = self.services.get_mut(&id) {
             service.warn(topic, what, self.reactor.now);
@@ -270,14 +268,7 @@ impl event_loop::Service for Agent {
             self.reload(plans);
         }
         self.tell_status();
-        let Some(end) = self.ending else { return false };
-        let now = self.reactor.now;
-        let over = now >= end || self.reactor.has_delivered(|_| false);
-        if !over {
-            // Acknowledgements raise no event.
-            self.reactor.wake_by(end.min(now + LOOK));
-        }
-        over
+        self.ending.is_some_and(|end| self.reactor.is_drained(end, |_| false))
     }
 
     fn is_stopping(&self) -> bool {

@@ -4,7 +4,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `buffers` | the fixed pool, and the ctx that one turn of the loop works on |
+//! | `buffers` | the fixed pool, and what one turn of the loop works on |
 //! | `outbox` | bytes that a peer has not taken yet |
 //! | `inbox` | encrypted bytes that are no whole record yet |
 //! | `stream` | TCP or Unix: read, peek, write |

@@ -40,7 +40,7 @@ mod unauthenticated;
 mod users;
 
 use crate::cidr::Cidr;
-use crate::limits::{API_BUFFERS, DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED, STOP_POLL};
+use crate::limits::{API_BUFFERS, DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED};
 use crate::logging::AccessLog;
 use crate::net::buffers::Pool;
 use crate::net::reactor::{Close, Key, Reactor, Socket, own_token};
@@ -366,20 +366,13 @@ impl Service for Relay {
 
     /// Nobody is served any more, or the time for that is over.
     fn is_over(&mut self) -> bool {
-        let Some(end) = self.ending else { return false };
-        let now = self.reactor.now;
         let is_done = |socket: Socket<'_, State>| match socket.state {
             State::Agent(agent) => agent.is_free(),
             State::Api(api) => api.is_idle(),
             State::Backend(_) => true,
             _ => false,
         };
-        let over = now >= end || self.reactor.has_delivered(is_done);
-        if !over {
-            // Acknowledgements raise no event.
-            self.reactor.wake_by(end.min(now + STOP_POLL));
-        }
-        over
+        self.ending.is_some_and(|end| self.reactor.is_drained(end, is_done))
     }
 
     fn is_stopping(&self) -> bool {

@@ -31,7 +31,7 @@ impl Agent {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(e) => {
                     *retry = true;
-                    let what = format_args!("accept failed, retried in one second: {e}");
+                    let what = format!("accept failed, retried in one second: {e}");
                     service.warn(Topic::Accept, what, self.reactor.now);
                     return false;
                 }
@@ -126,8 +126,7 @@ impl Agent {
 
     /// A client has waited for a line in vain.
     pub(super) fn close_client(&mut self, key: Key) {
-        let what = format_args!("A client was closed: no connection to the Connector was free");
-        self.warn(key, Topic::NoLine, what);
+        self.warn(key, Topic::NoLine, "A client was closed: no connection to the Connector was free");
         self.close(key, Close::Now);
     }
 }

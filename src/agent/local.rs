@@ -59,7 +59,7 @@ impl Agent {
             let target = &service.settings.target;
             let what = format!("The local service {target} cannot be reached, a session is ended: {error}");
             service.figures.failed(&what);
-            self.warn(line, Topic::Refusal, format_args!("{what}"));
+            self.warn(line, Topic::Refusal, what);
         }
         self.end(line, Cause::interrupted("the local service cannot be reached"));
     }

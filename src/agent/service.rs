@@ -105,7 +105,7 @@ impl Service {
         Label(self.settings.name.as_deref())
     }
 
-    pub(super) fn warn(&mut self, topic: Topic, what: fmt::Arguments<'_>, now: Instant) {
+    pub(super) fn warn(&mut self, topic: Topic, what: impl fmt::Display, now: Instant) {
         if let Some(unsaid) = self.log.said.may_say(topic, now) {
             warn!("{}{what}{}", self.label(), and_more(unsaid));
         }

@@ -93,15 +93,13 @@ impl Agent {
 
     /// The other end does not speak as a tunnel's other end does.
     pub(super) fn not_a_tunnel(&mut self, key: Key) {
-        let what = format_args!("The other end is not an agent with --to; a connection is closed");
-        self.warn(key, Topic::OtherEnd, what);
+        self.warn(key, Topic::OtherEnd, "The other end is not an agent with --to; a connection is closed");
         self.end(key, Cause::interrupted("the other end is not an agent with --to"));
     }
 
     /// A client has waited for the other end in vain.
     pub(super) fn nobody_answers(&mut self, key: Key) {
-        let what = format_args!("The other end of the tunnel does not answer; a client is closed");
-        self.warn(key, Topic::OtherEnd, what);
+        self.warn(key, Topic::OtherEnd, "The other end of the tunnel does not answer; a client is closed");
         self.end(key, Cause::interrupted("the other end of the tunnel does not answer"));
     }
 }

@@ -1,7 +1,8 @@
-//! The fixed pool of relay buffers, and the ctx on which one turn of the loop works.
+//! The fixed pool of relay buffers, and what one turn of the loop works on.
 //!
 //! All of it is reserved once, at start. Pages are only touched when used, so that a pool that is never needed costs
-//! no memory: it is mapped, and not allocated, because not every C library leaves zeroed memory untouched. The loop owns the one ctx; idle connections hold nothing of it.
+//! no memory: it is mapped, and not allocated, because not every C library leaves zeroed memory untouched. The loop owns
+//! it all; idle connections hold nothing of it.
 
 use crate::limits::{BUFFER, BUFFERS_FOR_FEW, BUFFERS_FOR_PAYLOAD};
 use crate::network::Network;
@@ -152,7 +153,7 @@ pub struct IoContext {
 }
 
 impl IoContext {
-    /// A ctx with these buffers.
+    /// With these buffers.
     pub fn new(pool: Pool) -> Self {
         Self { pool, scratch: vec![0; BUFFER].into(), reply: Vec::new(), nowhere: Vec::with_capacity(BUFFER) }
     }

@@ -1,6 +1,6 @@
 //! Encrypted bytes that were taken from the kernel and have not been handed out yet.
 //!
-//! Two ways to read records. A peer that has proved itself is read into the ctx's scratch, and what is left
+//! Two ways to read records. A peer that has proved itself is read into the loop's scratch, and what is left
 //! over is kept here until the rest comes. A stranger is only looked at: the beginning of a record stays in the
 //! kernel, so that a crowd that stops in the middle of one holds no buffer of ours. Without a free buffer
 //! everybody is only looked at, and waits for one if all that is there is half a record: the kernel closes the
@@ -31,7 +31,7 @@ pub(super) enum ReadBuffer {
 }
 
 impl Inbox {
-    /// Lays what was kept on the ctx.
+    /// Lays what was kept on the scratch.
     ///
     /// `want`: what a buffer may be taken for; `None`: none may be taken.
     pub(super) fn open(&mut self, want: Option<Want>, ctx: &mut IoContext) -> ReadBuffer {

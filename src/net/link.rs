@@ -290,7 +290,7 @@ impl Link {
         self.outbox.is_empty()
     }
 
-    /// Looks at what has come before any TLS, and leaves it there: at most as much as fits the ctx. 0 is the end;
+    /// Looks at what has come before any TLS, and leaves it there: at most as much as fits the scratch. 0 is the end;
     /// `None`: nothing is there.
     pub fn peek<'d>(&mut self, ctx: &'d mut IoContext) -> io::Result<Option<&'d [u8]>> {
         if !self.ready.readable {
@@ -379,7 +379,7 @@ impl Link {
         Ok(())
     }
 
-    /// Sends what the handshake or an alert put on the ctx.
+    /// Sends what the handshake or an alert has to say.
     fn send_reply(&mut self, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         if ctx.reply.is_empty() {
             return Ok(());

@@ -9,6 +9,7 @@ mod buffer_queue;
 use super::buffers::{IoContext, Pool};
 use super::closing::{Closing, Ending, Progress, end_at_once};
 use super::link::Link;
+use crate::limits::STOP_POLL;
 use buffer_queue::BufferWait;
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
@@ -249,8 +250,18 @@ impl<S> Reactor<S> {
         self.closing.get(&group).copied().unwrap_or(0)
     }
 
+    /// While the process ends: everybody has got everything (`is_done` says it of those that are not closing), or it is
+    /// `end`. If not, there is a turn soon, since acknowledgements raise no event.
+    pub fn is_drained(&mut self, end: Instant, is_done: impl Fn(Socket<'_, S>) -> bool) -> bool {
+        let over = self.now >= end || self.has_delivered(is_done);
+        if !over {
+            self.wake_by(end.min(self.now + STOP_POLL));
+        }
+        over
+    }
+
     /// Everybody who is closing has got everything, and `is_done` says that all others have, too.
-    pub fn has_delivered(&self, is_done: impl Fn(Socket<'_, S>) -> bool) -> bool {
+    fn has_delivered(&self, is_done: impl Fn(Socket<'_, S>) -> bool) -> bool {
         self.entries().all(|(_, entry)| match entry {
             Entry::Active(socket) => is_done(socket),
             Entry::Closing(link, closing) => closing.has_delivered(link),

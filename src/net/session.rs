@@ -41,7 +41,7 @@ pub trait Party {
     /// So many heartbeats were among what it sent.
     fn heard_beats(&mut self, _count: usize, _now: Instant) {}
     /// Sends what is held, and answers heartbeats if there is room.
-    fn answer_beats(&mut self, _link: &mut Link, _desk: &mut IoContext, _now: Instant) -> Result<(), LinkError> {
+    fn answer_beats(&mut self, _link: &mut Link, _ctx: &mut IoContext, _now: Instant) -> Result<(), LinkError> {
         Ok(())
     }
     /// It has sent payload, which is on its way.

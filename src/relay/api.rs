@@ -12,7 +12,7 @@ pub(crate) mod request;
 
 use super::counters::{Counts, Limited, Port};
 use super::fair_queue::FairQueue;
-use super::listeners::LeadsTo;
+use super::listeners::{LeadsTo, SettingsPort};
 use super::queue::Queue;
 use super::state::{API, State};
 use super::{Relay, Topic};
@@ -54,9 +54,7 @@ pub(super) struct ApiPort {
     unlisted_rate: Bucket,
     /// Connections at the port of `metricslisten`.
     monitors: FairQueue,
-    metrics_listener: Option<usize>,
-    /// The log has told that the port could not be bound.
-    complained: bool,
+    metrics_port: SettingsPort,
     /// Requests that were answered here.
     pub(super) refusals: Counts<Status>,
 }
@@ -112,19 +110,14 @@ impl Relay {
     /// Opens the port of `metricslisten` if the settings name one and it is not open yet.
     pub(super) fn listen_for_monitors(&mut self) {
         let Self { setup, listeners, reactor, api, .. } = self;
-        let (Some(address), None) = (setup.metrics_listen, api.metrics_listener) else { return };
-        match listeners.bind(Some(address.ip()), address.port(), LeadsTo::Monitors, reactor.registry()) {
-            Ok(number) => {
-                api.metrics_listener = Some(number);
-                info!("Metrics, status and health are served at http://{address}");
-            }
-            Err(cause) if !api.complained => {
-                api.complained = true;
-                error!(
-                    "{address} (`metricslisten` in the settings) could not be bound: {cause}; tried again every second"
-                );
-            }
-            Err(_) => {}
+        let Some(address) = setup.metrics_listen else { return };
+        let (host, port, registry) = (Some(address.ip()), address.port(), reactor.registry());
+        match api.metrics_port.open(listeners, host, port, LeadsTo::Monitors, registry) {
+            Some(Ok(())) => info!("Metrics, status and health are served at http://{address}"),
+            Some(Err(cause)) => error!(
+                "{address} (`metricslisten` in the settings) could not be bound: {cause}; tried again every second"
+            ),
+            None => {}
         }
     }
 

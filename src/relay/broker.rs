@@ -20,7 +20,7 @@ pub(crate) mod request;
 pub(crate) mod words;
 
 use super::fair_queue::FairQueue;
-use super::listeners::LeadsTo;
+use super::listeners::{LeadsTo, SettingsPort};
 use super::rate_limit::{Permit, Source};
 use super::state::State;
 use super::{Relay, Topic};
@@ -46,9 +46,7 @@ use std::net::SocketAddr;
 /// The broker's own state. Its connections are the reactor's, as all others.
 #[derive(Default)]
 pub(super) struct Broker {
-    listener: Option<usize>,
-    /// The log has told that the port could not be bound.
-    complained: bool,
+    port: SettingsPort,
     entries: Entries,
     /// Have not said what they want.
     unauthenticated: FairQueue,
@@ -83,20 +81,14 @@ impl Relay {
     /// Opens the broker's port if the settings name one and it is not open yet.
     pub(super) fn listen_for_peers(&mut self) {
         let Self { setup, listeners, reactor, broker, .. } = self;
-        let (Some(port), None) = (setup.broker, broker.listener) else { return };
-        match listeners.bind(setup.listen, port, LeadsTo::Broker, reactor.registry()) {
-            Ok(number) => {
-                broker.listener = Some(number);
-                info!("The broker listens on port {port}");
-            }
-            Err(cause) if !broker.complained => {
-                broker.complained = true;
-                error!(
-                    "The broker's port {port} (`broker` in the settings) could not be bound: {cause}. Peers of direct \
-                     entries are not introduced until it can; it is tried again every second"
-                );
-            }
-            Err(_) => {}
+        let Some(port) = setup.broker else { return };
+        match broker.port.open(listeners, setup.listen, port, LeadsTo::Broker, reactor.registry()) {
+            Some(Ok(())) => info!("The broker listens on port {port}"),
+            Some(Err(cause)) => error!(
+                "The broker's port {port} (`broker` in the settings) could not be bound: {cause}. Peers of direct \
+                 entries are not introduced until it can; it is tried again every second"
+            ),
+            None => {}
         }
     }
 

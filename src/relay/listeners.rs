@@ -46,6 +46,36 @@ pub(super) enum LeadsTo {
     Broker,
 }
 
+/// A port that a key of the settings names: tried every second until it is open.
+#[derive(Default)]
+pub(super) struct SettingsPort {
+    number: Option<usize>,
+    complained: bool,
+}
+
+impl SettingsPort {
+    /// Binds it unless it is bound. Some: it is bound now, or cannot be for the first time, which is for the log.
+    pub(super) fn open(
+        &mut self,
+        listeners: &mut Listeners,
+        address: Option<IpAddr>,
+        port: u16,
+        leads_to: LeadsTo,
+        registry: &Registry,
+    ) -> Option<io::Result<()>> {
+        if self.number.is_some() {
+            return None;
+        }
+        match listeners.bind(address, port, leads_to, registry) {
+            Ok(number) => {
+                self.number = Some(number);
+                Some(Ok(()))
+            }
+            Err(cause) => (!std::mem::replace(&mut self.complained, true)).then_some(Err(cause)),
+        }
+    }
+}
+
 impl Listeners {
     /// Binds a port. Errors are the system's.
     pub(super) fn bind(

@@ -240,7 +240,7 @@ fn metrics_tell_what_a_mapping_is_called() {
 }
 
 #[test]
-fn agents_of_a_private_mapping_are_parted_too_when_nothing_moves() {
+fn agents_of_a_private_mapping_are_closed_too_when_nothing_moves() {
     in_both_modes(|daemon| {
         let mut wanted = private_mapping(2, 0);
         wanted["idletimeout"] = json!(1);

@@ -120,7 +120,7 @@ impl Link {
         Input::WouldBlock
     }
 
-    /// Hands out the messages of the records that are there, at most a ctx full, until `each` says stop.
+    /// Hands out the messages of the records that are there, at most a scratch full, until `each` says stop.
     ///
     /// While the handshake lasts nothing is handed out, and the first record behind it is not touched.
     pub(in crate::net) fn records(
@@ -157,7 +157,7 @@ impl Link {
             Step::Incomplete if got == Input::Eof => Input::Eof,
             Step::Incomplete if taking && self.ready.readable => Input::Data,
             Step::Incomplete if taking => Input::WouldBlock,
-            // The ctx was full, or whole records stand before a FIN: there is more.
+            // The scratch was full, or whole records stand before a FIN: there is more.
             Step::Incomplete if seen == ctx.scratch.len() || (used == seen && self.ready.fin) => Input::Data,
             Step::Incomplete if self.trusted && used < seen && !self.ready.fin => Input::Starved,
             Step::Incomplete => self.incomplete(),
@@ -220,7 +220,7 @@ impl Link {
         Ok(())
     }
 
-    /// Throws away a ctx full of what the peer still sends. Returns how much it was.
+    /// Throws away a scratch full of what the peer still sends. Returns how much it was.
     pub fn drain(&mut self, ctx: &mut IoContext, now: Instant) -> io::Result<(Input, usize)> {
         self.inbox.clear(&mut ctx.pool);
         self.read(&mut ctx.scratch, now)
