@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::figures::Figures;
 use super::plan::Plan;
 use super::pool::Pool;
-use super::settings::{Role, Security, Settings};
+use super::settings::{Protocol, Role, Security, Settings};
 use super::state::ServiceId;
 use crate::net::tcp;
 use crate::throttle::{Throttle, Throttles, and_more};
@@ -27,6 +27,8 @@ pub(super) struct Service {
     pub(super) pool: Pool,
     /// In dev mode, from when on the Connector is asked whether it marks where payload begins.
     pub(super) ask_again: Instant,
+    /// From when on it is asked whether it speaks version 2; `None`: it never is.
+    pub(super) hello_again: Option<Instant>,
     /// Places that wait for the Connector's addresses.
     pub(super) asking: Vec<usize>,
     /// `None`: lines are joined to the local service.
@@ -54,6 +56,8 @@ pub(super) struct Log {
     pub(super) connected: bool,
     /// The Connector has accepted the passcode at some time.
     pub(super) was_accepted: bool,
+    /// The operator has been told that the Connector speaks version 1, and not yet that it does not.
+    pub(super) said_version: bool,
     pub(super) last_failure: Option<Discriminant<Failure>>,
     pub(super) failures: Throttle,
     pub(super) said: Throttles<Topic>,
@@ -91,6 +95,7 @@ impl Service {
             id,
             pool: Pool::new(settings.connections.into(), now),
             ask_again: now,
+            hello_again: (settings.protocol == Protocol::Two && settings.role == Role::Expose).then_some(now),
             asking: Vec::new(),
             clients,
             figures: Figures::new(),

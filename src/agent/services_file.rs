@@ -8,7 +8,7 @@
 use super::file::certificate;
 use super::proxy::{self, Proxy};
 use super::settings::{
-    ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Role, Security, Settings, SettingsError, certified_name, passcode,
+    ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Protocol, Role, Security, Settings, SettingsError, certified_name, passcode,
 };
 use super::target::Target;
 use crate::config::SettingsFault;
@@ -19,6 +19,7 @@ use crate::limits::SERVICES;
 use crate::net::certificate::read_chain;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
+use crate::wire::proxy_protocol::Version;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cell::{Cell, RefCell};
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What both a service and all of them may say, and what each key expects.
-const SHARED: [(&str, &str); 10] = [
+const SHARED: [(&str, &str); 12] = [
     ("connector", "a name or an IP address, as a string"),
     ("ca", "the name of a PEM file"),
     ("cert", "base64 of a certificate (DER), as a string"),
@@ -41,6 +42,8 @@ const SHARED: [(&str, &str); 10] = [
     ("connections", "a whole number, 1 to 65535"),
     ("heartbeat", "a whole number of milliseconds, 0 to 4294967295 (0: never)"),
     ("threshold", "a whole number of milliseconds, 0 to 4294967295 (0: never)"),
+    ("protocol", "1 or 2"),
+    ("proxyprotocol", "\"v1\" or \"v2\""),
 ];
 /// What only a service may say.
 const OWN: [(&str, &str); 7] = [
@@ -98,6 +101,8 @@ struct Shared {
     connections: Option<u16>,
     heartbeat: Option<u32>,
     threshold: Option<u32>,
+    protocol: Option<Protocol>,
+    proxy_protocol: Option<Version>,
 }
 
 /// Where it stands whom to trust.
@@ -205,6 +210,8 @@ impl Own {
             security,
             bind: own.bind.or(all.bind),
             proxy: own.proxy.or(all.proxy.clone()),
+            proxy_protocol: own.proxy_protocol.or(all.proxy_protocol),
+            protocol: own.protocol.or(all.protocol).unwrap_or(Protocol::Two),
         })
     }
 }
@@ -389,6 +396,8 @@ impl Shared {
             "proxy" => self.proxy = Some(map.next_value::<Text<Proxy>>()?.0),
             "dev" => self.dev = Some(map.next_value()?),
             "connections" => self.connections = Some(map.next_value::<Whole<u16>>()?.0),
+            "proxyprotocol" => self.proxy_protocol = Some(map.next_value::<Text<Version>>()?.0),
+            "protocol" => self.protocol = Some(map.next_value::<Whole<Protocol>>()?.0),
             "heartbeat" => self.heartbeat = Some(map.next_value()?),
             _ => self.threshold = Some(map.next_value()?),
         }

@@ -12,6 +12,7 @@ use crate::limits::CONFIG_FILE;
 use crate::net::certificate::CertificateError;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
+use crate::wire::proxy_protocol::Version;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::net::IpAddr;
@@ -53,12 +54,46 @@ pub struct Settings {
     pub bind: Option<IpAddr>,
     /// Through whom it is reached; `None`: directly.
     pub proxy: Option<Proxy>,
+    /// What is spoken with the Connector at most.
+    pub protocol: Protocol,
+    /// The local service is told where a user comes from.
+    pub proxy_protocol: Option<Version>,
 }
 
 impl Settings {
     /// Whom to connect to on the way to the Connector.
     pub(super) fn first_hop(&self) -> &Target {
         self.proxy.as_ref().map_or(&self.connector, |proxy| &proxy.target)
+    }
+}
+
+/// The versions of the pipe protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// The field's.
+    One,
+    /// Frames, where the Connector knows them.
+    Two,
+}
+
+impl TryFrom<u64> for Protocol {
+    type Error = ();
+
+    fn try_from(number: u64) -> Result<Self, ()> {
+        match number {
+            1 => Ok(Self::One),
+            2 => Ok(Self::Two),
+            _ => Err(()),
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number: Option<u64> = text.parse().ok();
+        number.and_then(|number| number.try_into().ok()).ok_or(format!("found {text:?}; expected 1 or 2"))
     }
 }
 
@@ -121,6 +156,8 @@ pub struct Draft {
     pub server_name: Option<String>,
     pub bind: Option<IpAddr>,
     pub proxy: Option<Proxy>,
+    pub protocol: Option<Protocol>,
+    pub proxy_protocol: Option<Version>,
     pub dev: bool,
 }
 
@@ -199,6 +236,8 @@ impl Draft {
             security,
             bind: self.bind,
             proxy: self.proxy,
+            protocol: self.protocol.unwrap_or(Protocol::Two),
+            proxy_protocol: self.proxy_protocol,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The turn of an event loop, and how its connections end: the same for the daemon and the agent.
 
+use super::closing::Ending;
 use super::reactor::{Close, Entry, Key, Reactor, Socket, TICK};
 use super::session::{self, Cause, Party, STOPPING};
 use super::shortage;
@@ -41,6 +42,11 @@ pub(crate) trait Service {
     fn describe(&self, _key: Key, peer: SocketAddr) -> String {
         peer.to_string()
     }
+    /// The session on `key` ends, and the connection goes on: it speaks in frames. `ending`: what it is to conclude. False:
+    /// it is closed.
+    fn release(&mut self, _key: Key, _ending: Ending, _cause: &Cause) -> bool {
+        false
+    }
     /// A connection has left its state: what belongs to that is given back. It is closing, or gone.
     fn left(&mut self, state: Self::State);
     /// Payload has gone from `key` to its partner.
@@ -64,8 +70,15 @@ pub(crate) trait Service {
             let partner = socket.state.partner();
             self.ends(key, partner, &cause);
         }
-        for (key, how) in session::endings(self.reactor(), key, &cause) {
-            self.close(key, how);
+        let endings = session::endings(self.reactor(), key, &cause);
+        let is_framed = |key| self.reactor().get(key).is_some_and(|socket| socket.state.framed().is_some());
+        // The next session may begin as soon as a connection is released: the others are closed before.
+        let (framed, others): (Vec<_>, Vec<_>) = endings.into_iter().partition(|(key, _)| is_framed(*key));
+        for (key, how) in others.into_iter().chain(framed) {
+            match how {
+                Close::Drain(ending) if self.release(key, ending, &cause) => {}
+                _ => self.close(key, how),
+            }
         }
     }
 

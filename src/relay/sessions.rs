@@ -12,6 +12,7 @@ use crate::net::link::LinkError;
 use crate::net::reactor::Key;
 use crate::net::session::{Cause, Interruption, Party, STOPPING};
 use crate::throttle::and_more;
+use crate::wire::v2::frame::Reason;
 use log::{Level, debug, info, log, log_enabled};
 use serde_json::{Map, Value};
 use std::fmt::{Display, Write};
@@ -122,6 +123,9 @@ impl Relay {
     fn agent_leaves(&mut self, key: Key, lost: Lost, cause: &Cause) {
         let Some(socket) = self.reactor.get(key) else { return };
         let Some(agent) = socket.state.agent() else { return };
+        if lost == Lost::Session && self.outlives(key, cause) {
+            return;
+        }
         let (place, peer) = (agent.place, socket.link.peer);
         self.counters.agents_lost.add(lost);
         let is_last = self.mappings.agents(place).is_some_and(|agents| agents.authorized() == 1);
@@ -139,7 +143,7 @@ impl Relay {
         let has_left = match fault {
             LinkError::Io(e) => matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset),
             LinkError::Tls(_) => false,
-            LinkError::Truncated => true,
+            LinkError::Truncated | LinkError::Reset(_) => true,
         };
         // Who only looks whether the port is open (load balancers do) leaves like that.
         let why: &dyn Display = if has_left { &"it closed the connection" } else { fault };
@@ -183,7 +187,7 @@ impl Relay {
             Cause::Interrupted(Interruption::Stopping) => Ended::Stop,
             Cause::Interrupted(Interruption::Removed) => Ended::Removed,
             Cause::Interrupted(Interruption::Idle) => Ended::Idle,
-            Cause::Interrupted(Interruption::Other(_)) => Ended::Error,
+            Cause::Interrupted(Interruption::Refused | Interruption::Other(_)) => Ended::Error,
         }
     }
 }
@@ -207,6 +211,8 @@ fn whose(port: Port) -> &'static str {
 fn of_fault(fault: &LinkError) -> Ended {
     match fault {
         LinkError::Truncated => Ended::Truncated,
+        LinkError::Reset(Reason::Silent) => Ended::Timeout,
+        LinkError::Reset(_) => Ended::Reset,
         LinkError::Tls(_) => Ended::Error,
         LinkError::Io(e) => match e.kind() {
             ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Ended::Reset,
