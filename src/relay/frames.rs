@@ -4,7 +4,7 @@
 //! connection is free again. When the last free one is taken, the agent is asked for more.
 
 use super::Relay;
-use super::pipe::{PipeKey, PipePort};
+use super::pipe::{Ends, PipeKey, PipePort};
 use super::state::{Duty, State};
 use crate::limits::RESET_ANSWER;
 use crate::net::closing::Ending;
@@ -13,7 +13,7 @@ use crate::net::link::Input;
 use crate::net::reactor::{Close, Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::{Cause, Interruption, Party};
-use crate::wire::proxy_protocol::Ends;
+use crate::wire::proxy_protocol;
 use crate::wire::v2::channel::Role;
 use crate::wire::v2::frame::Reason;
 use crate::wire::v2::hello::{self, Hello, Parsed};
@@ -37,6 +37,12 @@ impl Relay {
         let Parsed::Hello(hello) = hello::parse(link.peek(ctx).ok()??) else { return None };
         link.skip(hello::LENGTH, ctx, now).ok()?;
         Some(hello)
+    }
+
+    /// Version 2 is spoken at the port that it came to: at those of public pipes.
+    pub(super) fn speaks_frames(&self, key: Key) -> bool {
+        let pipe = self.reactor.get(key).and_then(|socket| self.mappings.get(socket.state.pipe()?));
+        pipe.is_some_and(|pipe| matches!(pipe.ends, Ends::Public { .. }))
     }
 
     /// The other end of what an agent has said in its hello.
@@ -74,7 +80,11 @@ impl Relay {
         let State::User(user) = socket.state else { return Open::default() };
         let called = user.called.or_else(|| socket.link.local_addr());
         let tls = socket.link.tls_version();
-        Open { ends: called.map(|to| Ends { from: socket.link.peer, to }), over_tls: !socket.link.is_plain(), tls }
+        Open {
+            ends: called.map(|to| proxy_protocol::Ends { from: socket.link.peer, to }),
+            over_tls: !socket.link.is_plain(),
+            tls,
+        }
     }
 
     /// Whether `key` goes on when its session ends for this reason.

@@ -127,6 +127,10 @@ impl Relay {
         let Some(peer) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
         let is_within_share = self.is_within_share(peer.ip());
         let hello = self.take_hello(key);
+        if hello.is_some() && !self.speaks_frames(key) {
+            // It comes again without a hello, as it does after a Connector that does not know it.
+            return self.close(key, Close::Now);
+        }
         let Some(it) = self.unauthenticated(key) else { return };
         let (place, has_preamble) = (it.place, it.offer.has_preamble);
         let behind = std::mem::take(&mut it.offer.behind);
