@@ -41,6 +41,7 @@ mod state;
 pub mod status;
 pub mod target;
 pub(crate) mod tunnel;
+mod usage;
 
 use crate::limits::{DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED};
 use crate::net::closing::Ending;
@@ -265,6 +266,7 @@ impl event_loop::Service for Agent {
             self.accept_clients(id);
         }
         throttle::tell_held_back(self.reactor.now);
+        self.shrink();
     }
 
     /// Nobody is served any more, or the time for that is over.

@@ -193,6 +193,10 @@ pub const CONNECT_SERVICE: Duration = Duration::from_secs(10);
 pub const ASK_AGAIN: Duration = Duration::from_secs(600);
 /// The agent: behind `AUTHORIZED` the Connector's hello is waited for so long; it is in the same segment.
 pub const HELLO: Duration = Duration::from_secs(1);
+/// The agent: connections of one service at most, as the Connector asks for them; more only if the settings say so.
+pub const LINES: usize = 4096;
+/// The agent: connections that the Connector has asked for go again when they were not needed for so long.
+pub const UNUSED: Duration = Duration::from_secs(60);
 /// The agent: over plain TCP payload waits so long for the answer to a heartbeat that was sent before it.
 pub const BEAT_HOLD: Duration = Duration::from_secs(1);
 /// A tunnel's listening end calls the other one this often ...

@@ -212,6 +212,7 @@ impl Agent {
             return service.log.said_version = false;
         }
         *again = now + ASK_AGAIN;
+        service.pool.keep(service.settings.connections_v1.into(), now);
         if !std::mem::replace(&mut service.log.said_version, true) {
             let (label, connector) = (service.label(), &service.settings.connector);
             info!(

@@ -2,15 +2,16 @@
 
 use super::Agent;
 use super::service::Service;
-use super::state::{First, State, Task};
+use super::state::{First, Line, ServiceId, State, Task};
 use crate::limits::RESET_ANSWER;
 use crate::net::closing::Ending;
 use crate::net::link::Input;
-use crate::net::reactor::{Close, Key, SocketMut};
+use crate::net::reactor::{Close, Key, Socket, SocketMut};
 use crate::net::service::Service as _;
 use crate::net::session::{Cause, Interruption, Party};
 use crate::wire::proxy_protocol::{self, Origin};
 use crate::wire::v2::frame::Reason;
+use std::collections::HashMap;
 
 impl Agent {
     /// Listens to a line that serves nobody: a user may come, or the end of the last session be confirmed.
@@ -72,6 +73,34 @@ impl Agent {
         Some(open.ends.map_or_else(|| proxy_protocol::unknown(version), header))
     }
 
+    /// Gives back the connections that have not been needed for [`UNUSED`](crate::limits::UNUSED). To be called once a second.
+    pub(super) fn shrink(&mut self) {
+        let now = self.reactor.now;
+        let mut used: HashMap<ServiceId, usize> = HashMap::new();
+        for line in self.reactor.iter().filter_map(|(_, socket)| socket.state.line()) {
+            *used.entry(line.place.service).or_default() += usize::from(line.task.is_session());
+        }
+        let mut surplus = HashMap::new();
+        for service in self.services.values_mut() {
+            let most = service.usage.note(used.get(&service.id).copied().unwrap_or_default(), now);
+            let count = service.pool.surplus(most);
+            if count > 0 {
+                surplus.insert(service.id, count);
+            }
+        }
+        for key in if surplus.is_empty() { Vec::new() } else { self.reactor.keys(is_idle) } {
+            let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else { continue };
+            let Some(left) = surplus.get_mut(&line.place.service).filter(|left| **left > 0) else { continue };
+            let Some(framed) = &mut line.framed else { continue };
+            *left -= 1;
+            if !framed.has_said_bye() {
+                framed.bye();
+                // If that cannot be said, the connection is found broken soon.
+                let _ = framed.send_due(link, ctx, now);
+            }
+        }
+    }
+
     /// What the Connector has asked for besides.
     pub(super) fn note_wanted(&mut self, key: Key) {
         let now = self.reactor.now;
@@ -85,6 +114,10 @@ impl Agent {
             self.reactor.wake_by(now);
         }
     }
+}
+
+fn is_idle(socket: &Socket<'_, State>) -> bool {
+    matches!(socket.state, State::Line(Line { task: Task::Free, framed: Some(_), .. }))
 }
 
 /// What the Connector is told of why a session is broken off.

@@ -4,8 +4,9 @@ use super::failure::Failure;
 use super::figures::Figures;
 use super::plan::Plan;
 use super::pool::Pool;
-use super::settings::{Protocol, Role, Security, Settings};
+use super::settings::{Role, Security, Settings, speaks_frames};
 use super::state::ServiceId;
+use super::usage::Usage;
 use crate::net::tcp;
 use crate::throttle::{Throttle, Throttles, and_more};
 use log::warn;
@@ -33,6 +34,7 @@ pub(super) struct Service {
     pub(super) asking: Vec<usize>,
     /// `None`: lines are joined to the local service.
     pub(super) clients: Option<Clients>,
+    pub(super) usage: Usage,
     pub(super) figures: Figures,
     pub(super) log: Log,
 }
@@ -95,9 +97,10 @@ impl Service {
             id,
             pool: Pool::new(settings.connections.into(), now),
             ask_again: now,
-            hello_again: (settings.protocol == Protocol::Two && settings.role == Role::Expose).then_some(now),
+            hello_again: speaks_frames(settings.protocol, settings.role).then_some(now),
             asking: Vec::new(),
             clients,
+            usage: Usage::new(now),
             figures: Figures::new(),
             log: Log::default(),
             settings,
@@ -123,8 +126,9 @@ impl Service {
             Role::Expose => format!("exposes {target}"),
             Role::Listen => format!("listens on {target} for clients of the other end"),
         };
+        let more = if self.hello_again.is_some() { " and more as they are needed" } else { "" };
         let security = if *security == Security::Dev { "dev mode" } else { "TLS" };
-        format!("{role} through {connector}, {security}, {connections} connections")
+        format!("{role} through {connector}, {security}, {connections} connections{more}")
     }
 }
 

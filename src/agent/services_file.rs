@@ -8,7 +8,8 @@
 use super::file::certificate;
 use super::proxy::{self, Proxy};
 use super::settings::{
-    ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Protocol, Role, Security, Settings, SettingsError, certified_name, passcode,
+    ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Protocol, Role, Security, Settings, SettingsError, certified_name,
+    connections, passcode,
 };
 use super::target::Target;
 use crate::config::SettingsFault;
@@ -198,10 +199,13 @@ impl Own {
             (None, to) => (Role::Expose, to.ok_or_else(|| missing("to"))?),
         };
         let every = |time: u32| (time > 0).then(|| Duration::from_millis(time.into()));
+        let kept = own.connections.or(all.connections);
+        let protocol = own.protocol.or(all.protocol).unwrap_or(Protocol::Two);
         Ok(Settings {
             name: self.name.map(Arc::from),
             connector: Target { host, port: self.port.ok_or_else(|| missing("port"))? },
-            connections: own.connections.or(all.connections).unwrap_or(CONNECTIONS),
+            connections: kept.unwrap_or(connections(protocol, role)),
+            connections_v1: kept.unwrap_or(CONNECTIONS),
             passcode,
             role,
             target,
@@ -211,7 +215,7 @@ impl Own {
             bind: own.bind.or(all.bind),
             proxy: own.proxy.or(all.proxy.clone()),
             proxy_protocol: own.proxy_protocol.or(all.proxy_protocol),
-            protocol: own.protocol.or(all.protocol).unwrap_or(Protocol::Two),
+            protocol,
         })
     }
 }

@@ -24,8 +24,10 @@ use thiserror::Error;
 
 /// The environment variable that may hold the passcode. The command line may not: everybody can read it there.
 pub const PASSCODE_VARIABLE: &str = "IOFOG_PASSCODE";
-/// Connections to the Connector, unless told otherwise.
+/// Connections to a Connector that speaks version 1, unless told otherwise.
 pub const CONNECTIONS: u16 = 10;
+/// The same of version 2: one that serves, and one for who comes next. It asks for more.
+const FRAMED_CONNECTIONS: u16 = 2;
 /// Interval of heartbeats, unless told otherwise. Milliseconds.
 pub(super) const HEARTBEAT: u32 = 20_000;
 /// Silence after a heartbeat that means the Connector is gone, unless told otherwise. Milliseconds.
@@ -41,6 +43,8 @@ pub struct Settings {
     pub connector: Target,
     /// Authorized connections to keep, at least 1.
     pub connections: u16,
+    /// The same where the Connector does not speak version 2.
+    pub connections_v1: u16,
     pub passcode: Secret,
     pub role: Role,
     /// The local service, or where local clients connect to.
@@ -224,10 +228,12 @@ impl Draft {
             },
         };
         let every = |time: u32| (time > 0).then(|| Duration::from_millis(time.into()));
+        let protocol = self.protocol.unwrap_or(Protocol::Two);
         Ok(Settings {
             name: self.name,
             connector: Target { host, port },
-            connections: self.connections.unwrap_or(CONNECTIONS),
+            connections: self.connections.unwrap_or(connections(protocol, role)),
+            connections_v1: self.connections.unwrap_or(CONNECTIONS),
             passcode,
             role,
             target,
@@ -236,10 +242,20 @@ impl Draft {
             security,
             bind: self.bind,
             proxy: self.proxy,
-            protocol: self.protocol.unwrap_or(Protocol::Two),
+            protocol,
             proxy_protocol: self.proxy_protocol,
         })
     }
+}
+
+/// How many connections are kept unless the settings say so.
+pub(super) fn connections(protocol: Protocol, role: Role) -> u16 {
+    if speaks_frames(protocol, role) { FRAMED_CONNECTIONS } else { CONNECTIONS }
+}
+
+/// Private pipes are at version 1: who listens for clients has come to one.
+pub(super) fn speaks_frames(protocol: Protocol, role: Role) -> bool {
+    protocol == Protocol::Two && role == Role::Expose
 }
 
 /// The passcode in `file`, without the white space that editors leave behind it.

@@ -25,6 +25,7 @@ pub struct Framed {
     reset: Option<Reason>,
     /// The peer begins no further session, or wants no more.
     is_leaving: bool,
+    has_said_bye: bool,
     /// Connections that the peer wants besides.
     wanted: u16,
     /// Answers to our PINGs.
@@ -52,6 +53,7 @@ impl Framed {
             kept: Vec::new(),
             reset: None,
             is_leaving: false,
+            has_said_bye: false,
             wanted: 0,
             pongs: 0,
             due: Due::default(),
@@ -198,8 +200,13 @@ impl Framed {
         self.due.want = self.due.want.saturating_add(count);
     }
 
+    /// We begin no further session, or want no more.
     pub fn bye(&mut self) {
-        self.due.bye = true;
+        self.due.bye = !std::mem::replace(&mut self.has_said_bye, true);
+    }
+
+    pub fn has_said_bye(&self) -> bool {
+        self.has_said_bye
     }
 
     /// All payload of the session has been sent.

@@ -21,6 +21,7 @@ mod durability;
 mod early_answer;
 mod fairness;
 mod footprint;
+mod frames;
 mod fuzz;
 mod golden;
 mod harness;

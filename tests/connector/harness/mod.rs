@@ -8,6 +8,7 @@ mod certificates;
 mod command_line;
 mod controller;
 mod daemon;
+pub mod frames;
 mod mappings;
 mod metrics;
 mod payload;
