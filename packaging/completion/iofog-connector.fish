@@ -82,6 +82,8 @@ complete -c iofog-connector -n "$agent" -l connections -x -d "Number to keep rea
 complete -c iofog-connector -n "$agent" -l ca -r -F -d "Certificate to trust"
 complete -c iofog-connector -n "$agent" -l server-name -x -a "(__fish_print_hostnames)" -d "Name in the certificate"
 complete -c iofog-connector -n "$agent" -l bind -x -d "Local IP address"
+complete -c iofog-connector -n "$agent" -l protocol -x -a "1 2" -d "Version of the pipe protocol"
+complete -c iofog-connector -n "$agent" -l proxy-protocol -x -a "v1 v2" -d "Tell the service the address of its user"
 complete -c iofog-connector -n "$agent" -l proxy -x -d "Proxy on the way out, socks5:// or http://"
 complete -c iofog-connector -n "$agent" -l socket -r -F -d "Socket for the status"
 complete -c iofog-connector -n "$agent" -l dev -d "Plain TCP instead of TLS"

@@ -1,4 +1,4 @@
-//! Lines that speak in frames (docs/protocol.md, section 5): one session after the other on one connection.
+//! Lines that speak in frames (docs/protocol.md, section 10): one session after the other on one connection.
 
 use super::Agent;
 use super::service::Service;

@@ -1,4 +1,4 @@
-//! Agents that speak in frames (docs/protocol.md, section 5): one session after the other on one connection.
+//! Agents that speak in frames (docs/protocol.md, section 10): one session after the other on one connection.
 //!
 //! A user is joined to one as soon as it has connected. When the session is over, and the agent has confirmed that, the
 //! connection is free again. When the last free one is taken, the agent is asked for more.

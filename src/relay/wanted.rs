@@ -1,4 +1,4 @@
-//! Connections that agents have been asked for and that have not come yet (docs/protocol.md, section 5, WANT). No I/O.
+//! Connections that agents have been asked for and that have not come yet (docs/protocol.md, section 10, WANT). No I/O.
 
 use crate::limits::WANT_AGAIN;
 use crate::net::reactor::Key;

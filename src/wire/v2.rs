@@ -1,4 +1,4 @@
-//! Version 2 of what agents and the Connector say to each other: frames (docs/protocol.md, section 5). No I/O.
+//! Version 2 of what agents and the Connector say to each other: frames (docs/protocol.md, section 10). No I/O.
 //!
 //! | file | idea |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Version 2 of the pipe protocol, from an agent's side (docs/protocol.md, "Frames").
+//! Version 2 of the pipe protocol, from an agent's side (docs/protocol.md, section 10).
 
 use crate::harness::frames::{BYE, DATA, FIN, Frames, HELLO, OPEN, PING, PONG, RESET, WANT, frame};
 use crate::harness::{
@@ -314,8 +314,9 @@ fn a_reset_that_is_not_answered_costs_the_connection() {
     let daemon = Setup::new(Mode::Plain).start();
     let mapping = daemon.add_public(1);
     let agent = daemon.framed_agent(&mapping);
-    daemon.user(&mapping).reset();
+    let user = daemon.user(&mapping);
     agent.expect_open(1);
+    user.reset();
     agent.expect_besides_want(RESET, 1);
     let start = Instant::now();
     agent.peer.expect_end();

@@ -1,4 +1,4 @@
-//! An agent's connection that speaks in frames, written from docs/protocol.md, section 5, and from nothing else.
+//! An agent's connection that speaks in frames, written from docs/protocol.md, section 10, and from nothing else.
 
 use super::{Daemon, Heard, Mapping, PATIENCE, Peer, SILENCE};
 use std::sync::Mutex;

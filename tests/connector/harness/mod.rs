@@ -23,7 +23,7 @@ pub use agent_program::{AgentProgram, Listed};
 pub use certificates::{Authority, Certificate, chain_of_two, test_certificate};
 pub use command_line::{command, command_within};
 pub use controller::{Answer, Controller, form, post, request};
-pub use daemon::{BINARY, Daemon, Mode, Setup, for_both_modes, in_both_modes};
+pub use daemon::{BINARY, Daemon, Mode, Setup, for_both_modes, in_both_modes, in_both_versions};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use metrics::Metrics;
 pub use payload::Payload;
