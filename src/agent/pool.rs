@@ -105,10 +105,9 @@ impl Pool {
     }
 
     /// The connection has served its purpose: its place is to be filled again at once.
-    pub(super) fn renew(&mut self, place: SlotId, now: Instant) -> Instant {
+    pub(super) fn renew(&mut self, place: SlotId, now: Instant) {
         self.places[place].failures = 0;
         self.set(place, Stage::Resting(now));
-        now
     }
 
     fn set(&mut self, place: SlotId, stage: Stage) {

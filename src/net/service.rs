@@ -64,7 +64,7 @@ pub(crate) trait Service {
             let partner = socket.state.partner();
             self.ends(key, partner, &cause);
         }
-        for (key, how) in session::endings(self.reactor(), key, &cause) {
+        for (key, how) in session::endings(self.reactor(), key, &cause).into_iter().flatten() {
             self.close(key, how);
         }
     }
@@ -150,7 +150,7 @@ fn enforce_deadlines<S: Service>(service: &mut S) {
 fn deadlines<S: Service>(service: &S, socket: &Socket<'_, S::State>) -> [Option<Instant>; 3] {
     [
         session::delivery_deadline(service.reactor(), socket),
-        session::half_closed_deadline(socket, service.patience(socket.state)),
+        session::half_closed_deadline(socket, || service.patience(socket.state)),
         service.deadline(socket),
     ]
 }
