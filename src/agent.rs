@@ -76,6 +76,8 @@ pub struct Agent {
     next_to_fill: ServiceId,
     /// Places could not be filled because so many are being filled already.
     is_crowded: bool,
+    /// A place may be due: they are looked at when the turn ends, without a look at all connections.
+    may_fill: bool,
     reactor: Reactor<State>,
     names: Names,
     stop: Arc<AtomicBool>,
@@ -177,11 +179,12 @@ impl Agent {
     fn give_back(&mut self, line: &Line) {
         let now = self.reactor.now;
         let Some(service) = self.services.get_mut(&line.place.service) else { return };
-        let due = match line.has_proved_itself(now) {
-            true => service.pool.renew(line.place.slot, now),
-            false => service.pool.fail(line.place.slot, now),
-        };
-        self.reactor.wake_by(due);
+        if line.has_proved_itself(now) {
+            service.pool.renew(line.place.slot, now);
+            self.may_fill = true;
+        } else {
+            self.reactor.wake_by(service.pool.fail(line.place.slot, now));
+        }
     }
 }
 
@@ -271,9 +274,16 @@ impl event_loop::Service for Agent {
 
     /// Nobody is served any more, or the time for that is over.
     fn is_over(&mut self) -> bool {
-        self.take_answers();
         while let Ok(plans) = self.reloads.try_recv() {
             self.reload(plans);
+        }
+        if self.may_fill {
+            self.fill_places();
+        }
+        self.take_answers();
+        if self.may_fill {
+            // One has failed at once for which others had to wait.
+            self.reactor.wake_by(self.reactor.now);
         }
         self.tell_status();
         self.ending.is_some_and(|end| self.reactor.is_drained(end, |_| false))

@@ -243,7 +243,8 @@ impl Relay {
 
     /// When the session that a connection belongs to has been idle for as long as its mapping allows.
     fn idle_deadline(&self, state: &State) -> Option<Instant> {
-        state.idle_deadline(self.mappings.get(state.pipe()?)?.options.idle_timeout?)
+        let moved = state.moved()?;
+        Some(moved + self.mappings.get(state.pipe()?)?.options.idle_timeout?)
     }
 
     /// Closes the mappings' ports, dismisses who is not served, and lets sessions deliver what is in flight.

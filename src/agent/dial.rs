@@ -29,6 +29,7 @@ impl Agent {
     /// Tries the places that are due.
     pub(super) fn fill_places(&mut self) {
         let now = self.reactor.now;
+        self.may_fill = false;
         if self.ending.is_some() {
             return;
         }
@@ -195,7 +196,7 @@ impl Agent {
             info!("{}Authorized by the Connector {} ({address})", service.label(), service.settings.connector);
         }
         // The first one shows the way to the others.
-        self.reactor.wake_by(now);
+        self.may_fill = true;
         self.offer_line(place.service);
         self.reactor.again(key);
         if v1::beats(&payload, usize::MAX) == 0 && !payload.is_empty() {
@@ -243,7 +244,8 @@ impl Agent {
                 }
                 service.pool.retry(place.slot, now);
             }
-            return self.reactor.wake_by(now);
+            self.may_fill = true;
+            return;
         }
         let failure = match self.services.get(&place.service) {
             Some(service) => {
@@ -261,7 +263,8 @@ impl Agent {
         let Some(service) = self.services.get_mut(&place.service) else { return };
         let until = service.pool.fail(place.slot, now);
         // Others may wait for this one to be done.
-        self.reactor.wake_by(if self.is_crowded { now } else { until });
+        self.may_fill |= self.is_crowded;
+        self.reactor.wake_by(until);
         if self.ending.is_some() {
             return;
         }

@@ -111,7 +111,7 @@ impl Agent {
         }
         if let Some(service) = self.service_of_mut(key) {
             service.pool.grow(wanted.into(), now);
-            self.reactor.wake_by(now);
+            self.may_fill = true;
         }
     }
 }

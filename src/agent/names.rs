@@ -65,6 +65,9 @@ impl Names {
 
     /// The answers that are there, each once.
     pub(super) fn answers(&mut self) -> HashMap<String, Answer> {
+        if self.known.is_empty() && self.underway.is_empty() {
+            return HashMap::new();
+        }
         let known = std::mem::take(&mut self.known).into_iter();
         let look_up = |host: &String| Target { host: host.clone(), port: 0 }.look_up();
         let mut answers: HashMap<_, _> = known.map(|host| (host.clone(), look_up(&host))).collect();

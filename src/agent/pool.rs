@@ -140,10 +140,9 @@ impl Pool {
     }
 
     /// The connection has served its purpose: its place is to be filled again at once.
-    pub(super) fn renew(&mut self, place: SlotId, now: Instant) -> Instant {
+    pub(super) fn renew(&mut self, place: SlotId, now: Instant) {
         self.places[place].failures = 0;
         self.rest(place, now);
-        now
     }
 
     /// The place is empty: it is tried again then, unless there are enough without it.

@@ -58,7 +58,7 @@ impl Agent {
             };
             self.add_service(plan, clients)?;
         }
-        self.reactor.wake_by(self.reactor.now);
+        self.may_fill = true;
         Ok(format!("services: {added} added, {removed} removed, {changed} changed, {} unchanged", kept.len()))
     }
 

@@ -135,6 +135,7 @@ impl Agent {
             next_id: 0,
             next_to_fill: 0,
             is_crowded: false,
+            may_fill: true,
             reactor,
             names: Names::new(waker),
             stop: Arc::clone(&handle.stop),

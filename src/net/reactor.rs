@@ -13,7 +13,7 @@ use crate::limits::STOP_POLL;
 use buffer_queue::BufferWait;
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ pub struct Reactor<S> {
     events: Events,
     slots: Slab<Slot<S>>,
     /// How many of each group are only closing.
-    closing: HashMap<Group, usize>,
+    closing: BTreeMap<Group, usize>,
     ready: VecDeque<Key>,
     buffer_queue: VecDeque<Key>,
     wake_at: Option<Instant>,
@@ -125,7 +125,7 @@ impl<S> Reactor<S> {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
             slots: Slab::new(),
-            closing: HashMap::new(),
+            closing: BTreeMap::new(),
             ready: VecDeque::new(),
             buffer_queue: VecDeque::new(),
             wake_at: None,

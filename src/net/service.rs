@@ -71,14 +71,25 @@ pub(crate) trait Service {
             self.ends(key, partner, &cause);
         }
         let endings = session::endings(self.reactor(), key, &cause);
-        let is_framed = |key| self.reactor().get(key).is_some_and(|socket| socket.state.framed().is_some());
+        let is_framed = |it: &Self, key| it.reactor().get(key).is_some_and(|socket| socket.state.framed().is_some());
         // The next session may begin as soon as a connection is released: the others are closed before.
-        let (framed, others): (Vec<_>, Vec<_>) = endings.into_iter().partition(|(key, _)| is_framed(*key));
-        for (key, how) in others.into_iter().chain(framed) {
-            match how {
-                Close::Drain(ending) if self.release(key, ending, &cause) => {}
-                _ => self.close(key, how),
+        let mut last = None;
+        for (key, how) in endings.into_iter().flatten() {
+            if is_framed(self, key) && last.is_none() {
+                last = Some((key, how));
+            } else {
+                self.close_or_release(key, how, &cause);
             }
+        }
+        if let Some((key, how)) = last {
+            self.close_or_release(key, how, &cause);
+        }
+    }
+
+    fn close_or_release(&mut self, key: Key, how: Close, cause: &Cause) {
+        match how {
+            Close::Drain(ending) if self.release(key, ending, cause) => {}
+            _ => self.close(key, how),
         }
     }
 
@@ -163,7 +174,7 @@ fn enforce_deadlines<S: Service>(service: &mut S) {
 fn deadlines<S: Service>(service: &S, socket: &Socket<'_, S::State>) -> [Option<Instant>; 3] {
     [
         session::delivery_deadline(service.reactor(), socket),
-        session::half_closed_deadline(socket, service.patience(socket.state)),
+        session::half_closed_deadline(socket, || service.patience(socket.state)),
         service.deadline(socket),
     ]
 }

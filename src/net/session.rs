@@ -447,8 +447,11 @@ pub fn delivery_deadline<S: Party>(reactor: &Reactor<S>, Socket { link, state }:
 }
 
 /// Until when a half-closed user's agent may be silent.
-pub fn half_closed_deadline<S: Party>(Socket { link, state }: &Socket<'_, S>, patience: Duration) -> Option<Instant> {
-    state.half_closed_since().map(|since| since.max(link.last_tx) + patience)
+pub fn half_closed_deadline<S: Party>(
+    Socket { link, state }: &Socket<'_, S>,
+    patience: impl FnOnce() -> Duration,
+) -> Option<Instant> {
+    state.half_closed_since().map(|since| since.max(link.last_tx) + patience())
 }
 
 /// A half-closed user's agent has been silent for long enough, unless it is the user who is slow.
@@ -459,16 +462,16 @@ pub fn half_closed_is_over<S: Party>(reactor: &Reactor<S>, user: Key) -> bool {
 }
 
 /// How `key`, and who is joined to it, are to be closed.
-pub fn endings<S: Party>(reactor: &Reactor<S>, key: Key, cause: &Cause) -> Vec<(Key, Close)> {
+pub fn endings<S: Party>(reactor: &Reactor<S>, key: Key, cause: &Cause) -> [Option<(Key, Close)>; 2] {
     let how = |key, ending| if cause.broken() == Some(key) { Close::Abort } else { Close::Drain(ending) };
-    let Some(socket) = reactor.get(key) else { return Vec::new() };
+    let Some(socket) = reactor.get(key) else { return [None; 2] };
     let partner = socket.state.partner().and_then(|key| Some((key, reactor.get(key)?)));
     let Some((partner, other)) = partner else {
         // Somebody waits at the other end of the line.
         let is_interrupted = matches!(cause, Cause::Interrupted(_));
-        return vec![(key, how(key, if is_interrupted { Ending::Truncated } else { Ending::Complete }))];
+        return [Some((key, how(key, if is_interrupted { Ending::Truncated } else { Ending::Complete }))), None];
     };
     let own = cause.ending(&socket, (partner, &other));
     let others = cause.ending(&other, (key, &socket));
-    vec![(key, how(key, own)), (partner, how(partner, others))]
+    [(key, own), (partner, others)].map(|(key, ending)| Some((key, how(key, ending))))
 }

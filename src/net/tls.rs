@@ -174,12 +174,12 @@ impl Tls {
         &mut self,
         record: &mut [u8],
         reply: &mut Vec<u8>,
-        message: impl FnMut(&[u8]),
+        mut message: impl FnMut(&[u8]),
     ) -> Result<(), TlsError> {
         let left = self.handshake.map_or(Some(0), |left| left.checked_sub(record.len()));
         let turn = self.enter(|session| {
             left.ok_or(TlsError::TooLong)?;
-            session.take(record, reply, message)
+            session.take(record, reply, &mut message)
         })?;
         self.closed |= turn.closed;
         self.handshake = if turn.handshaking { left } else { None };
@@ -238,7 +238,13 @@ struct Turn {
 }
 
 impl Session {
-    fn take(&mut self, record: &mut [u8], reply: &mut Vec<u8>, message: impl FnMut(&[u8])) -> Result<Turn, TlsError> {
+    // Not generic: each kind of reader would have a copy of all below.
+    fn take(
+        &mut self,
+        record: &mut [u8],
+        reply: &mut Vec<u8>,
+        message: &mut dyn FnMut(&[u8]),
+    ) -> Result<Turn, TlsError> {
         let Self { end, kept, most } = self;
         if kept.is_empty() {
             let turn = end.turn(record, reply, message)?;
@@ -265,7 +271,12 @@ impl Session {
 }
 
 impl End {
-    fn turn(&mut self, input: &mut [u8], reply: &mut Vec<u8>, message: impl FnMut(&[u8])) -> Result<Turn, TlsError> {
+    fn turn(
+        &mut self,
+        input: &mut [u8],
+        reply: &mut Vec<u8>,
+        message: &mut dyn FnMut(&[u8]),
+    ) -> Result<Turn, TlsError> {
         match self {
             Self::Server(c) => crank(c, process_server, input, reply, message),
             Self::Client(c) => crank(c, process_client, input, reply, message),
@@ -296,7 +307,7 @@ fn crank<D>(
     process: Process<D>,
     input: &mut [u8],
     reply: &mut Vec<u8>,
-    mut message: impl FnMut(&[u8]),
+    message: &mut dyn FnMut(&[u8]),
 ) -> Result<Turn, TlsError> {
     let (mut used, mut closed) = (0, false);
     loop {

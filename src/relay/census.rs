@@ -1,11 +1,11 @@
 //! How many of something each network has.
 
 use crate::network::Network;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub(super) struct Census {
-    counts: HashMap<Network, usize>,
+    counts: BTreeMap<Network, usize>,
 }
 
 impl Census {

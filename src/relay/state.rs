@@ -259,11 +259,11 @@ impl State {
         }
     }
 
-    /// When nothing has moved in its session for `idle`.
-    pub(super) fn idle_deadline(&self, idle: Duration) -> Option<Instant> {
+    /// When payload last went either way in its session.
+    pub(super) fn moved(&self) -> Option<Instant> {
         match self {
-            Self::User(User { stage: Stage::Joined { moved, .. }, .. }) => Some(*moved + idle),
-            Self::Agent(Agent { moved, duty: Duty::Joined(_), .. }) => Some(*moved + idle),
+            Self::User(User { stage: Stage::Joined { moved, .. }, .. }) => Some(*moved),
+            Self::Agent(Agent { moved, duty: Duty::Joined(_), .. }) => Some(*moved),
             _ => None,
         }
     }

@@ -110,7 +110,13 @@ fn nothing_is_left_of_sessions_that_have_ended() {
 }
 
 /// An agent with a short heartbeat, and a mapping whose agents may be silent for so long.
-fn beating(daemon: &Daemon, every: &str, absence_ms: u32, service: &Service) -> (AgentProgram, Mapping) {
+fn beating(
+    daemon: &Daemon,
+    version: [&str; 2],
+    every: &str,
+    absence_ms: u32,
+    service: &Service,
+) -> (AgentProgram, Mapping) {
     let mapping = daemon.add(&public_mapping(1, absence_ms));
     let agent = AgentProgram::new(daemon, &mapping, 0)
         .with(&version)
@@ -124,7 +130,7 @@ fn beating(daemon: &Daemon, every: &str, absence_ms: u32, service: &Service) -> 
 fn heartbeats_keep_idle_connections_and_idle_sessions_alive() {
     in_both_versions(|daemon, version| {
         let service = Service::echo();
-        let (_agent, mapping) = beating(daemon, "300", 2000, &service);
+        let (_agent, mapping) = beating(daemon, version, "300", 2000, &service);
         thread::sleep(Duration::from_secs(3)); // longer than the threshold, without anybody
         let user = daemon.user(&mapping);
         user.send(b"one");
@@ -141,7 +147,7 @@ fn heartbeats_never_get_into_the_payload() {
     // Over plain TCP nobody can promise it: on a busy machine an answer may run together with payload on both sides.
     let daemon = Setup::new(Mode::Tls).start();
     let service = Service::echo();
-    let (_agent, mapping) = beating(&daemon, "20", 0, &service);
+    let (_agent, mapping) = beating(&daemon, ["--protocol", "1"], "20", 0, &service);
     let user = daemon.user(&mapping);
     let (mut sent, mut echoed) = (Payload::new(5), Payload::new(5));
     // Pauses around the interval: payload and heartbeats meet in every way they can.
