@@ -131,8 +131,10 @@ impl Pipe {
         }
     }
 
+    /// Users wait for a connection of those that there are; where more can be asked for, they wait for one of these.
     pub(super) fn has_waiting_users(&self) -> bool {
-        matches!(&self.ends, Ends::Public { users, .. } if !users.waiting.is_empty())
+        let Ends::Public { agents, users } = &self.ends else { return false };
+        !users.waiting.is_empty() && !(agents.has_framed() && agents.has_place())
     }
 
     /// Users are joined when they say something, and not before.
