@@ -294,7 +294,9 @@ mod tests {
     #[test]
     fn what_nobody_has_to_say_is_filled_in() {
         let settings = least().complete().unwrap();
-        assert_eq!(settings.connections, CONNECTIONS);
+        assert_eq!((settings.connections, settings.connections_v1), (FRAMED_CONNECTIONS, CONNECTIONS));
+        let first = Draft { protocol: Some(Protocol::One), ..least() }.complete().unwrap();
+        assert_eq!(first.connections, CONNECTIONS);
         assert_eq!((settings.role, settings.target.to_string().as_str()), (Role::Expose, "127.0.0.1:80"));
         assert_eq!((settings.heartbeat, settings.absence), ([20, 60].map(Duration::from_secs).map(Some)).into());
         assert!(matches!(&settings.security, Security::Tls { trust, .. } if **trust == Trust::System));
