@@ -461,6 +461,8 @@ mod tests {
             (listed(&LEAST.replace("\"port\":1,", "")), &["service \"a\"", "\"port\": missing"]),
             (listed(r#""port":1"#), &["service 1", "\"name\": missing"]),
             (listed(&format!("{LEAST}}},{{{LEAST}")), &["service \"a\"", "another service"]),
+            (listed(&format!("{LEAST},\"protocol\":3")), &["service \"a\"", "\"protocol\"", "1 or 2"]),
+            (listed(&format!("{LEAST},\"proxyprotocol\":2")), &["\"proxyprotocol\"", "\"v1\" or \"v2\""]),
             (listed(&format!("{LEAST},\"hots\":1")), &["service \"a\"", "\"hots\": unknown", "passcodefile"]),
             (listed(&format!("{LEAST},\"port\":1")), &["service \"a\"", "\"port\": given twice"]),
             (listed(&format!("{LEAST},\"listen\":\"h:1\"")), &["\"listen\"", "not both"]),
