@@ -10,7 +10,7 @@ pub(crate) mod value;
 
 use crate::cidr::Cidr;
 use crate::files;
-use crate::layout::{Layout, folder_of};
+use crate::layout::{Layout, folder_of, is_one_file};
 use crate::limits::CONFIG_FILE;
 use crate::ports::PortSet;
 use std::io;
@@ -75,7 +75,7 @@ impl Config {
         let api_port = keys.api_port();
         let ports = keys.usable_ports();
         let path = |name: PathBuf| folder_of(file).join(name);
-        Ok(Self {
+        let config = Self {
             ports,
             broker: keys.broker,
             address: keys.address.unwrap_or_else(|| "127.0.0.1".to_owned()),
@@ -93,7 +93,25 @@ impl Config {
             access_log: keys.accesslog.map(path),
             file: file.to_owned(),
             state: layout.state.clone(),
-        })
+        };
+        match config.log_over_another_file(layout) {
+            Some((key, taken)) => Err(ConfigError::LogIsTaken { file: file.to_owned(), key, taken }),
+            None => Ok(config),
+        }
+    }
+
+    /// A log that would be written into one of the daemon's other files: its key, and that file.
+    fn log_over_another_file(&self, layout: &Layout) -> Option<(&'static str, PathBuf)> {
+        let logs = [("logfile", &self.log_file), ("accesslog", &self.access_log)];
+        let named = [&self.api_token, &self.controller_ca].into_iter().flatten().cloned();
+        let others: Vec<PathBuf> = layout.own_files().chain(named).collect();
+        let of_log = |(key, log): (&'static str, &Option<PathBuf>)| {
+            let log = log.as_ref()?;
+            let other_log = self.log_file.as_ref().filter(|_| key != "logfile");
+            let taken = others.iter().chain(other_log).find(|other| is_one_file(log, other))?;
+            Some((key, taken.clone()))
+        };
+        logs.into_iter().find_map(of_log)
     }
 
     /// The folder of what the operator writes.
@@ -162,6 +180,9 @@ pub enum ConfigError {
     /// The file could not be read at all.
     #[error("{file}: cannot be read: {cause}")]
     Unreadable { file: PathBuf, cause: io::Error },
+    /// A log would be written into another file of the daemon's.
+    #[error("{file}: key \"{key}\": the daemon needs {taken} for something else; expected a file of its own")]
+    LogIsTaken { file: PathBuf, key: &'static str, taken: PathBuf },
     /// The file was read and something in it is wrong.
     #[error("{file}, {fault}")]
     Invalid { file: PathBuf, fault: SettingsFault },

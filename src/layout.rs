@@ -39,6 +39,14 @@ impl Layout {
         Self { settings, state, pid_file: pid_file.unwrap_or(usual), pid_file_follows_settings }
     }
 
+    /// The files that the daemon reads or writes by name, which no log may be.
+    pub fn own_files(&self) -> impl Iterator<Item = PathBuf> {
+        let folder = folder_of(&self.settings);
+        let of_folder = ["server-cert.pem", "server-key.pem"].map(|name| folder.join(name));
+        let of_state = ["configs.json", "server-cert.pem", "server-key.pem"].map(|name| self.state.join(name));
+        [self.settings.clone(), self.pid_file.clone()].into_iter().chain(of_folder).chain(of_state)
+    }
+
     /// Whoever can change one of these can say where the pid file is.
     pub fn decides_on_pid_file(&self) -> impl Iterator<Item = &Path> {
         let settings = self.pid_file_follows_settings.then_some(self.settings.as_path());
@@ -59,6 +67,17 @@ pub fn folder_of(file: &Path) -> &Path {
 fn resolved(settings: &Path) -> PathBuf {
     let resolved = fs::canonicalize(settings).or_else(|_| std::path::absolute(settings));
     resolved.unwrap_or_else(|_| DEFAULT_SETTINGS.into())
+}
+
+/// Whether these are names of one file, which need not be there yet.
+pub fn is_one_file(one: &Path, other: &Path) -> bool {
+    let place = |file: &Path| {
+        let whole = fs::canonicalize(file);
+        whole.or_else(|_| {
+            Ok::<_, std::io::Error>(fs::canonicalize(folder_of(file))?.join(file.file_name().unwrap_or_default()))
+        })
+    };
+    one == other || matches!((place(one), place(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// The default may be a link to where an operator keeps the settings: either name means the default then.

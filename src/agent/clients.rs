@@ -5,7 +5,7 @@ use super::service::{Clients, Topic};
 use super::state::{Line, ServiceId, State, Task};
 use crate::fairness::{Candidate, first_to_go};
 use crate::limits::{ACCEPTS, HALF_CLOSED_CONTENDED, WAIT_FOR_LINE, WAITING_USERS};
-use crate::net::link::{Input, Link};
+use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Close, Key, Socket};
 use crate::net::service::Service as _;
 use crate::net::session::Cause;
@@ -117,6 +117,10 @@ impl Agent {
     /// A client has sent something, which waits, or has left.
     pub(super) fn look_after_client(&mut self, key: Key) {
         let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
+        // A reset leaves what came before it to be read, but nobody who would wait for an answer.
+        if socket.link.is_reset() {
+            return self.end(key, Cause::Truncated(key, LinkError::Io(io::ErrorKind::ConnectionReset.into())));
+        }
         match socket.link.waiting(ctx) {
             Ok(Input::Data | Input::WouldBlock | Input::Starved) => {}
             Ok(Input::Eof) => self.end(key, Cause::Ended(key)),

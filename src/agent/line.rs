@@ -47,7 +47,7 @@ impl Agent {
     pub(super) fn needed(&mut self, key: Key, bytes: Vec<u8>) {
         let Some(service) = self.service_of(key) else { return };
         match service.settings.role {
-            Role::Expose if is_call(&bytes) => self.connect_to_service(key, First::Call),
+            Role::Expose if service.settings.may_tunnel && is_call(&bytes) => self.connect_to_service(key, First::Call),
             Role::Expose => self.connect_to_service(key, First::Payload(bytes)),
             Role::Listen => self.not_a_tunnel(key),
         }

@@ -71,17 +71,28 @@ pub fn parse(file: &Path, text: &[u8]) -> Result<Vec<Settings>, SettingsError> {
     let invalid = |fault| SettingsError::Invalid { file: file.to_owned(), fault };
     let (defaults, services) = read(text).map_err(invalid)?;
     let mut authorities = HashMap::new();
+    let wrong = |problem| SettingsError::File { file: file.to_owned(), problem };
+    if services.is_empty() {
+        return Err(wrong(format!("key {:?}: the list is empty; expected one service at least", LIST.0)));
+    }
     let complete = |service: Own| {
         let name = service.name.clone();
-        service.complete(&defaults, folder_of(file), &mut authorities).map_err(|problem| match problem {
-            Problem::Here(problem) => {
-                let problem = format!("service {:?}: {problem}", name.unwrap_or_default());
-                SettingsError::File { file: file.to_owned(), problem }
-            }
-            Problem::Elsewhere(error) => error,
-        })
+        let completed = service.complete(&defaults, folder_of(file), &mut authorities);
+        completed.map_err(|problem| wrong(format!("service {:?}: {problem}", name.unwrap_or_default())))
     };
-    services.into_iter().map(complete).collect()
+    let services = services.into_iter().map(complete).collect::<Result<Vec<_>, _>>()?;
+    same_listener(&services).map_or(Ok(services), |problem| Err(wrong(problem)))
+}
+
+/// Two services cannot listen at one address.
+fn same_listener(services: &[Settings]) -> Option<String> {
+    let mut taken: HashMap<&Target, &Settings> = HashMap::new();
+    services.iter().filter(|service| service.role == Role::Listen).find_map(|service| {
+        let other = taken.insert(&service.target, service)?;
+        let name = |service: &Settings| service.name.clone().unwrap_or_default();
+        let (name, other) = (name(service), name(other));
+        Some(format!("service {name:?}: key \"listen\": the service {other:?} listens at {} already", service.target))
+    })
 }
 
 /// What is wrong in `text` itself; no other file is opened.
@@ -126,19 +137,6 @@ struct Own {
     listen: Option<Target>,
 }
 
-/// Why a service cannot be completed.
-enum Problem {
-    Here(String),
-    /// In another file, which is named.
-    Elsewhere(SettingsError),
-}
-
-impl From<SettingsError> for Problem {
-    fn from(error: SettingsError) -> Self {
-        Self::Elsewhere(error)
-    }
-}
-
 impl Own {
     /// What only shows once all keys of the service are read: the key to blame, and why.
     fn check(&self) -> Result<(), (&'static str, &'static str)> {
@@ -172,8 +170,9 @@ impl Own {
         all: &Shared,
         folder: &Path,
         authorities: &mut HashMap<PathBuf, Arc<Trust>>,
-    ) -> Result<Settings, Problem> {
-        let missing = |key: &str| Problem::Here(format!("key {key:?}: missing, here and beside \"services\""));
+    ) -> Result<Settings, String> {
+        let missing = |key: &str| format!("key {key:?}: missing, here and beside \"services\"");
+        let in_file = |key: &'static str| move |error: SettingsError| format!("key {key:?}: {error}");
         let own = self.shared;
         let host = own.connector.or(all.connector.clone()).ok_or_else(|| missing("connector"))?;
         let security = if own.dev.or(all.dev).unwrap_or_default() {
@@ -181,18 +180,21 @@ impl Own {
         } else {
             let server_name = own.server_name.or(all.server_name.clone());
             let key = if server_name.is_some() { "servername" } else { "connector" };
-            let wrong = |problem| Problem::Here(format!("key {key:?}: {problem}"));
+            let wrong = |problem| format!("key {key:?}: {problem}");
             let name = certified_name(server_name.as_ref().unwrap_or(&host)).map_err(wrong)?;
             let trust = match own.trust.or(all.trust.clone()) {
                 None => Arc::new(Trust::System),
                 Some(Source::Here(trust)) => trust,
-                Some(Source::File(file)) => trust_of(folder.join(file), authorities)?,
+                Some(Source::File(file)) => trust_of(folder.join(file), authorities).map_err(in_file("ca"))?,
             };
             Security::Tls { trust, name }
         };
         let passcode = match (self.passcode, self.passcode_file) {
             (Some(passcode), _) => passcode,
-            (None, file) => passcode(&folder.join(file.ok_or_else(|| missing("passcodefile"))?))?,
+            (None, file) => {
+                let file = file.ok_or_else(|| missing("passcodefile"))?;
+                passcode(&folder.join(file)).map_err(in_file("passcodefile"))?
+            }
         };
         let (role, target) = match (self.listen, self.to) {
             (Some(target), _) => (Role::Listen, target),
@@ -208,6 +210,7 @@ impl Own {
             connections_v1: kept.unwrap_or(CONNECTIONS),
             passcode,
             role,
+            may_tunnel: self.mode != Some(Mode::Public),
             target,
             heartbeat: every(own.heartbeat.or(all.heartbeat).unwrap_or(HEARTBEAT)),
             absence: every(own.threshold.or(all.threshold).unwrap_or(ABSENCE)),
@@ -472,6 +475,18 @@ mod tests {
             (r#"{"services":{}}"#.into(), &["\"services\"", "expected a list"]),
             (r#"{"services":[1]}"#.into(), &["service 1", "expected a list of objects"]),
             ("{\"services\":[],\n}".into(), &["agent.conf, line 2", "not valid JSON"]),
+            (r#"{"services":[]}"#.into(), &["agent.conf: ", "\"services\"", "one service at least"]),
+            (
+                listed(
+                    r#""name":"a","port":1,"passcode":"p","listen":"127.0.0.1:7"},
+                    {"name":"b","port":1,"passcode":"p","listen":"127.0.0.1:7""#,
+                ),
+                &["service \"b\"", "\"listen\"", "\"a\"", "127.0.0.1:7"],
+            ),
+            (
+                listed(r#""name":"a","port":1,"passcodefile":"nothing","to":"h:1""#),
+                &["agent.conf", "service \"a\"", "\"passcodefile\"", "nothing: cannot be read"],
+            ),
         ] {
             let error = services(&text).unwrap_err();
             for word in words {

@@ -47,6 +47,8 @@ pub struct Settings {
     pub connections_v1: u16,
     pub passcode: Secret,
     pub role: Role,
+    /// Payload may be the words of a tunnel's listening end. At a public pipe it is the user's, whatever it is.
+    pub may_tunnel: bool,
     /// The local service, or where local clients connect to.
     pub target: Target,
     /// Interval of heartbeats; `None`: never.
@@ -236,6 +238,7 @@ impl Draft {
             connections_v1: self.connections.unwrap_or(CONNECTIONS),
             passcode,
             role,
+            may_tunnel: self.mode != Some(Mode::Public),
             target,
             heartbeat: every(self.heartbeat.unwrap_or(HEARTBEAT)),
             absence: every(self.absence.unwrap_or(ABSENCE)),

@@ -41,7 +41,8 @@ pub(crate) fn fault(text: &[u8], error: &serde_json::Error, place: Place) -> Set
             format!("key {key:?}: {found}; expected {expected}")
         }
     };
-    SettingsFault { line, column, problem }
+    // An empty file has no first line for serde.
+    SettingsFault { line: line.max(1), column: column.max(1), problem }
 }
 
 /// Whether the bytes at this place, or just before it, open a comment.

@@ -26,7 +26,7 @@ const KEYS: [(&str, &str); 16] = [
     ("trustproxy", "a list of IP addresses or ranges, like [\"10.0.0.0/8\", \"::1\"]"),
     ("metricslisten", "an IP address and a port, like \"127.0.0.1:9100\""),
     ("connections", "a whole number from 1"),
-    ("buffers", "a whole number from 1"),
+    ("buffers", "a whole number from 2"),
     ("logfile", "the name of a file"),
     ("accesslog", "the name of a file"),
 ];
@@ -161,6 +161,9 @@ impl Keys {
                 "controllerca",
                 "there are no client certificates with \"dev\": true; expected no more than one of the two keys",
             ));
+        }
+        if self.buffers == Some(1) {
+            return Err(("buffers", "1; expected a whole number from 2: the two sides of a session need one each"));
         }
         if self.usable_ports().is_empty() {
             return Err(("ports", "no usable port is left after exclude, broker and apiport; expected at least one"));

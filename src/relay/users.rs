@@ -116,6 +116,9 @@ impl Relay {
     }
 
     /// As many from there have an agent as may. The log says so.
+    ///
+    /// Who sends no more may have left: without TLS its FIN does not tell. So for one more the one goes that has been
+    /// half-closed longest without an answer.
     fn has_too_many(&mut self, key: Key, pipe: PipeKey) -> bool {
         let Some(socket) = self.reactor.get(key) else { return false };
         let State::User(User { network, .. }) = socket.state else { return false };
@@ -123,12 +126,17 @@ impl Relay {
         let Some(most) = self.mappings.get(pipe).and_then(|pipe| pipe.options.max_users) else { return false };
         let Some(users) = self.mappings.users(pipe) else { return false };
         let (joined, port) = (users.joined_from(network), users.binding.port);
-        // Who sends no more may have left: without TLS its FIN does not tell.
-        let leaving = |socket: &Socket<'_, State>| {
-            matches!(socket.state, State::User(user) if user.pipe == pipe && user.network == network)
-                && socket.state.half_closed_since().is_some()
-        };
-        if joined < usize::from(most) || joined - self.reactor.keys(leaving).len() < usize::from(most) {
+        if joined < usize::from(most) {
+            return false;
+        }
+        let half_closed = self.reactor.iter().filter_map(|(key, socket)| match socket.state {
+            State::User(user) if user.pipe == pipe && user.network == network => {
+                Some((socket.state.half_closed_since()?, key))
+            }
+            _ => None,
+        });
+        if let Some((_, longest)) = half_closed.min() {
+            self.end(longest, Cause::NoAnswer(longest));
             return false;
         }
         if let Some(unsaid) = self.log.may_say(Topic::TooManyUsers(port), self.reactor.now) {

@@ -103,6 +103,20 @@ fn more_buffers_than_there_is_room_for_are_a_fault_of_their_key() {
 }
 
 #[test]
+fn a_log_is_not_written_into_another_file_of_the_daemons() {
+    for file in ["connector.conf", "./configs.json", "server-key.pem", "connector.conf.pid", "token", "one.log"] {
+        let daemon = Setup::new(Mode::Tls).set("apitoken", "token").set("logfile", "one.log").set("accesslog", file);
+        let daemon = daemon.prepare();
+        fs::write(daemon.path("token"), "a token of some length").expect("a file");
+        let key = fs::read(daemon.path("server-key.pem")).expect("a file");
+        let name = file.trim_start_matches("./");
+        refused_by_both(&daemon, EX_CONFIG, &["connector.conf", "\"accesslog\"", name, "a file of its own"]);
+        assert_eq!(fs::read(daemon.path("server-key.pem")).expect("a file"), key);
+        assert!(!daemon.path("configs.json").exists());
+    }
+}
+
+#[test]
 fn a_pid_file_that_start_would_refuse_is_named_and_left_alone() {
     let daemon = Setup::new(Mode::Plain).prepare();
     let pid_file = daemon.path("connector.conf.pid");

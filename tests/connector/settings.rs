@@ -70,6 +70,7 @@ fn a_value_that_makes_no_sense_is_refused_with_the_key() {
     refused(&valid_but("controllers", "[\"controller\"]"), &["controllers"]);
     refused(&valid_but("connections", "0"), &["connections"]);
     refused(&valid_but("buffers", "0"), &["buffers"]);
+    refused(&valid_but("buffers", "1"), &["buffers", "from 2"]);
 }
 
 #[test]

@@ -50,6 +50,16 @@ fn public_services_and_both_ends_of_a_tunnel_share_a_process() {
     });
 }
 
+#[test]
+fn a_user_of_a_public_service_may_say_the_words_of_a_tunnel() {
+    in_both_modes(|daemon| {
+        let (service, mapping) = (Service::echo(), daemon.add_public(2));
+        let listed = [exposing("web", &mapping, 0, &service)];
+        let _agent = AgentProgram::of_services(daemon, &listed).in_mode("public").start();
+        expect_echo(&daemon.user(&mapping), b"iofog/1 tunnel ?");
+    });
+}
+
 fn listening<'a>(name: &'a str, mapping: &'a Mapping, daemon: &Daemon) -> Listed<'a> {
     Listed { name, mapping, side: 0, local: ("listen", listening_port(daemon)), connections: 1 }
 }

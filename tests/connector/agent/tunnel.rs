@@ -125,6 +125,23 @@ fn a_client_that_comes_before_the_other_end_loses_nothing() {
     });
 }
 
+/// What it has sent is not brought to the service once the other end comes: nobody would wait for the answer.
+#[test]
+fn a_client_that_is_reset_while_its_line_calls_leaves_the_line_to_the_next() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let (service, mapping) = (Service::echo(), daemon.add_private(4));
+    let agent = AgentProgram::new(&daemon, &mapping, 0).listening(listening_port(&daemon), 1).start();
+    let first = client(&daemon);
+    first.send(b"nobody waits for this");
+    first.expect_silence();
+    first.reset();
+    let next = client(&daemon);
+    next.send(b"somebody waits for this");
+    let _exposing = exposing(&daemon, &mapping, &service).start();
+    next.expect(b"somebody waits for this");
+    drop(agent);
+}
+
 #[test]
 fn a_client_that_closes_its_sending_side_gets_the_whole_answer() {
     in_both_modes(|daemon| {

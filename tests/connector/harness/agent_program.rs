@@ -88,6 +88,13 @@ impl AgentProgram {
         fs::write(self.folder.path().join("agent.json"), configuration).expect("a file");
     }
 
+    /// Each service says of its settings that its pipe is of this kind.
+    pub fn in_mode(self, mode: &str) -> Self {
+        let text = fs::read_to_string(self.folder.path().join("agent.json")).expect("a file");
+        self.configure(&text.replace("\"name\":", &format!("\"mode\":\"{mode}\",\"name\":")));
+        self
+    }
+
     /// Has it read its settings again, and waits until its log has `words` once more.
     #[track_caller]
     pub fn reload(&self, words: &str) {
