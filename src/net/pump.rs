@@ -433,8 +433,8 @@ fn kept(sink: &mut Link, tally: &mut Tally<'_>, ctx: &mut IoContext) -> Result<F
 
 /// Passes on what is in these bytes; rare, and not where much is moved.
 fn deliver(bytes: &[u8], sink: &mut Link, tally: &mut Tally<'_>, ctx: &mut IoContext) -> Result<(), Flow> {
-    let mut tls = sink.transport.tls();
-    let result = tally.pass_on(bytes, tls.as_deref_mut(), &mut sink.outbox, &mut ctx.frame, &mut ctx.pool);
+    let tls = sink.transport.tls();
+    let result = tally.pass_on(bytes, tls, &mut sink.outbox, &mut ctx.frame, &mut ctx.pool);
     sink.outbox.filled(0, &mut ctx.pool);
     result.map(drop)
 }

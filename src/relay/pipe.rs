@@ -134,7 +134,8 @@ impl Pipe {
     /// Users wait for a connection of those that there are; where more can be asked for, they wait for one of these.
     pub(super) fn has_waiting_users(&self) -> bool {
         let Ends::Public { agents, users } = &self.ends else { return false };
-        !users.waiting.is_empty() && !(agents.has_framed() && agents.has_place())
+        let more_may_come = agents.has_framed() && agents.has_place();
+        !users.waiting.is_empty() && !more_may_come
     }
 
     /// Users are joined when they say something, and not before.

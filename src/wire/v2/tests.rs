@@ -57,10 +57,8 @@ impl End {
                     self.channel.accept();
                     self.begin();
                 }
-                Some(Event::Fin) => {
-                    if self.channel.is_complete() {
-                        assert_eq!(self.heard, other.sent[self.sent.len() - 1], "FIN stands behind all payload");
-                    }
+                Some(Event::Fin) if self.channel.is_complete() => {
+                    assert_eq!(self.heard, other.sent[self.sent.len() - 1], "FIN stands behind all payload");
                 }
                 Some(Event::Reset(_)) if self.channel.sends() => {
                     other.incoming.extend(self.channel.reset(Reason::Broken));
