@@ -209,8 +209,10 @@ impl Agent {
         let now = self.reactor.now;
         let Some(service) = self.services.get_mut(&place.service) else { return };
         let Some(again) = &mut service.hello_again else { return };
+        service.knows_frames = is_framed;
         if is_framed {
-            return service.log.said_version = false;
+            service.log.said_version = false;
+            return;
         }
         *again = now + ASK_AGAIN;
         service.pool.keep(service.settings.connections_v1.into(), now);
@@ -233,10 +235,11 @@ impl Agent {
             Some(State::Dialling { to: Destination::Connector(place), .. }) => (place, None),
             _ => return,
         };
+        // While it speaks frames with us, it refuses for another reason.
+        let knows = self.services.get(&place.service).is_some_and(|it| it.knows_frames && it.pool.authorized() > 0);
+        let unknown = unknown.filter(|asked| !(knows && matches!(asked, Asked::Hello(_))));
         if let (Some(asked), Failure::Refused { .. } | Failure::TooSlow) = (unknown, &failure) {
-            debug!(
-                "The Connector does not seem to know what came with the passcode; tried again without it: {asked:?}"
-            );
+            debug!("The Connector does not seem to know what came with the passcode; tried again without it");
             if let Some(service) = self.services.get_mut(&place.service) {
                 match asked {
                     Asked::Hello(_) => service.hello_again = Some(now + ASK_AGAIN),

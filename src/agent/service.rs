@@ -30,6 +30,8 @@ pub(super) struct Service {
     pub(super) ask_again: Instant,
     /// From when on it is asked whether it speaks version 2; `None`: it never is.
     pub(super) hello_again: Option<Instant>,
+    /// It does, as far as is known.
+    pub(super) knows_frames: bool,
     /// Places that wait for the Connector's addresses.
     pub(super) asking: Vec<usize>,
     /// `None`: lines are joined to the local service.
@@ -98,6 +100,7 @@ impl Service {
             pool: Pool::new(settings.connections.into(), now),
             ask_again: now,
             hello_again: speaks_frames(settings.protocol, settings.role).then_some(now),
+            knows_frames: false,
             asking: Vec::new(),
             clients,
             usage: Usage::new(now),
