@@ -120,6 +120,8 @@ impl Control {
     pub fn run(mut self) -> io::Result<()> {
         loop {
             self.follow_settings();
+            // The log has said so already.
+            let _ = self.api.registry.mend();
             match self.server.recv_timeout(LOOK) {
                 Ok(None) => {}
                 Ok(Some(request)) => {
