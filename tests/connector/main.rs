@@ -17,6 +17,7 @@ mod cli_mapping;
 mod cli_start_stop;
 mod cli_status;
 mod cli_words;
+mod crashes;
 mod durability;
 mod early_answer;
 mod fairness;
