@@ -7,8 +7,6 @@
 //! | signals | stop, rotate (`signals`) |
 //! | reload | reads the files again (`reload`) |
 //! | log | writes what the others say ([`crate::logging`]) |
-//!
-//! tiny_http adds an acceptor and a few short-lived workers behind its private socket.
 
 pub mod pidfile;
 pub mod privileges;
@@ -27,7 +25,7 @@ use crate::layout::Layout;
 use crate::logging::{self, AccessLog, Format, Logging};
 use crate::net::server_tls::ServerTls;
 use crate::ports::ephemeral;
-use crate::relay::command::{EventLoop, Gone, Handle};
+use crate::relay::command::{EventLoop, Handle};
 use crate::relay::{self, LoopEvent, NewError, ParserSocket, Relay};
 use crate::store::{self, FILE_NAME, Store};
 use crate::supervisor::Supervisor;
@@ -40,7 +38,6 @@ use signals::Caught;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -127,13 +124,12 @@ impl Daemon {
         let control = Control::new(setup).map_err(system("the API's private socket cannot be served"))?;
         let watch = supervisor.clone();
         let work = move || {
-            if let Err(Gone) = control.restore() {
-                return Ok(());
+            if control.restore().is_ok() {
+                watch.ready();
+                control.run();
             }
-            watch.ready();
-            control.run()
         };
-        let failed = run_control(work, handle)?;
+        run_control(work, handle)?;
         let mut heartbeat = supervisor.heartbeat();
         let watched = relay.run(move |sign| match sign {
             LoopEvent::Turning => heartbeat(),
@@ -141,9 +137,6 @@ impl Daemon {
         });
         self.logs.iter().for_each(Logging::flush);
         watched.map_err(system("the event loop failed"))?;
-        if failed.load(Ordering::Relaxed) {
-            return Err(StartError::Died);
-        }
         info!("Stopped");
         Ok(())
     }
@@ -212,24 +205,15 @@ fn start_relay(
     Ok(started)
 }
 
-/// Starts the control thread. When it ends, the loop ends; the flag says whether it failed.
-fn run_control(
-    work: impl FnOnce() -> io::Result<()> + Send + 'static,
-    handle: Handle,
-) -> Result<Arc<AtomicBool>, StartError> {
-    let failed = Arc::new(AtomicBool::new(false));
-    let flag = failed.clone();
+/// Starts the control thread. When it ends, the loop ends.
+fn run_control(work: impl FnOnce() + Send + 'static, handle: Handle) -> Result<(), StartError> {
     let work = move || {
-        if let Err(e) = work() {
-            error!("The control thread has lost its socket, the daemon ends: {e}");
-            flag.store(true, Ordering::Relaxed);
-        }
+        work();
         // If the loop is gone already, all the better.
         let _ = handle.stop("the control thread has ended".to_owned());
     };
     let spawned = thread::Builder::new().name("control".into()).spawn(work);
-    spawned.map_err(|cause| StartError::System { what: "no control thread could be started", cause })?;
-    Ok(failed)
+    spawned.map(drop).map_err(|cause| StartError::System { what: "no control thread could be started", cause })
 }
 
 #[cfg(test)]
@@ -237,8 +221,8 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    /// A loop that nobody stops, and the control thread does `work`; returns whether that failed.
-    fn run_until_control_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> bool {
+    #[test]
+    fn the_loop_ends_with_the_control_thread() {
         let (parser, _listener) = ParserSocket::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());
         let (tls, controllers, broker) = (None, None, None);
@@ -255,14 +239,7 @@ mod tests {
             access_log: None,
         };
         let (mut relay, handle) = Relay::new(setup, relay::reserve_buffers(4).unwrap()).unwrap();
-        let failed = run_control(work, handle).unwrap();
+        run_control(|| {}, handle).unwrap();
         relay.run(|_| {}).unwrap();
-        failed.load(Ordering::Relaxed)
-    }
-
-    #[test]
-    fn the_loop_ends_with_the_control_thread() {
-        assert!(run_until_control_ends(|| Err(io::Error::other("the socket is lost"))));
-        assert!(!run_until_control_ends(|| Ok(())));
     }
 }
