@@ -1,7 +1,7 @@
 //! System calls of a process under test that fail, are counted and recorded, and a clock that jumps: faults.c, which is
 //! loaded before libc there and obeys a page of memory that is shared with it.
 
-use super::Daemon;
+use super::{AgentProgram, Daemon};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,6 @@ use tempfile::TempDir;
 
 /// The fields of the page, in the order of faults.c.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)]
 pub enum Field {
     ClockOffset,
     Socket,
@@ -54,7 +53,7 @@ impl Faults {
     }
 
     /// What a process whose store is in `store` needs in its environment.
-    pub fn environment(&self, store: &Path) -> [(&'static str, String); 4] {
+    fn environment(&self, store: &Path) -> [(&'static str, String); 4] {
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         [
             ("LD_PRELOAD", text(self.library)),
@@ -62,6 +61,14 @@ impl Faults {
             ("FAULTS_FOLDER", text(&fs::canonicalize(store).expect("a folder"))),
             ("FAULTS_RECORD", text(&self.folder.path().join("record"))),
         ]
+    }
+
+    /// From its start on, the agent obeys.
+    pub fn arm_agent(&self, mut agent: AgentProgram) -> AgentProgram {
+        for (name, value) in self.environment(self.folder.path()) {
+            agent = agent.environment(name, &value);
+        }
+        agent
     }
 
     /// From its next start on, the daemon obeys.
@@ -92,6 +99,11 @@ impl Faults {
     /// Ends [`Faults::fail_store`].
     pub fn mend_store(&self) {
         self.set(Field::StoreWhich, 0);
+    }
+
+    /// So many seconds from the real time of day.
+    pub fn set_clock(&self, ahead: i64) {
+        self.set(Field::ClockOffset, ahead * 1_000_000_000);
     }
 
     /// What the store has done while it was recorded.

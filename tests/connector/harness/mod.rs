@@ -18,6 +18,7 @@ mod process;
 mod random;
 mod recorded;
 mod service;
+mod traffic;
 
 pub use agent_program::{AgentProgram, Listed};
 pub use certificates::{Authority, Certificate, chain_of_two, test_certificate};
@@ -33,6 +34,7 @@ pub use ports::PortBlock;
 pub use random::{Random, number, seed};
 pub use recorded::{Exchange, recorded};
 pub use service::Service;
+pub use traffic::{StopAtLast, call, ping, visit};
 
 use std::thread;
 use std::time::{Duration, Instant};
