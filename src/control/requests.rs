@@ -4,6 +4,7 @@
 //! A lack of descriptors ends nothing: a request that cannot be taken waits in the socket's queue until it can.
 
 use super::answer::Answer;
+use crate::clock;
 use crate::relay::api::caller::{self, ApiCaller};
 use crate::relay::api::request::FROM_A_PAGE;
 use httparse::{EMPTY_HEADER, Status};
@@ -14,8 +15,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
 /// Headers of a request that the loop has written: five at most.
 const HEADERS: usize = 8;
@@ -145,14 +144,9 @@ fn head(answer: &Answer) -> String {
         "HTTP/1.1 {status} {}\r\nDate: {}\r\nContent-Type: {content_type}\r\nServer: iofog-connector\r\n{more}\
          Content-Length: {}\r\n\r\n",
         phrase(*status),
-        date(),
+        clock::http_date(),
         body.len()
     )
-}
-
-/// Now, as HTTP has it (RFC 9110, section 5.6.7).
-fn date() -> String {
-    OffsetDateTime::now_utc().format(&Rfc2822).unwrap_or_default().replace("+0000", "GMT")
 }
 
 fn phrase(status: u16) -> &'static str {
