@@ -166,7 +166,7 @@ fn start_relay(
     config: &Config,
     tls: Option<ServerTls>,
     parser: ParserSocket,
-    Capacity { connections, buffers, warning }: Capacity,
+    Capacity { connections, sockets, buffers, warning }: Capacity,
     access_log: Option<AccessLog>,
 ) -> Result<(Relay, Handle), StartError> {
     let Config { listen, api_port, broker, .. } = *config;
@@ -178,6 +178,7 @@ fn start_relay(
         tls,
         controllers: config.controllers.clone(),
         connections,
+        sockets,
         trust_proxy: config.trust_proxy.clone(),
         parser,
         access_log,
@@ -234,6 +235,7 @@ mod tests {
             tls,
             controllers,
             connections: 16,
+            sockets: 32,
             trust_proxy: Vec::new(),
             parser,
             access_log: None,

@@ -27,6 +27,8 @@ pub const WAITING_USERS: usize = 256;
 pub const WAIT_FOR_AGENT: Duration = Duration::from_secs(5);
 /// API connections at once; one more pushes out the one longest without a complete request.
 pub const API_CONNECTIONS: usize = 32;
+/// Connections that must remain possible however many ports are opened and however few files may be open.
+pub const CONNECTIONS_LEFT: usize = 16;
 /// API connections at once from addresses that are not in `controllers`; one more pushes out the oldest.
 pub const API_UNLISTED: usize = 4;
 /// So far apart such connections are taken when they come faster; the others are closed at once.

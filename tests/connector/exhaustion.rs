@@ -5,7 +5,7 @@
 
 use crate::harness::{
     AgentProgram, Daemon, Faults, Field, Mapping, Mode, PATIENCE, Random, Service, Setup, StopAtLast, call,
-    for_both_modes, form, number, ping, private_mapping, seed, visit, wait_until,
+    for_both_modes, form, number, ping, private_mapping, public_mapping, seed, visit, wait_until,
 };
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -133,6 +133,31 @@ fn shortages_disturb_nobody_who_is_connected_and_are_over_within_a_second() {
             "nothing has failed"
         );
     });
+}
+
+#[test]
+fn a_controller_that_opens_all_ports_locks_out_nobody() {
+    let daemon = Setup::new(Mode::Plain).descriptors(224).start();
+    let wanted = form("mapping", &public_mapping(2, 0).to_string());
+    let first = daemon.add_public(2);
+    let mut count = 1;
+    let refusal = loop {
+        let answer = daemon.controller().post("/api/v2/mapping/add", &wanted);
+        match answer.status {
+            200 => count += 1,
+            _ => break answer,
+        }
+    };
+    assert!(refusal.status == 500 && refusal.body.contains("Too many open files"), "{refusal:?}");
+    assert!((10..30).contains(&count), "{count}");
+    // Other Controllers keep their connections, agents and users theirs.
+    let held: Vec<_> = (0..20).map(|_| daemon.controller().connect().expect("a connection")).collect();
+    let pairs: Vec<_> = (0..2).map(|_| daemon.pair(&first)).collect();
+    assert_eq!(daemon.controller().status("all")["mappings"], count);
+    daemon.controller().remove(&first);
+    drop(daemon.add_public(1));
+    drop((held, pairs));
+    assert!(!daemon.log().contains("No more connections are accepted"), "{}", daemon.log());
 }
 
 /// One shortage. Returns how long it took after its end until everybody was served again.
