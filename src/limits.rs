@@ -177,6 +177,8 @@ pub const PROXY_ANSWER: usize = 8 * 1024;
 pub const STATUS_ANSWER: Duration = Duration::from_secs(2);
 /// The agent: services of one process.
 pub const SERVICES: usize = 4096;
+/// The agent: the pause after a failure that nobody but this machine has a part in, such as a lack of descriptors.
+pub const RETRY_HERE: Duration = Duration::from_millis(500);
 /// The agent: the shortest pause before a failed connection is tried again ...
 pub const RETRY_SHORTEST: Duration = Duration::from_millis(100);
 /// ... and the longest, which doubling ends at.

@@ -99,9 +99,10 @@ impl Pool {
         until
     }
 
-    /// It is tried again at once in another way.
-    pub(super) fn retry(&mut self, place: SlotId, now: Instant) {
-        self.set(place, Stage::Resting(now));
+    /// It is tried again at this time, whatever has failed before. Returns it.
+    pub(super) fn rest(&mut self, place: SlotId, until: Instant) -> Instant {
+        self.set(place, Stage::Resting(until));
+        until
     }
 
     /// The connection has served its purpose: its place is to be filled again at once.

@@ -16,8 +16,8 @@ const JUMPS: u64 = 12;
 const YEAR: i64 = 365 * 24 * 3600;
 /// 2038-01-19, 03:14:07: the last second of 32 bits.
 const LAST_OF_32_BITS: i64 = i32::MAX as i64;
-/// An answer to someone who is connected takes so long at most; nobody new waits longer.
-const GAP: Duration = Duration::from_secs(1);
+/// Nobody waits for longer than this, on a busy machine: what depends on the clock waits for a year, or for ever.
+const GAP: Duration = Duration::from_secs(5);
 /// The longest pause of an agent that is not let in (docs/limits.md).
 const AGENT_PAUSE: Duration = Duration::from_secs(30);
 /// After so many milliseconds without a heartbeat an agent is ended.
@@ -78,7 +78,7 @@ fn jumps_of_a_year_disturb_nobody() {
                 visit(&daemon, &after).unwrap_or_else(|error| panic!("{what}: {error}"));
                 call(&daemon, &exposed).unwrap_or_else(|error| panic!("{what}: {error}"));
                 let status = daemon.controller().status("all");
-                assert!(before.elapsed() < GAP * 2, "{what}: {:?}", before.elapsed());
+                assert!(before.elapsed() < GAP, "{what}: {:?}", before.elapsed());
                 let told = status["timestamp"].as_i64().expect("a number") / 1000;
                 assert!((told - now() - ahead).abs() < 10, "{what}: {told}");
                 let up = status["uptime"].as_u64().expect("a number");
