@@ -128,7 +128,7 @@ impl Control {
             let before = self.api.registry.changes();
             let answer = self.answer(&request)?;
             answers.push((request, answer, self.api.registry.changes() > before));
-            next = if answers.len() < BATCH { self.requests.take().ok().flatten() } else { None };
+            next = if answers.len() < BATCH { self.requests.take() } else { None };
         }
         let saved = self.api.registry.commit()?;
         let stop = answers.iter().find_map(|(_, answer, _)| answer.stop);
@@ -150,20 +150,23 @@ impl Control {
     fn answer(&mut self, request: &Request) -> Result<Answer, Gone> {
         // Settings that came while this thread waited for a request are to be followed by that request already.
         self.follow_settings();
-        let Some(peer) = request.caller else {
+        let Some(peer) = request.caller() else {
             return Ok(Answer::failed(403, "Forbidden", "requests are taken on the API's port only"));
         };
-        if !request.is_whole {
-            return Ok(Answer::failed(400, "Bad Request", "the body ends too early"));
-        }
+        let body = match &request.body {
+            Ok(body) => body,
+            Err(error) => {
+                return Ok(Answer::failed(400, "Bad Request", &format!("the body could not be read: {error}")));
+            }
+        };
         self.api.answer(&Call {
-            method: &request.method,
-            target: &request.target,
-            content_type: request.content_type.as_deref(),
-            authorization: request.authorization.as_deref(),
-            from_a_page: request.from_a_page,
+            method: request.method(),
+            target: request.target(),
+            content_type: request.header("Content-Type"),
+            authorization: request.header("Authorization"),
+            from_a_page: request.is_from_a_page(),
             peer,
-            body: &request.body,
+            body,
         })
     }
 

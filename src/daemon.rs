@@ -7,6 +7,8 @@
 //! | signals | stop, rotate (`signals`) |
 //! | reload | reads the files again (`reload`) |
 //! | log | writes what the others say ([`crate::logging`]) |
+//!
+//! tiny_http adds an acceptor and a few short-lived workers behind its private socket.
 
 pub mod pidfile;
 pub mod privileges;

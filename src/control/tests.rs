@@ -198,8 +198,8 @@ fn stop_is_answered_before_the_loop_is_told() {
 fn long_answers_to_slow_readers_hold_up_nobody_and_are_few() {
     let folder = Folder::new();
     let path = folder.0.join("socket");
-    let requests = Requests::new(UnixListener::bind(&path).unwrap()).unwrap();
-    let ask = || {
+    let mut requests = Requests::new(UnixListener::bind(&path).unwrap()).unwrap();
+    let mut ask = || {
         let mut stream = UnixStream::connect(&path).unwrap();
         stream.write_all(b"POST / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
         (stream, requests.wait(Duration::from_secs(10)).unwrap())

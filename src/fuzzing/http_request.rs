@@ -1,4 +1,4 @@
-//! Requests to the API, in whatever pieces they come: what the control thread is given of them.
+//! Requests to the API, in whatever pieces they come: what tiny_http is given of them.
 
 use super::pieces;
 use crate::limits::{REQUEST_BODY, REQUEST_HEAD};
@@ -63,7 +63,7 @@ struct Understood {
     body: Vec<u8>,
 }
 
-/// Reads what is given to the control thread: it must be one request, all of it, and hold nothing else of the original.
+/// Reads what is given to tiny_http: it must be one request, all of it, and hold nothing else of the original.
 fn understand_rewritten(bytes: &[u8]) -> Understood {
     let mut headers = [EMPTY_HEADER; 5];
     let mut request = httparse::Request::new(&mut headers);

@@ -1,8 +1,8 @@
-//! The API port, in front of the control thread.
+//! The API port, in front of tiny_http.
 //!
-//! The control thread answers one request after the other and would wait for each. So it listens on a private Unix
-//! socket, and only this file connects to it: once for every request, when that is whole, of bounded size, and came
-//! in bounded time ([`request`]). The request carries the real caller's address.
+//! tiny_http parses HTTP and nothing else: it would give every connection a thread and wait for ever. So it
+//! listens on a private Unix socket, and only this file connects to it: once for every request, when that is
+//! whole, of bounded size, and came in bounded time ([`request`]). The request carries the real caller's address.
 
 pub(crate) mod caller;
 pub(crate) mod connection;
@@ -296,7 +296,7 @@ impl Relay {
         Ok(Next::Close)
     }
 
-    /// Hands a whole request to the control thread, over a connection of its own.
+    /// Hands a whole request to tiny_http, over a connection of its own.
     fn ask(&mut self, key: Key, rest: Vec<u8>, last: bool) -> io::Result<()> {
         let now = self.reactor.now;
         let stream = Stream::Unix(self.setup.parser.connect()?);

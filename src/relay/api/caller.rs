@@ -1,6 +1,6 @@
 //! Who is behind an API request.
 //!
-//! The control thread sees the private socket and not the Controller, so the loop adds a header with the real caller to every
+//! tiny_http sees the private socket and not the Controller, so the loop adds a header with the real caller to every
 //! request, and passes on no header from outside but those that the API reads.
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! The way to the control thread, which is open to nobody else.
+//! The way to tiny_http, which is open to nobody else.
 
 use mio::net::UnixStream;
 use nix::fcntl::{OFlag, open};
@@ -10,11 +10,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-/// The private socket on which the control thread listens. It has no name any more; this descriptor is how it is found.
+/// The private socket on which tiny_http listens. It has no name any more; this descriptor is how it is found.
 pub struct ParserSocket(File);
 
 impl ParserSocket {
-    /// Makes the private socket. The control thread gets the listener.
+    /// Makes the private socket. tiny_http gets the listener.
     ///
     /// The socket is bound in a folder of its own and its name removed at once: it can only be reached through a
     /// descriptor of this process. Errors: no temporary folder can be written to.

@@ -1,13 +1,15 @@
-//! HTTP framing of the control API, in front of the control thread: bytes of one connection in, whole requests out.
+//! HTTP framing of the control API, in front of tiny_http: bytes of one connection in, whole requests out.
 //!
-//! Pure: knows no socket and no clock. The control thread answers one request after the other and waits for nobody. So
+//! Pure: knows no socket and no clock. tiny_http reads header lines without end, believes several
+//! framings that others read differently, and holds a thread for every request that does not end. So
 //! it never sees what a stranger wrote: a request is collected here within its limits, understood, and
 //! written anew from the few parts that the API looks at, with its length and its real caller (see
 //! [`super::caller`]). What is not understood is refused.
 //!
 //! Each rewritten request says `Connection: close`, because it is made for a private connection of
 //! its own, whatever the client's connection goes on to do. Where its answer ends is then plain, and
-//! no answer waits behind another's.
+//! no answer waits behind another's. It is also the only way to be served for sure: of many connections
+//! that come at once, tiny_http queues most behind the first few for as long as those stay open.
 
 mod chunked;
 mod head;
@@ -27,7 +29,7 @@ pub enum Step {
     Incomplete,
     /// The client waits for an interim `100 Continue` before it sends the body. Said once a request.
     Continue,
-    /// A whole request for the control thread. After its answer the client's connection is closed if `last`.
+    /// A whole request for tiny_http. After its answer the client's connection is closed if `last`.
     Request { bytes: Vec<u8>, last: bool },
     /// The request is answered by this, then the connection is closed.
     Refuse(Refusal),

@@ -13,9 +13,9 @@ pub const FROM_A_PAGE: &str = "X-Connector-Page";
 /// What matters of a head.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// The request line for the control thread.
+    /// The request line for tiny_http.
     line: String,
-    /// The headers for the control thread that do not depend on the body or the caller.
+    /// The headers for tiny_http that do not depend on the body or the caller.
     headers: String,
     pub framing: Framing,
     /// The client waits for `100 Continue`.
@@ -205,7 +205,7 @@ fn content_length(digits: &str) -> Result<usize, Refusal> {
 }
 
 impl Head {
-    /// The whole request as the control thread shall see it.
+    /// The whole request as tiny_http shall see it.
     pub fn rewrite(&self, body: &[u8], caller: &ApiCaller) -> Vec<u8> {
         let Self { line, headers, .. } = self;
         let (name, peer, length) = (caller::HEADER, caller.write(), body.len());
