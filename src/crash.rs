@@ -20,8 +20,9 @@ const REMINDER: Duration = Duration::from_secs(60);
 
 /// What the log has said of contained panics.
 static SAID: Mutex<Option<Throttle>> = Mutex::new(None);
-/// tiny_http's acceptor has panicked.
+/// tiny_http's acceptor has panicked, and who is to be told.
 static ACCEPTOR_HAS_ENDED: AtomicBool = AtomicBool::new(false);
+static WHEN_ACCEPTOR_ENDS: Mutex<Option<Box<dyn Fn() + Send>>> = Mutex::new(None);
 
 thread_local! {
     /// This thread is inside [`contain`], and for what.
@@ -40,8 +41,9 @@ pub fn end_on_panic() {
             return log_contained(what, &place);
         }
         if is_of_acceptor(panic) {
+            log_contained("the API", &place);
             ACCEPTOR_HAS_ENDED.store(true, Ordering::Relaxed);
-            return log_contained("the API", &place);
+            return WHEN_ACCEPTOR_ENDS.lock().iter().flat_map(|told| told.as_ref()).for_each(|tell| tell());
         }
         let message = format!("Internal error, the process ends: {place}");
         if log::max_level() == LevelFilter::Off {
@@ -59,6 +61,13 @@ pub fn contain<T>(what: &'static str, work: impl FnOnce() -> T) -> Result<T, Pan
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     CONTAINED.set(outer);
     result.map_err(|_| Panicked)
+}
+
+/// Has `tell` called when it panics.
+pub fn when_acceptor_ends(tell: impl Fn() + Send + 'static) {
+    if let Ok(mut told) = WHEN_ACCEPTOR_ENDS.lock() {
+        *told = Some(Box::new(tell));
+    }
 }
 
 /// Whether tiny_http's acceptor has panicked since this was asked last.

@@ -14,6 +14,7 @@ use log::{debug, warn};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use tiny_http::{Header, Response, Server};
@@ -23,7 +24,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// tiny_http's destructor connects to the socket's path and then removes it, and panics if there is no
 /// path. None of it suits a listener that is given to us, so it never runs.
-type PrivateServer = ManuallyDrop<Server>;
+type PrivateServer = Arc<ManuallyDrop<Server>>;
 
 /// Where requests come from.
 pub(super) struct Requests {
@@ -74,7 +75,10 @@ fn serve(listener: &UnixListener) -> io::Result<PrivateServer> {
     // It panics if it gets no thread.
     let server = crash::contain("the API", || Server::from_listener(listener, None));
     let server = server.map_err(|_| io::Error::other("no thread"))?.map_err(io::Error::other)?;
-    Ok(ManuallyDrop::new(server))
+    let server = Arc::new(ManuallyDrop::new(server));
+    let waiting = Arc::downgrade(&server);
+    crash::when_acceptor_ends(move || waiting.upgrade().iter().for_each(|server| server.unblock()));
+    Ok(server)
 }
 
 /// A request, and the way back for its answer.
