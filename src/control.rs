@@ -1,8 +1,8 @@
 //! The control thread: answers API requests, owns the list of mappings and their ports, and writes
 //! `configs.json`.
 //!
-//! tiny_http parses the requests, from a private socket that only the event loop connects to, one
-//! connection a request (see [`relay::request`](crate::relay::request)). The thread asks the loop to open and close
+//! Requests come through a private socket that only the event loop connects to, one connection a request
+//! (`requests`). The thread asks the loop to open and close
 //! through a channel and waits for its answers; the loop never waits for the thread.
 
 mod access;
@@ -16,6 +16,7 @@ mod metrics;
 mod process;
 mod registry;
 mod reloads;
+mod requests;
 mod status;
 
 pub use access::{TokenError, read_token};
@@ -23,8 +24,6 @@ pub use access::{TokenError, read_token};
 use crate::config::Config;
 use crate::limits::{ANSWER_AT_ONCE, BATCH, LONG_ANSWERS};
 use crate::mapping::Mapping;
-use crate::relay::api::caller::{self, ApiCaller};
-use crate::relay::api::request::FROM_A_PAGE;
 use crate::relay::command::{EventLoop, Gone};
 use crate::secret::Secret;
 use crate::store::Store;
@@ -33,18 +32,17 @@ use access::Access;
 use answer::Answer;
 use api::{Api, Call};
 use direct::Callers;
-use log::{debug, error};
+use log::error;
 use registry::Registry;
 use reloads::Reloads;
+use requests::{Request, Requests};
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
-use tiny_http::{Header, Request, Response, Server};
 
 /// How long new settings may lie about before the thread looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -79,22 +77,17 @@ pub enum Reload {
 /// The control thread's state.
 pub struct Control {
     api: Api,
-    listener: UnixListener,
-    server: PrivateServer,
+    requests: Requests,
     reloads: Receiver<Reload>,
     /// Each thread that writes a long answer holds a clone.
     writers: Arc<()>,
 }
 
-/// tiny_http's destructor connects to the socket's path and then removes it, and panics if there is no
-/// path. None of it suits a listener that is given to us, so it never runs.
-type PrivateServer = ManuallyDrop<Server>;
-
 impl Control {
     /// Puts the thread's state together. Errors: the private socket cannot be served.
     pub fn new(setup: Setup) -> io::Result<Self> {
         let Setup { config, token, store, mappings, relay, listener, reloads } = setup;
-        let server = serve(&listener)?;
+        let requests = Requests::new(listener)?;
         let api = Api {
             registry: Registry::new(store, mappings, config.ports, relay),
             access: Access::new(config.controllers, token),
@@ -105,7 +98,7 @@ impl Control {
             reloads: Reloads::default(),
             answers: BTreeMap::new(),
         };
-        Ok(Self { api, listener, server, reloads, writers: Arc::default() })
+        Ok(Self { api, requests, reloads, writers: Arc::default() })
     }
 
     /// Opens the stored mappings. When this returns, every port that can be bound is bound.
@@ -113,25 +106,15 @@ impl Control {
         self.api.registry.restore()
     }
 
-    /// Answers requests until the event loop is gone. Only then does it return `Ok`.
-    ///
-    /// # Errors
-    /// The private socket is lost for good.
-    pub fn run(mut self) -> io::Result<()> {
+    /// Answers requests until the event loop is gone.
+    pub fn run(mut self) {
         loop {
             self.follow_settings();
-            match self.server.recv_timeout(LOOK) {
-                Ok(None) => {}
-                Ok(Some(request)) => {
-                    if let Err(Gone) = self.serve_batch(request) {
-                        return Ok(());
-                    }
-                }
-                Err(error) => {
-                    // Its accepting thread has ended, over a lack of descriptors most likely.
-                    error!("the API's private socket failed ({error}) and is set up again");
-                    thread::sleep(LOOK);
-                    self.server = serve(&self.listener)?;
+            // The log has said so already.
+            let _ = self.api.registry.mend();
+            if let Some(request) = self.requests.wait(LOOK) {
+                if let Err(Gone) = self.serve_batch(request) {
+                    return;
                 }
             }
         }
@@ -141,11 +124,11 @@ impl Control {
     fn serve_batch(&mut self, first: Request) -> Result<(), Gone> {
         let mut answers = Vec::new();
         let mut next = Some(first);
-        while let Some(mut request) = next {
+        while let Some(request) = next {
             let before = self.api.registry.changes();
-            let answer = self.answer(&mut request)?;
+            let answer = self.answer(&request)?;
             answers.push((request, answer, self.api.registry.changes() > before));
-            next = if answers.len() < BATCH { self.server.try_recv().ok().flatten() } else { None };
+            next = if answers.len() < BATCH { self.requests.take() } else { None };
         }
         let saved = self.api.registry.commit()?;
         let stop = answers.iter().find_map(|(_, answer, _)| answer.stop);
@@ -164,29 +147,26 @@ impl Control {
         }
     }
 
-    fn answer(&mut self, request: &mut Request) -> Result<Answer, Gone> {
+    fn answer(&mut self, request: &Request) -> Result<Answer, Gone> {
         // Settings that came while this thread waited for a request are to be followed by that request already.
         self.follow_settings();
-        let Some(peer) = header(request, caller::HEADER).and_then(ApiCaller::read) else {
+        let Some(peer) = request.caller() else {
             return Ok(Answer::failed(403, "Forbidden", "requests are taken on the API's port only"));
         };
-        // As long as its Content-Length, which the loop has bounded.
-        let mut body = Vec::new();
-        if let Err(error) = request.as_reader().read_to_end(&mut body) {
-            return Ok(Answer::failed(400, "Bad Request", &format!("the body could not be read: {error}")));
-        }
-        // tiny_http takes the end of the connection for the end of the body.
-        if request.body_length().is_some_and(|length| length != body.len()) {
-            return Ok(Answer::failed(400, "Bad Request", "the body ends too early"));
-        }
+        let body = match &request.body {
+            Ok(body) => body,
+            Err(error) => {
+                return Ok(Answer::failed(400, "Bad Request", &format!("the body could not be read: {error}")));
+            }
+        };
         self.api.answer(&Call {
-            method: request.method().as_str(),
-            target: request.url(),
-            content_type: header(request, "Content-Type"),
-            authorization: header(request, "Authorization"),
-            from_a_page: header(request, FROM_A_PAGE).is_some(),
+            method: request.method(),
+            target: request.target(),
+            content_type: request.header("Content-Type"),
+            authorization: request.header("Authorization"),
+            from_a_page: request.is_from_a_page(),
             peer,
-            body: &body,
+            body,
         })
     }
 
@@ -201,32 +181,23 @@ impl Control {
     }
 }
 
-fn serve(listener: &UnixListener) -> io::Result<PrivateServer> {
-    let server = Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
-    Ok(ManuallyDrop::new(server))
-}
-
-fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
-    request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
-}
-
 /// Sends the answer, and returns its status; whether the Controller is still there to read it is not our business.
 fn respond(request: Request, answer: Answer, writers: &Arc<()>) -> u16 {
     let status = answer.status;
     if answer.body.len() <= ANSWER_AT_ONCE {
-        write(request, answer);
+        request.respond(&answer);
         return status;
     }
     // A slow reader of a long answer costs its memory; so there are few of them.
     if Arc::strong_count(writers) > LONG_ANSWERS {
         let reason = format!("{LONG_ANSWERS} long answers are on their way already; try again soon");
-        write(request, Answer::failed(503, "Service Unavailable", &reason).with_header("Retry-After", "1"));
+        request.respond(&Answer::failed(503, "Service Unavailable", &reason).with_header("Retry-After", "1"));
         return 503;
     }
     // Written by this thread, it would make all Controllers wait for the slowest.
     let (writer, busy) = (thread::Builder::new().name("api-answer".to_owned()), Arc::clone(writers));
     let work = move || {
-        write(request, answer);
+        request.respond(&answer);
         drop(busy);
     };
     if let Err(error) = writer.spawn(work) {
@@ -235,17 +206,6 @@ fn respond(request: Request, answer: Answer, writers: &Arc<()>) -> u16 {
         }
     }
     status
-}
-
-fn write(request: Request, answer: Answer) {
-    let fixed = [("Content-Type", answer.content_type), ("Server", "iofog-connector")];
-    let headers = fixed.into_iter().chain(answer.header);
-    let headers = headers.filter_map(|(name, value)| Header::from_bytes(name, value).ok()).collect();
-    let length = answer.body.len();
-    let response = Response::new(answer.status.into(), headers, answer.body.as_bytes(), Some(length), None);
-    if let Err(error) = request.respond(response.with_chunked_threshold(usize::MAX)) {
-        debug!("an API answer could not be delivered: {error}");
-    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::layout::Layout;
 use crate::logging::{self, AccessLog, Format, Logging};
 use crate::net::server_tls::ServerTls;
 use crate::ports::ephemeral;
-use crate::relay::command::{EventLoop, Gone, Handle};
+use crate::relay::command::{EventLoop, Handle};
 use crate::relay::{self, LoopEvent, NewError, ParserSocket, Relay};
 use crate::store::{self, FILE_NAME, Store};
 use crate::supervisor::Supervisor;
@@ -40,7 +40,6 @@ use signals::Caught;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -127,13 +126,12 @@ impl Daemon {
         let control = Control::new(setup).map_err(system("the API's private socket cannot be served"))?;
         let watch = supervisor.clone();
         let work = move || {
-            if let Err(Gone) = control.restore() {
-                return Ok(());
+            if control.restore().is_ok() {
+                watch.ready();
+                control.run();
             }
-            watch.ready();
-            control.run()
         };
-        let failed = run_control(work, handle)?;
+        run_control(work, handle)?;
         let mut heartbeat = supervisor.heartbeat();
         let watched = relay.run(move |sign| match sign {
             LoopEvent::Turning => heartbeat(),
@@ -141,9 +139,6 @@ impl Daemon {
         });
         self.logs.iter().for_each(Logging::flush);
         watched.map_err(system("the event loop failed"))?;
-        if failed.load(Ordering::Relaxed) {
-            return Err(StartError::Died);
-        }
         info!("Stopped");
         Ok(())
     }
@@ -173,7 +168,7 @@ fn start_relay(
     config: &Config,
     tls: Option<ServerTls>,
     parser: ParserSocket,
-    Capacity { connections, buffers, warning }: Capacity,
+    Capacity { connections, sockets, buffers, warning }: Capacity,
     access_log: Option<AccessLog>,
 ) -> Result<(Relay, Handle), StartError> {
     let Config { listen, api_port, broker, .. } = *config;
@@ -185,6 +180,7 @@ fn start_relay(
         tls,
         controllers: config.controllers.clone(),
         connections,
+        sockets,
         trust_proxy: config.trust_proxy.clone(),
         parser,
         access_log,
@@ -212,24 +208,15 @@ fn start_relay(
     Ok(started)
 }
 
-/// Starts the control thread. When it ends, the loop ends; the flag says whether it failed.
-fn run_control(
-    work: impl FnOnce() -> io::Result<()> + Send + 'static,
-    handle: Handle,
-) -> Result<Arc<AtomicBool>, StartError> {
-    let failed = Arc::new(AtomicBool::new(false));
-    let flag = failed.clone();
+/// Starts the control thread. When it ends, the loop ends.
+fn run_control(work: impl FnOnce() + Send + 'static, handle: Handle) -> Result<(), StartError> {
     let work = move || {
-        if let Err(e) = work() {
-            error!("The control thread has lost its socket, the daemon ends: {e}");
-            flag.store(true, Ordering::Relaxed);
-        }
+        work();
         // If the loop is gone already, all the better.
         let _ = handle.stop("the control thread has ended".to_owned());
     };
     let spawned = thread::Builder::new().name("control".into()).spawn(work);
-    spawned.map_err(|cause| StartError::System { what: "no control thread could be started", cause })?;
-    Ok(failed)
+    spawned.map(drop).map_err(|cause| StartError::System { what: "no control thread could be started", cause })
 }
 
 #[cfg(test)]
@@ -237,8 +224,8 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    /// A loop that nobody stops, and the control thread does `work`; returns whether that failed.
-    fn run_until_control_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> bool {
+    #[test]
+    fn the_loop_ends_with_the_control_thread() {
         let (parser, _listener) = ParserSocket::new().unwrap();
         let listen = Some(Ipv4Addr::LOCALHOST.into());
         let (tls, controllers, broker) = (None, None, None);
@@ -250,19 +237,13 @@ mod tests {
             tls,
             controllers,
             connections: 16,
+            sockets: 32,
             trust_proxy: Vec::new(),
             parser,
             access_log: None,
         };
         let (mut relay, handle) = Relay::new(setup, relay::reserve_buffers(4).unwrap()).unwrap();
-        let failed = run_control(work, handle).unwrap();
+        run_control(|| {}, handle).unwrap();
         relay.run(|_| {}).unwrap();
-        failed.load(Ordering::Relaxed)
-    }
-
-    #[test]
-    fn the_loop_ends_with_the_control_thread() {
-        assert!(run_until_control_ends(|| Err(io::Error::other("the socket is lost"))));
-        assert!(!run_until_control_ends(|| Ok(())));
     }
 }

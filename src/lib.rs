@@ -20,6 +20,7 @@ pub mod agent;
 mod bucket;
 pub mod cidr;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod crash;

@@ -33,6 +33,8 @@ pub const WAITING_USERS: usize = 256;
 pub const WAIT_FOR_AGENT: Duration = Duration::from_secs(5);
 /// API connections at once; one more pushes out the one longest without a complete request.
 pub const API_CONNECTIONS: usize = 32;
+/// Connections that must remain possible however many ports are opened and however few files may be open.
+pub const CONNECTIONS_LEFT: usize = 16;
 /// API connections at once from addresses that are not in `controllers`; one more pushes out the oldest.
 pub const API_UNLISTED: usize = 4;
 /// So far apart such connections are taken when they come faster; the others are closed at once.
@@ -181,6 +183,8 @@ pub const PROXY_ANSWER: usize = 8 * 1024;
 pub const STATUS_ANSWER: Duration = Duration::from_secs(2);
 /// The agent: services of one process.
 pub const SERVICES: usize = 4096;
+/// The agent: the pause after a failure that nobody but this machine has a part in, such as a lack of descriptors.
+pub const RETRY_HERE: Duration = Duration::from_millis(500);
 /// The agent: the shortest pause before a failed connection is tried again ...
 pub const RETRY_SHORTEST: Duration = Duration::from_millis(100);
 /// ... and the longest, which doubling ends at.

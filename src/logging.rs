@@ -72,7 +72,7 @@ pub struct Logging {
 pub fn start(level: LevelFilter, format: Format, file: Option<&Path>) -> io::Result<Logging> {
     let (logging, sink) = pipe(Writer::new(file)?, Which::Log)?;
     let layout = format.layout(file.is_some());
-    let logger = Formatter::new(layout, WriteLogger::new(level, config(layout, level), sink));
+    let logger = Formatter::new(layout, WriteLogger::new(level, config(level), sink));
     log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(logging)

@@ -89,6 +89,8 @@ pub struct Setup {
     pub trust_proxy: Vec<Cidr>,
     /// TCP connections at most, those of the API not counted.
     pub connections: usize,
+    /// These connections and the ports of mappings together: so many descriptors may be used for them.
+    pub sockets: usize,
     /// The way to the HTTP parser.
     pub parser: ParserSocket,
     /// One line a session.

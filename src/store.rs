@@ -75,12 +75,23 @@ impl Store {
     }
 
     fn write<'a>(&self, mappings: impl Iterator<Item = &'a Mapping> + Clone) -> io::Result<()> {
-        // Passcodes are in there: nobody else may read it, and no file of another's making is written to.
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.temporary)?;
+        let file = match self.make_temporary() {
+            // Left behind by a save that failed, on a disk that did not even let it be removed.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&self.temporary)?;
+                self.make_temporary()?
+            }
+            made => made?,
+        };
         let mut writer = BufWriter::new(file);
         compose(&mut writer, mappings)?;
         writer.flush()?;
         writer.get_ref().sync_all()
+    }
+
+    /// Passcodes go in there: nobody else may read it, and no file of another's making is written to.
+    fn make_temporary(&self) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.temporary)
     }
 }
 

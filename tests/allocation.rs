@@ -97,6 +97,7 @@ fn a_relayed_chunk_costs_no_allocation() {
         tls,
         controllers,
         connections: 100,
+        sockets: 200,
         trust_proxy: Vec::new(),
         parser,
         access_log: None,

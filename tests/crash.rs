@@ -30,7 +30,7 @@ fn a_contained_panic_is_logged_once_and_ends_nothing() {
         let _logging = logging::start(log::LevelFilter::Info, logging::Format::Text, None).expect("a log");
         crash::end_on_panic();
         for number in 0..3 {
-            assert!(crash::contain(|| -> () { panic!("oh dear, {number}") }).is_err());
+            assert!(crash::contain("TLS", || -> () { panic!("oh dear, {number}") }).is_err());
         }
         log::logger().flush();
         println!("still here");

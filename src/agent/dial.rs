@@ -7,7 +7,7 @@ use super::Agent;
 use super::failure::Failure;
 use super::names::{Answer, at_port};
 use super::state::{Asked, Destination, Line, Place, ServiceId, State};
-use crate::limits::{ASK_AGAIN, HELLO, UNDERWAY_OF_ALL};
+use crate::limits::{ASK_AGAIN, HELLO, RETRY_HERE, UNDERWAY_OF_ALL};
 use crate::net::framed::Framed;
 use crate::net::link::{Input, LinkError};
 use crate::net::marked::Marked;
@@ -83,7 +83,7 @@ impl Agent {
         for (place, answer, port) in found {
             match answer {
                 Ok(addresses) => self.dial(Destination::Connector(place), at_port(addresses, port)),
-                Err(e) => self.fail(place, Failure::Name(io::Error::new(e.kind(), e.to_string()))),
+                Err(e) => self.fail(place, Failure::Name(copy(e))),
             }
         }
     }
@@ -245,7 +245,7 @@ impl Agent {
                     Asked::Hello(_) => service.hello_again = Some(now + ASK_AGAIN),
                     Asked::Bare | Asked::Preamble => service.ask_again = now + ASK_AGAIN,
                 }
-                service.pool.retry(place.slot, now);
+                service.pool.rest(place.slot, now);
             }
             self.may_fill = true;
             return;
@@ -264,7 +264,10 @@ impl Agent {
     pub(super) fn fail(&mut self, place: Place, failure: Failure) {
         let now = self.reactor.now;
         let Some(service) = self.services.get_mut(&place.service) else { return };
-        let until = service.pool.fail(place.slot, now);
+        let until = match failure.is_shortage() {
+            true => service.pool.rest(place.slot, now + RETRY_HERE),
+            false => service.pool.fail(place.slot, now),
+        };
         // Others may wait for this one to be done.
         self.may_fill |= self.is_crowded;
         self.reactor.wake_by(until);
@@ -328,6 +331,14 @@ impl Asked {
             Self::Preamble => heard.is_empty(),
             Self::Hello(_) => heard.is_empty() || heard == AUTHORIZED,
         }
+    }
+}
+
+/// The same error for one more place.
+fn copy(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 

@@ -48,6 +48,18 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// It has reached nobody: this machine is short of descriptors, memory or local ports. It costs nobody anything to try
+    /// again soon.
+    pub(super) fn is_shortage(&self) -> bool {
+        const SHORTAGES: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EADDRNOTAVAIL];
+        match self {
+            Self::Name(error) | Self::Connect(_, error) => {
+                error.raw_os_error().is_some_and(|it| SHORTAGES.contains(&it))
+            }
+            _ => false,
+        }
+    }
+
     /// What a refusal means to an agent that has so many connections and wants so many. `was_accepted`: its passcode was,
     /// at some time.
     pub(super) fn explained(self, authorized: usize, wanted: usize, was_accepted: bool) -> Self {

@@ -1,6 +1,6 @@
 //! What is counted of a service, for `agent status`.
 
-use crate::failure::timestamp;
+use crate::clock::{self, timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
@@ -26,7 +26,7 @@ pub struct LastError {
 
 impl Figures {
     pub(super) fn new() -> Self {
-        Self { since: SystemTime::now(), sessions: 0, received: 0, sent: 0, last_error: None }
+        Self { since: clock::now(), sessions: 0, received: 0, sent: 0, last_error: None }
     }
 
     pub(super) fn failed(&mut self, problem: impl ToString) {

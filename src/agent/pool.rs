@@ -130,23 +130,24 @@ impl Pool {
         self.places[place].failures = failures;
         // The low bits of a version 4 UUID are all random.
         let until = now + pause(failures, Uuid::new_v4().as_u64_pair().1);
-        self.rest(place, until);
+        self.vacate(place, until);
         until
     }
 
-    /// It is tried again at once in another way.
-    pub(super) fn retry(&mut self, place: SlotId, now: Instant) {
-        self.set(place, Stage::Resting(now));
+    /// It is tried again at this time, whatever has failed before. Returns it.
+    pub(super) fn rest(&mut self, place: SlotId, until: Instant) -> Instant {
+        self.set(place, Stage::Resting(until));
+        until
     }
 
     /// The connection has served its purpose: its place is to be filled again at once.
     pub(super) fn renew(&mut self, place: SlotId, now: Instant) {
         self.places[place].failures = 0;
-        self.rest(place, now);
+        self.vacate(place, now);
     }
 
     /// The place is empty: it is tried again then, unless there are enough without it.
-    fn rest(&mut self, place: SlotId, until: Instant) {
+    fn vacate(&mut self, place: SlotId, until: Instant) {
         let is_kept = self.size() <= self.kept;
         self.set(place, if is_kept { Stage::Resting(until) } else { Stage::Spare });
     }

@@ -9,7 +9,7 @@ pub use super::figures::LastError;
 use super::service::Service;
 use super::settings::Role;
 use super::state::{ServiceId, Task};
-use crate::failure::{millis, timestamp};
+use crate::clock::{millis, timestamp};
 use crate::limits::STATUS_ANSWER;
 use log::warn;
 use serde::{Deserialize, Serialize};

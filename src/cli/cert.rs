@@ -9,6 +9,7 @@ mod token;
 use super::options::default_settings;
 use super::output::{complain, say};
 use super::{Failure, Outcome};
+use crate::clock;
 use crate::exit;
 use crate::files;
 use crate::layout::folder_of;
@@ -21,7 +22,7 @@ use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 /// A certificate is valid from this year on: peers without a clock of their own are years behind.
 const FIRST_YEAR: i32 = 2020;
@@ -124,7 +125,7 @@ impl Cert {
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.not_before = date_time_ymd(FIRST_YEAR, 1, 1);
-        let now = OffsetDateTime::now_utc().max(date_time_ymd(THIS_YEAR, 1, 1));
+        let now = clock::utc().max(date_time_ymd(THIS_YEAR, 1, 1));
         parameters.not_after = now + Duration::days(self.days.into());
         Ok(parameters)
     }

@@ -3,7 +3,8 @@
 use super::form::MappingError;
 use super::metrics;
 use super::registry::AddError;
-use crate::failure::{self, timestamp};
+use crate::clock::timestamp;
+use crate::failure;
 use crate::limits::DIRECT_ENTRIES;
 use crate::mapping::FieldError;
 use crate::relay::command::Gone;

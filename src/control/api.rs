@@ -10,7 +10,7 @@ use super::process::Process;
 use super::registry::Registry;
 use super::reloads::Reloads;
 use super::status;
-use crate::failure::timestamp;
+use crate::clock::timestamp;
 use crate::limits::{DIRECT_CALLER, HEALTHY};
 use crate::mapping::{FieldError, Kind, Request};
 use crate::relay::api::caller::ApiCaller;

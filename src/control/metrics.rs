@@ -7,7 +7,7 @@
 use super::figures::{AGENTS, DAEMON, Figure, TRAFFIC, USERS};
 use super::process::Process;
 use super::reloads::Reloads;
-use crate::failure::millis;
+use crate::clock::millis;
 use crate::logging::{self, LOGS};
 use crate::mapping::Mapping;
 use crate::relay::command::{PipeStatus, Totals};

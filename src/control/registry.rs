@@ -16,8 +16,10 @@ use log::{error, info, warn};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+/// A disk that has failed is tried again after this.
+const MEND: Duration = Duration::from_secs(1);
 /// As many ranges of usable ports are named as help to see which they are.
 const RANGES: usize = 8;
 
@@ -29,6 +31,8 @@ pub(super) struct Registry {
     store: Store,
     /// Made, but not durable.
     pending: Vec<Change>,
+    /// The file may contain a refused change: the next try to write it without.
+    mend_at: Option<Instant>,
 }
 
 /// A change that can be undone.
@@ -42,7 +46,7 @@ impl Registry {
     pub fn new(store: Store, mappings: Vec<Mapping>, usable: PortSet, relay: Box<dyn EventLoop>) -> Self {
         let taken: Vec<u16> = mappings.iter().filter_map(Mapping::ports).flatten().collect();
         let mappings = mappings.into_iter().map(|mapping| (mapping.id.clone(), mapping)).collect();
-        Self { mappings, ports: Ports::new(usable, taken), relay, store, pending: Vec::new() }
+        Self { mappings, ports: Ports::new(usable, taken), relay, store, pending: Vec::new(), mend_at: None }
     }
 
     /// Opens what is in the list. What cannot be opened now stays, and the loop goes on trying.
@@ -178,23 +182,38 @@ impl Registry {
         let saved = self.store.save(self.mappings.values());
         let pending = std::mem::take(&mut self.pending);
         match &saved {
-            Ok(()) => pending.into_iter().try_for_each(|change| self.settle(change))?,
+            Ok(()) => {
+                self.mend_at = None;
+                pending.into_iter().try_for_each(|change| self.settle(change))?;
+            }
             Err(error) => {
                 if is_within_budget(Instant::now()) {
                     error!("{error}; {} change(s) undone", pending.len());
                 }
                 pending.into_iter().rev().try_for_each(|change| self.undo(change))?;
                 if error.is_in_place() {
-                    // What was refused must not come back with a restart.
-                    if let Err(error) = self.store.save(self.mappings.values()) {
-                        if is_within_budget(Instant::now()) {
-                            error!("{error}; the file may still contain a refused change");
-                        }
+                    self.mend_at = Some(Instant::now());
+                    if let Err(error) = self.mend() {
+                        let until = "until this succeeds a restart may bring back a refused change";
+                        error!("{error}; {until}; retried every second");
                     }
                 }
             }
         }
         Ok(saved)
+    }
+
+    /// What was refused must not come back with a restart: where the file may contain it, it is written anew.
+    /// To be called every now and then.
+    pub fn mend(&mut self) -> Result<(), SaveError> {
+        let now = Instant::now();
+        if self.mend_at.is_none_or(|at| now < at) {
+            return Ok(());
+        }
+        self.mend_at = Some(now + MEND);
+        self.store.save(self.mappings.values())?;
+        self.mend_at = None;
+        Ok(())
     }
 
     /// The change is durable.

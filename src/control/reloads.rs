@@ -1,6 +1,6 @@
 //! What has become of the settings, for the metrics.
 
-use crate::failure::timestamp;
+use crate::clock::timestamp;
 
 /// What is remembered of reloads.
 #[derive(Clone, Copy)]

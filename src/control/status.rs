@@ -7,7 +7,7 @@
 use super::answer::{Answer, Fields};
 use super::figures::{AGENTS, DAEMON, Figure, TRAFFIC, USERS};
 use super::registry::Registry;
-use crate::failure::{millis, timestamp};
+use crate::clock::{millis, timestamp};
 use crate::mapping::{Kind, Mapping, Options};
 use crate::relay::command::{Gone, PipeStatus};
 use serde::Serialize;

@@ -1,5 +1,6 @@
 use super::fake::FakeLoop;
 use super::*;
+use crate::relay::api::caller::{self, ApiCaller};
 use crate::relay::api::request::{Collector, Step};
 use crate::testing::Folder;
 use std::io::{Read, Write};
@@ -47,7 +48,7 @@ impl Daemon {
         let setup = Setup { config, token, store, mappings, relay: Box::new(fake.clone()), listener, reloads: inbox };
         let control = Control::new(setup).unwrap();
         control.restore().unwrap();
-        thread::spawn(move || control.run().unwrap());
+        thread::spawn(move || control.run());
         Self { folder, socket, fake, reloads }
     }
 
@@ -172,7 +173,6 @@ fn a_request_that_was_cut_off_is_not_carried_out() {
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{body}"
         )
     };
-    // tiny_http itself notices where the body is short enough to be read with the head.
     let stream = daemon.send_raw(whole("command=stop", "command=stop".len() + 5000).as_bytes());
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let (status, refusal) = answer(stream);
@@ -198,11 +198,11 @@ fn stop_is_answered_before_the_loop_is_told() {
 fn long_answers_to_slow_readers_hold_up_nobody_and_are_few() {
     let folder = Folder::new();
     let path = folder.0.join("socket");
-    let server = serve(&UnixListener::bind(&path).unwrap()).unwrap();
-    let ask = || {
+    let mut requests = Requests::new(UnixListener::bind(&path).unwrap()).unwrap();
+    let mut ask = || {
         let mut stream = UnixStream::connect(&path).unwrap();
         stream.write_all(b"POST / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
-        (stream, server.recv().unwrap())
+        (stream, requests.wait(Duration::from_secs(10)).unwrap())
     };
     let (text, writers) = ("x".repeat(8 << 20), Arc::default());
     let slow: Vec<UnixStream> = (0..LONG_ANSWERS)

@@ -41,9 +41,6 @@ pub enum StartError {
     /// The system refuses something that every daemon needs.
     #[error("{what}: {cause}")]
     System { what: &'static str, cause: io::Error },
-    /// The control thread has ended though it was not asked to; the log says why.
-    #[error("the control thread has died")]
-    Died,
 }
 
 impl StartError {
@@ -61,7 +58,6 @@ impl StartError {
             }
             Self::Api { cause, .. } if cause.kind() == ErrorKind::PermissionDenied => exit::NOT_PERMITTED,
             Self::Api { .. } => exit::UNAVAILABLE,
-            Self::Died => exit::SOFTWARE,
         }
     }
 }

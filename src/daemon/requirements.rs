@@ -3,7 +3,7 @@
 use super::StartError;
 use crate::config::Config;
 use crate::descriptors;
-use crate::limits::{API_CONNECTIONS, BUFFERS, MONITORS};
+use crate::limits::{API_CONNECTIONS, BUFFERS, CONNECTIONS_LEFT, MONITORS};
 use crate::mapping::Mapping;
 use crate::net::buffers::Pool;
 use crate::relay;
@@ -14,6 +14,8 @@ const RESERVED: usize = 64 + 3 * (API_CONNECTIONS + MONITORS);
 /// What there is room for.
 pub struct Capacity {
     pub connections: usize,
+    /// Descriptors for these and for ports.
+    pub sockets: usize,
     pub buffers: Pool,
     /// The settings ask for more connections than that.
     pub warning: Option<String>,
@@ -25,11 +27,13 @@ impl Capacity {
     /// # Errors
     /// There is no room for the buffers.
     pub fn of(config: &Config) -> Result<Self, StartError> {
-        let (connections, warning) = most_connections(config);
+        let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
+        let (connections, warning) = most_connections(config, descriptors);
+        let sockets = descriptors.saturating_sub(RESERVED).max(2 * CONNECTIONS_LEFT);
         let count = config.buffers.unwrap_or(connections.min(BUFFERS));
         let buffers = relay::reserve_buffers(count);
         let buffers = buffers.map_err(|cause| StartError::Buffers { settings: config.file.clone(), count, cause })?;
-        Ok(Self { connections, buffers, warning })
+        Ok(Self { connections, sockets, buffers, warning })
     }
 }
 
@@ -59,10 +63,9 @@ pub fn misfits<'a>(config: &'a Config, mappings: &'a [Mapping]) -> impl Iterator
 }
 
 /// How many connections there may be, and a warning if that is less than the settings say.
-fn most_connections(config: &Config) -> (usize, Option<String>) {
-    let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
+fn most_connections(config: &Config, descriptors: usize) -> (usize, Option<String>) {
     // An eighth is left for listeners: two a mapping.
-    let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(16);
+    let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(CONNECTIONS_LEFT);
     let connections = config.connections.unwrap_or(most);
     let warning = (connections > most).then(|| {
         let file = config.file.display();

@@ -1,5 +1,6 @@
 //! What a line of the log looks like: text with its time, what systemd's journal expects, or JSON.
 
+use crate::clock;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::sys::stat::fstat;
 use serde::Serialize;
@@ -7,7 +8,6 @@ use simplelog::{Config, ConfigBuilder, FormatItem, format_description};
 use std::env;
 use std::io;
 use std::str::FromStr;
-use time::OffsetDateTime;
 
 /// A time of RFC 3339 in UTC, always as long as this: `2026-11-21T17:05:49.123Z`.
 const TIME: &[FormatItem<'static>] =
@@ -15,7 +15,7 @@ const TIME: &[FormatItem<'static>] =
 
 /// Now, as all logs have it.
 pub fn clock() -> String {
-    OffsetDateTime::now_utc().format(TIME).unwrap_or_default()
+    clock::utc().format(TIME).unwrap_or_default()
 }
 
 /// What was asked for (`--log-format`).
@@ -68,21 +68,18 @@ fn is_journal() -> bool {
     fstat(io::stderr()).is_ok_and(|it| stream == format!("{}:{}", it.st_dev, it.st_ino))
 }
 
-/// simplelog's part: time, level, and what is not ours left out.
-pub(super) fn config(layout: Layout, level: LevelFilter) -> Config {
+/// simplelog's part: what is not ours left out.
+pub(super) fn config(level: LevelFilter) -> Config {
     let mut config = ConfigBuilder::new();
-    config.set_time_format_custom(TIME);
     config.set_thread_level(LevelFilter::Off).set_location_level(LevelFilter::Off).set_target_level(LevelFilter::Off);
-    if layout != Layout::Text {
-        config.set_time_level(LevelFilter::Off).set_max_level(LevelFilter::Off);
-    }
+    config.set_time_level(LevelFilter::Off).set_max_level(LevelFilter::Off);
     if level < LevelFilter::Trace {
         config.add_filter_allow_str(env!("CARGO_CRATE_NAME"));
     }
     config.build()
 }
 
-/// Puts what is not text into the form of its layout, and leaves the rest to `inner`.
+/// Puts a line into the form of its layout, and leaves the rest to `inner`.
 pub(super) struct Formatter<L> {
     layout: Layout,
     inner: Box<L>,
@@ -107,7 +104,7 @@ impl<L: Log> Log for Formatter<L> {
             self.inner.log(&Record::builder().metadata(record.metadata().clone()).args(line).build());
         };
         match self.layout {
-            Layout::Text => self.inner.log(record),
+            Layout::Text => with(format_args!("{} [{}] {}", clock(), record.level(), record.args())),
             Layout::Journal => with(format_args!("<{}>{}", priority(record.level()), record.args())),
             Layout::Json => with(format_args!("{}", json(record))),
         }
@@ -163,7 +160,7 @@ mod tests {
     /// What is written of a warning of `target`.
     fn line(layout: Layout, level: LevelFilter, target: &str) -> String {
         let page = Page::default();
-        let logger = Formatter::new(layout, WriteLogger::new(level, config(layout, level), page.clone()));
+        let logger = Formatter::new(layout, WriteLogger::new(level, config(level), page.clone()));
         let words = "a \"word\"";
         logger.log(&Record::builder().level(Level::Warn).target(target).args(format_args!("{words}")).build());
         let bytes = page.0.lock().unwrap().clone();

@@ -1,5 +1,6 @@
 //! Until when a certificate is valid. Nothing else of it is looked at.
 
+use crate::clock;
 use rustls::pki_types::CertificateDer;
 use std::fmt;
 use time::{Date, Duration, Month, OffsetDateTime, PrimitiveDateTime, Time};
@@ -24,12 +25,12 @@ impl Expiry {
 
     /// Whole days from now; negative once it is over.
     pub fn days_left(&self) -> i64 {
-        (self.0 - OffsetDateTime::now_utc()).whole_days()
+        (self.0 - clock::utc()).whole_days()
     }
 
     /// What to say of a certificate that ends within 30 days, or has ended.
     pub fn warning(&self) -> Option<String> {
-        let left = self.0 - OffsetDateTime::now_utc();
+        let left = self.0 - clock::utc();
         if left.is_negative() {
             Some(format!("has been invalid since {self}: agents and users may refuse it"))
         } else {
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_last_thirty_days_and_the_time_after_are_worth_a_warning() {
-        let in_days = |days| expiring(OffsetDateTime::now_utc() + Duration::days(days) + Duration::minutes(1));
+        let in_days = |days| expiring(clock::utc() + Duration::days(days) + Duration::minutes(1));
         assert_eq!(in_days(31).warning(), None);
         assert!(in_days(29).warning().unwrap().contains("renew"));
         assert_eq!(in_days(29).days_left(), 29);

@@ -3,7 +3,10 @@
 //! Where the CPU has no AES instructions (Raspberry Pi 1 to 4), ChaCha20-Poly1305 is preferred: it is several times as
 //! fast there. Elsewhere the client's order stands.
 
+use crate::clock;
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use rustls::{CipherSuite, SupportedCipherSuite};
 
 /// The half of a certificate verifier that never differs: the peer has the certificate's key. For a type with a field
@@ -25,6 +28,16 @@ macro_rules! signatures_by_provider {
     };
 }
 pub(super) use signatures_by_provider;
+
+/// What rustls compares the dates of certificates with.
+#[derive(Debug)]
+pub struct TimeOfDay;
+
+impl TimeProvider for TimeOfDay {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(clock::since_1970()))
+    }
+}
 
 /// ring, with ChaCha20-Poly1305 first where AES is slow.
 pub fn provider(fast_aes: bool) -> CryptoProvider {

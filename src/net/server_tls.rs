@@ -3,7 +3,7 @@
 use super::authority::Authority;
 use super::certificate::{CertificateError, KEY, chain, read_key, spelled};
 use super::expiry::Expiry;
-use super::provider::{has_aes, provider};
+use super::provider::{TimeOfDay, has_aes, provider};
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,8 @@ pub fn server_tls(folder: &Path, authority: Option<&Path>) -> Result<ServerTls, 
     let provider = Arc::new(provider(fast_aes));
     // Each with sessions of its own: one that began at a public port must not be resumed at the API's.
     let build = |verifier: Option<Arc<dyn ClientCertVerifier>>| {
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let builder = ServerConfig::builder_with_details(provider.clone(), Arc::new(TimeOfDay))
+            .with_safe_default_protocol_versions()?;
         let builder = match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),

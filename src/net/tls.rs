@@ -311,18 +311,18 @@ fn crank<D>(
 ) -> Result<Turn, TlsError> {
     let (mut used, mut closed) = (0, false);
     loop {
-        let UnbufferedStatus { discard, state } = contain(|| process(connection, &mut input[used..]))?;
+        let UnbufferedStatus { discard, state } = contain("TLS", || process(connection, &mut input[used..]))?;
         used += discard;
         match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 // What is done with a message is not rustls' work: outside the containment.
-                while let Some(record) = contain(|| traffic.next_record())? {
+                while let Some(record) = contain("TLS", || traffic.next_record())? {
                     let record = record?;
                     used += record.discard;
                     message(record.payload);
                 }
             }
-            Ok(ConnectionState::EncodeTlsData(mut data)) => contain(|| put(reply, |room| data.encode(room)))??,
+            Ok(ConnectionState::EncodeTlsData(mut data)) => contain("TLS", || put(reply, |room| data.encode(room)))??,
             Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             // What stands behind close_notify is ignored.
             Ok(ConnectionState::PeerClosed) => (closed, used) = (true, input.len()),
@@ -331,7 +331,7 @@ fn crank<D>(
             }
             Ok(_) => return Ok(Turn { used, handshaking: connection.is_handshaking(), closed }),
             Err(e) => {
-                contain(|| tell(connection, process, reply))?;
+                contain("TLS", || tell(connection, process, reply))?;
                 return Err(e.into());
             }
         }
@@ -360,7 +360,7 @@ fn seal<D>(
     message: &[u8],
     out: &mut [u8],
 ) -> Result<usize, TlsError> {
-    contain(|| match process(connection, kept).state? {
+    contain("TLS", || match process(connection, kept).state? {
         ConnectionState::WriteTraffic(mut traffic) => {
             traffic.encrypt(message, out).map_err(|e| rustls::Error::General(e.to_string()).into())
         }
@@ -374,7 +374,7 @@ fn close<D>(
     kept: &mut [u8],
     reply: &mut Vec<u8>,
 ) -> Result<(), TlsError> {
-    contain(|| match process(connection, kept).state? {
+    contain("TLS", || match process(connection, kept).state? {
         ConnectionState::WriteTraffic(mut traffic) => put(reply, |room| traffic.queue_close_notify(room)),
         _ => Ok(()),
     })?

@@ -10,7 +10,7 @@
 //!
 //! Whichever it is, the peer proves in the handshake that it has the certificate's key.
 
-use super::provider::{has_aes, provider, signatures_by_provider};
+use super::provider::{TimeOfDay, has_aes, provider, signatures_by_provider};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -58,7 +58,7 @@ pub fn client_config(trust: &Trust, identity: Option<Identity>) -> Result<Arc<Cl
         Trust::System => (Vec::new(), system_roots()?),
     };
     let verifier = Verifier::new(configured, roots, &provider)?;
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(TimeOfDay))
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));

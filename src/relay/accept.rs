@@ -33,7 +33,7 @@ impl Relay {
                 Room::Free => Vec::new(),
                 Room::After(victims) => victims,
                 Room::None => {
-                    let why = format!("the limit of {} connections is reached", self.setup.connections);
+                    let why = format!("the limit of {} connections is reached", self.most_connections());
                     self.listeners.pause(number, &why, self.reactor.now);
                     return false;
                 }

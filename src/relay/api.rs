@@ -34,6 +34,7 @@ use log::{error, info, warn};
 use mio::net::TcpStream;
 use refusal::{Refusal, Status};
 use request::Step;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 /// What a client that asks first is told.
@@ -264,7 +265,9 @@ impl Relay {
                 }
                 Step::Request { bytes, last } => {
                     let last = last || api.standing == Standing::Unlisted;
-                    self.ask(key, bytes, last)?;
+                    if let Err(cause) = self.ask(key, bytes, last) {
+                        return self.cannot_ask(key, &cause);
+                    }
                     continue;
                 }
             }
@@ -284,8 +287,17 @@ impl Relay {
         Ok(Next::Again)
     }
 
+    fn cannot_ask(&mut self, key: Key, cause: &io::Error) -> Result<Next, LinkError> {
+        let now = self.reactor.now;
+        let Some((SocketMut { link, .. }, ctx)) = self.reactor.get_mut(key) else { return Ok(Next::Wait) };
+        let refusal = Refusal::unavailable(cause);
+        link.send(&refusal.to_bytes(), ctx, now)?;
+        self.api.refusals.add(refusal.status());
+        Ok(Next::Close)
+    }
+
     /// Hands a whole request to tiny_http, over a connection of its own.
-    fn ask(&mut self, key: Key, rest: Vec<u8>, last: bool) -> Result<(), LinkError> {
+    fn ask(&mut self, key: Key, rest: Vec<u8>, last: bool) -> io::Result<()> {
         let now = self.reactor.now;
         let stream = Stream::Unix(self.setup.parser.connect()?);
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -299,7 +311,9 @@ impl Relay {
             let before = std::mem::replace(&mut api.ticket, port.controllers.join(key));
             port.controllers.leave(before);
         }
-        self.ask_further(key)
+        // What goes wrong from here on shows when it is written to or read from again.
+        let _ = self.ask_further(key);
+        Ok(())
     }
 
     /// Hands on what of the request the backend has not taken yet.

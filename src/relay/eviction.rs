@@ -14,7 +14,7 @@ use super::counters::Refused;
 use super::listeners::LeadsTo;
 use super::state::{API, Stage, State, User};
 use crate::fairness::{Candidate, first_to_go};
-use crate::limits::{EVICTED_AT_ONCE, EVICTION_PAUSE, SET_ASIDE};
+use crate::limits::{CONNECTIONS_LEFT, EVICTED_AT_ONCE, EVICTION_PAUSE, SET_ASIDE};
 use crate::net::reactor::{Close, Entry, Key, Socket};
 use crate::net::service::Service;
 use crate::network::Network;
@@ -35,12 +35,23 @@ impl Relay {
         self.reactor.len() - self.api.connections() - self.reactor.closing_in(API)
     }
 
+    /// How many there may be: fewer than the settings say, where there are so many ports that descriptors would not do.
+    pub(super) fn most_connections(&self) -> usize {
+        self.setup.connections.min(self.setup.sockets.saturating_sub(self.listeners.count()))
+    }
+
+    /// How many more ports may be bound: some connections must remain possible.
+    pub(super) fn ports_left(&self) -> usize {
+        let connections = self.connections().max(CONNECTIONS_LEFT);
+        self.setup.sockets.saturating_sub(connections + self.listeners.count())
+    }
+
     /// Whether one more may be accepted that leads there, and what is to be closed for it.
     pub(super) fn room(&mut self, leads_to: LeadsTo) -> Room {
         let most = match leads_to {
             // They have places of their own.
             LeadsTo::Controllers | LeadsTo::Monitors => return Room::Free,
-            LeadsTo::Agents(_) => self.setup.connections,
+            LeadsTo::Agents(_) => self.most_connections(),
             LeadsTo::Users(_) | LeadsTo::Broker => self.unreserved(),
         };
         if self.connections() < most { Room::Free } else { self.room_after_eviction() }
@@ -54,12 +65,13 @@ impl Relay {
         }
         let network = Network::of(address);
         let has = self.reactor.entries().filter(|(_, entry)| is_counted(entry) && network_of(entry) == network);
-        has.count() <= self.setup.connections / 2
+        has.count() <= self.most_connections() / 2
     }
 
     /// As many connections may be in use before the others are only for agents, and for networks that have few.
     fn unreserved(&self) -> usize {
-        self.setup.connections - self.setup.connections / SET_ASIDE
+        let most = self.most_connections();
+        most - most / SET_ASIDE
     }
 
     fn room_after_eviction(&mut self) -> Room {
@@ -67,7 +79,7 @@ impl Relay {
         if self.next_eviction.is_some_and(|next| now < next) {
             return Room::None;
         }
-        let at_once = (self.setup.connections / EVICTED_AT_ONCE).max(1);
+        let at_once = (self.most_connections() / EVICTED_AT_ONCE).max(1);
         let victims = first_to_go(self.candidates(), at_once);
         if victims.is_empty() {
             self.next_eviction = Some(now + EVICTION_PAUSE);
@@ -80,7 +92,8 @@ impl Relay {
     pub(super) fn evict(&mut self, victims: Vec<Key>) {
         let first = victims.first().and_then(|&first| self.reactor.links().find(|(key, _)| *key == first));
         if let Some((_, link)) = first {
-            self.listeners.log_eviction(link.peer, self.setup.connections, self.reactor.now);
+            let (peer, most) = (link.peer, self.most_connections());
+            self.listeners.log_eviction(peer, most, self.reactor.now);
         }
         for key in victims {
             self.reactor.abort_if_closing(key);

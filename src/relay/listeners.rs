@@ -93,6 +93,11 @@ impl Listeners {
         Ok(number)
     }
 
+    /// How many ports are bound.
+    pub(super) fn count(&self) -> usize {
+        self.bound.len()
+    }
+
     /// Gives the port up.
     pub(super) fn close(&mut self, number: usize) {
         self.bound.try_remove(number);

@@ -10,6 +10,7 @@ use crate::net::reactor::Close;
 use crate::net::service::Service;
 use crate::net::session::{Cause, Interruption, Party};
 use log::info;
+use std::io;
 
 /// What ends the sessions of a mapping that is removed.
 const REMOVED: Cause = Cause::Interrupted(Interruption::Removed);
@@ -59,7 +60,7 @@ impl Relay {
         let (inactive, agents, users) = self.mappings.counts();
         Totals {
             connections: self.connections(),
-            most_connections: self.setup.connections,
+            most_connections: self.most_connections(),
             controllers: self.api.controllers.len(),
             buffers: self.reactor.ctx.pool.used(),
             most_buffers: self.reactor.ctx.pool.size(),
@@ -114,6 +115,7 @@ impl Relay {
 
     /// Binds those ports of the mapping that are not bound yet, and returns what went wrong.
     fn bind(&mut self, key: PipeKey) -> Vec<OpenError> {
+        let mut left = self.ports_left();
         let Some(pipe) = self.mappings.get_mut(key) else { return Vec::new() };
         let second = match pipe.ends {
             Ends::Public { .. } => LeadsTo::Users(key),
@@ -123,8 +125,16 @@ impl Relay {
         let mut errors = Vec::new();
         for (binding, leads_to) in Pipe::bindings(pipe).into_iter().zip([first, second]) {
             if binding.listener.is_none() {
-                match self.listeners.bind(self.setup.listen, binding.port, leads_to, self.reactor.registry()) {
-                    Ok(number) => binding.listener = Some(number),
+                let bound = match left {
+                    // The last descriptors are for the API, files and connections.
+                    0 => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+                    _ => self.listeners.bind(self.setup.listen, binding.port, leads_to, self.reactor.registry()),
+                };
+                match bound {
+                    Ok(number) => {
+                        binding.listener = Some(number);
+                        left -= 1;
+                    }
                     Err(cause) => errors.push(OpenError { port: binding.port, cause }),
                 }
             }

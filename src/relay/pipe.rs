@@ -5,6 +5,7 @@ use super::command::{AgentCounts, PipeStatus, Traffic, UserCounts};
 use super::fair_queue::FairQueue;
 use super::queue::Queue;
 use super::wanted::Wanted;
+use crate::clock;
 use crate::limits::{UNAUTHENTICATED, UNAUTHENTICATED_OF_A_FLEET};
 use crate::mapping::{AgentPort, Kind, Mapping, Options};
 use crate::net::reactor::Key;
@@ -84,7 +85,7 @@ impl Pipe {
             Kind::Direct { .. } => return None,
         };
         let (id, options) = (mapping.id, mapping.options);
-        Some(Self { id, ends, options, traffic: Traffic::default(), since: SystemTime::now() })
+        Some(Self { id, ends, options, traffic: Traffic::default(), since: clock::now() })
     }
 
     pub(super) fn agents(&mut self, side: usize) -> Option<&mut Agents> {

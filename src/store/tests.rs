@@ -165,6 +165,17 @@ fn a_save_that_fails_at_the_last_step_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_a_failed_save_left_behind_is_not_in_the_way() {
+    let folder = Folder::new();
+    let file = folder.0.join(FILE_NAME);
+    let (store, _) = Store::open(&file).unwrap();
+    fs::write(folder.0.join("configs.json.new"), "half of").unwrap();
+    store.save([].iter()).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), r#"{"mappings":[]}"#);
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+}
+
+#[test]
 fn a_link_is_followed_and_stays_a_link() {
     let folder = Folder::new();
     let (target, link) = (folder.0.join("target.json"), folder.0.join(FILE_NAME));

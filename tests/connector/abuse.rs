@@ -30,7 +30,7 @@ const TRIES: usize = 4;
 /// Memory that all of the abuse may cost, KiB: 32 API connections with 96 KiB of a request each, and 450 strangers at
 /// the other ports with 24 KiB each in a debug build.
 const MEMORY_KIB: u64 = 16 * 1024;
-/// The daemon's own, and tiny_http's: a few that stay and one for each request on its way.
+/// The daemon's own, and those that write long answers.
 const THREADS: u64 = 48;
 
 /// Ends what waits for `running` to end, also when the test fails.

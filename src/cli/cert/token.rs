@@ -5,8 +5,8 @@ use crate::cli::Failure;
 use crate::cli::output::say;
 use crate::config::Config;
 use crate::exit;
-use crate::layout::Layout;
-use std::fs::{self, OpenOptions, Permissions};
+use crate::layout::{Layout, folder_of};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -41,5 +41,6 @@ fn write(file: &Path) -> io::Result<()> {
     made.set_permissions(Permissions::from_mode(0o640))?;
     writeln!(made, "{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())?;
     made.sync_all()?;
-    fs::rename(&temporary, file)
+    fs::rename(&temporary, file)?;
+    File::open(folder_of(file))?.sync_all()
 }

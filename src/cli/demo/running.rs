@@ -4,6 +4,7 @@ use super::{CONNECTIONS, Mapping};
 use crate::agent::settings::Draft;
 use crate::agent::{self, Agent};
 use crate::cli::Failure;
+use crate::clock;
 use crate::daemon::{Daemon, Options};
 use crate::exit;
 use crate::layout::Layout;
@@ -101,7 +102,10 @@ pub(super) fn start_page() -> io::Result<u16> {
     thread::Builder::new().name("page".into()).spawn(move || {
         for request in server.incoming_requests() {
             let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8");
-            let response = html.into_iter().fold(Response::from_string(PAGE), Response::with_header);
+            // The library would look at the clock by itself.
+            let date = Header::from_bytes("Date", clock::http_date());
+            let headers = html.into_iter().chain(date);
+            let response = headers.fold(Response::from_string(PAGE), Response::with_header);
             // A reader that has left needs no page.
             let _ = request.respond(response);
         }

@@ -25,6 +25,7 @@ impl Status {
     pub const UNKNOWN_EXPECTATION: Self = Self(417, "Expectation Failed");
     pub const HEAD_TOO_LARGE: Self = Self(431, "Request Header Fields Too Large");
     pub const UNKNOWN_ENCODING: Self = Self(501, "Not Implemented");
+    pub const UNAVAILABLE: Self = Self(503, "Service Unavailable");
     pub const UNKNOWN_VERSION: Self = Self(505, "HTTP Version Not Supported");
 }
 
@@ -38,6 +39,7 @@ impl Label for Status {
         (Self::UNKNOWN_EXPECTATION, "417"),
         (Self::HEAD_TOO_LARGE, "431"),
         (Self::UNKNOWN_ENCODING, "501"),
+        (Self::UNAVAILABLE, "503"),
         (Self::UNKNOWN_VERSION, "505"),
     ];
 
@@ -55,6 +57,11 @@ impl Refusal {
     pub fn timed_out() -> Self {
         let seconds = crate::limits::REQUEST_TIME.as_secs();
         Self::new(Status::TIMED_OUT, format!("the request was not complete within {seconds} s"))
+    }
+
+    /// The control thread cannot be reached: the system has no more descriptors or memory, say.
+    pub fn unavailable(cause: &std::io::Error) -> Self {
+        Self::new(Status::UNAVAILABLE, format!("the request cannot be handed over: {cause}; try again soon"))
     }
 
     /// `ip` may not call the API.

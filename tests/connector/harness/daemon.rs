@@ -256,6 +256,11 @@ impl Daemon {
         status
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().expect("it was started").try_wait().expect("a child").is_some()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it was started").id()
     }
