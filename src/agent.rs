@@ -67,7 +67,8 @@ use std::time::{Duration, Instant};
 
 /// The agent's event loop.
 pub struct Agent {
-    services: BTreeMap<ServiceId, Service>,
+    /// Each by itself: a tree of things of this size would be half empty.
+    services: BTreeMap<ServiceId, Box<Service>>,
     next_id: ServiceId,
     /// Whose places come first when the next ones are filled.
     next_to_fill: ServiceId,
@@ -105,12 +106,12 @@ impl Agent {
 
     /// The service of a connection.
     fn service_of(&self, key: Key) -> Option<&Service> {
-        self.services.get(&self.reactor.get(key)?.state.service())
+        self.services.get(&self.reactor.get(key)?.state.service()).map(Box::as_ref)
     }
 
     fn service_of_mut(&mut self, key: Key) -> Option<&mut Service> {
         let id = self.reactor.get(key)?.state.service();
-        self.services.get_mut(&id)
+        self.services.get_mut(&id).map(Box::as_mut)
     }
 
     /// Has the log say something of a connection's service.
@@ -256,7 +257,7 @@ impl event_loop::Service for Agent {
 
     fn tick(&mut self) {
         (self.heartbeat)();
-        let waits = |service: &&Service| service.clients.as_ref().is_some_and(|clients| clients.retry);
+        let waits = |service: &&Box<Service>| service.clients.as_ref().is_some_and(|clients| clients.retry);
         let retried: Vec<ServiceId> = self.services.values().filter(waits).map(|service| service.id).collect();
         for id in retried {
             self.accept_clients(id);

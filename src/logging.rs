@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 use writer::Writer;
@@ -59,9 +59,8 @@ pub fn lost(which: Which) -> usize {
 /// The running log.
 #[derive(Clone)]
 pub struct Logging {
-    orders: SyncSender<Order>,
-    /// The file has been moved away: go on in a new one.
-    reopen: Arc<AtomicBool>,
+    orders: Sender<Order>,
+    shared: Arc<Shared>,
 }
 
 /// Sets up the log of this process: events up to `level`, to the end of `file` or, without one, to
@@ -121,9 +120,10 @@ impl Logging {
     /// Has the log file reopened, for log rotation. Nothing is lost, and nobody waits for it: whoever attends to
     /// signals must not depend on a disk or on the reader of a pipe.
     pub fn reopen(&self) {
-        self.reopen.store(true, Ordering::Release);
-        // Where lines wait, the thread looks when it takes the next one.
-        let _ = self.orders.try_send(Order::Look);
+        // Where it has been told already, it looks when it takes that order.
+        if !self.shared.reopen.swap(true, Ordering::AcqRel) {
+            let _ = self.orders.send(Order::Look);
+        }
     }
 
     /// Waits until what was handed over is written, but not for ever.
@@ -132,9 +132,9 @@ impl Logging {
     }
 }
 
-fn flush(orders: &SyncSender<Order>) {
+fn flush(orders: &Sender<Order>) {
     let (done, answer) = sync_channel(0);
-    if orders.try_send(Order::Flush(done)).is_ok() {
+    if orders.send(Order::Flush(done)).is_ok() {
         // Done or too late: either way there is nothing more to do about it.
         let _ = answer.recv_timeout(FLUSH_TIMEOUT);
     }
@@ -142,27 +142,37 @@ fn flush(orders: &SyncSender<Order>) {
 
 /// The writing thread, and the two ends that feed it.
 fn pipe(writer: Writer, which: Which) -> io::Result<(Logging, Sink)> {
-    let (orders, inbox) = sync_channel(if which == Which::Access { ACCESS_LOG_PIECES } else { WAITING });
-    let unsaid = Arc::new(AtomicUsize::new(0));
-    let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
-    let (counter, reopen) = (Lost { which, unsaid: unsaid.clone() }, logging.reopen.clone());
-    let work = move || write_lines(&inbox, writer, &counter, &reopen);
-    thread::Builder::new().name(LOGS[which as usize].1.to_owned()).spawn(work)?;
-    Ok((logging, Sink { line: Vec::new(), orders, lost: Lost { which, unsaid } }))
+    let (logging, sink, inbox) = queue(which);
+    let shared = Arc::clone(&sink.shared);
+    thread::Builder::new()
+        .name(LOGS[which as usize].1.to_owned())
+        .spawn(move || write_lines(&inbox, writer, &shared))?;
+    Ok((logging, sink))
 }
 
-fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &Lost, reopen: &AtomicBool) {
+/// What is to be written. It takes memory for what waits, and not for all that may: nearly always nothing does.
+fn queue(which: Which) -> (Logging, Sink, Receiver<Order>) {
+    let (orders, inbox) = channel();
+    let most = if which == Which::Access { ACCESS_LOG_PIECES } else { WAITING };
+    let none = || AtomicUsize::new(0);
+    let shared = Arc::new(Shared { which, most, waiting: none(), reopen: AtomicBool::new(false), unsaid: none() });
+    let logging = Logging { orders: orders.clone(), shared: Arc::clone(&shared) };
+    (logging, Sink { line: Vec::new(), orders, shared }, inbox)
+}
+
+fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, shared: &Shared) {
     while let Ok(order) = inbox.recv() {
-        if reopen.swap(false, Ordering::Acquire) {
+        if shared.reopen.swap(false, Ordering::Acquire) {
             writer.reopen();
         }
         match order {
             Order::Write(text, lines) => {
+                shared.waiting.fetch_sub(1, Ordering::Relaxed);
                 if !writer.write(&text) {
-                    lost.count(lines);
+                    shared.lose(lines);
                     continue;
                 }
-                match (lost.unsaid.swap(0, Ordering::Relaxed), lost.which) {
+                match (shared.unsaid.swap(0, Ordering::Relaxed), shared.which) {
                     (0, _) => {}
                     (count, Which::Log) => log::warn!("{count} log lines could not be written and are lost"),
                     (count, Which::Access) => {
@@ -176,15 +186,21 @@ fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &Lost, reopen:
     }
 }
 
-/// Lines that could not be written.
-struct Lost {
+/// What both ends of the queue know.
+struct Shared {
     which: Which,
-    /// Those that the log has not told of.
-    unsaid: Arc<AtomicUsize>,
+    /// So many pieces may wait ...
+    most: usize,
+    /// ... and so many do.
+    waiting: AtomicUsize,
+    /// The file has been moved away: go on in a new one.
+    reopen: AtomicBool,
+    /// Lines that could not be written, and that the log has not told of.
+    unsaid: AtomicUsize,
 }
 
-impl Lost {
-    fn count(&self, lines: usize) {
+impl Shared {
+    fn lose(&self, lines: usize) {
         self.unsaid.fetch_add(lines, Ordering::Relaxed);
         LOST[self.which as usize].fetch_add(lines, Ordering::Relaxed);
     }
@@ -193,14 +209,19 @@ impl Lost {
 /// Where the logger writes to: gathers a line and hands it over without ever waiting.
 struct Sink {
     line: Vec<u8>,
-    orders: SyncSender<Order>,
-    lost: Lost,
+    orders: Sender<Order>,
+    shared: Arc<Shared>,
 }
 
 impl Sink {
     fn hand_over(&self, text: Vec<u8>, lines: usize) {
-        if self.orders.try_send(Order::Write(text, lines)).is_err() {
-            self.lost.count(lines);
+        // Nobody else adds to it.
+        if self.shared.waiting.load(Ordering::Relaxed) >= self.shared.most {
+            return self.shared.lose(lines);
+        }
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.orders.send(Order::Write(text, lines)).is_err() {
+            self.shared.lose(lines);
         }
     }
 }
@@ -266,19 +287,17 @@ mod tests {
     fn a_full_disk_loses_lines_and_counts_them() {
         let (_logging, mut sink) = pipe(Writer::new(Some(Path::new("/dev/full"))).unwrap(), Which::Access).unwrap();
         (0..3).for_each(|_| say(&mut sink, "lost"));
-        assert_eq!(sink.lost.unsaid.load(Ordering::Relaxed), 3);
+        assert_eq!(sink.shared.unsaid.load(Ordering::Relaxed), 3);
         assert!(lost(Which::Access) >= 3, "for the metrics they are counted for good");
     }
 
     #[test]
     fn a_writer_that_sleeps_stops_nobody() {
-        let (orders, inbox) = sync_channel(WAITING);
-        let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
-        let mut sink = Sink { line: Vec::new(), orders, lost: Lost { which: Which::Log, unsaid: Arc::default() } };
+        let (logging, mut sink, inbox) = queue(Which::Log);
         (0..WAITING + 5).for_each(|_| writeln!(sink, "line").unwrap());
-        assert_eq!(sink.lost.unsaid.load(Ordering::Relaxed), 5);
+        assert_eq!(sink.shared.unsaid.load(Ordering::Relaxed), 5);
         logging.reopen();
-        assert!(logging.reopen.load(Ordering::Relaxed), "forgotten over the lines that wait");
+        assert!(logging.shared.reopen.load(Ordering::Relaxed), "forgotten over the lines that wait");
         assert!(matches!(inbox.recv().unwrap(), Order::Write(line, 1) if line == b"line\n"));
     }
 }

@@ -7,7 +7,6 @@
 use super::Agent;
 use super::failure::Failure;
 use super::proxy::Next;
-use super::service::Service;
 use super::settings::Security;
 use super::state::{Destination, Place, State};
 use crate::limits::{AUTHORIZATION, DIAL, HANDSHAKE_CHAIN, NEXT_ADDRESS};
@@ -115,7 +114,8 @@ impl Agent {
         let now = self.reactor.now;
         let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(None) };
         let State::Proxying { place, stage, heard, .. } = socket.state else { return Ok(None) };
-        let Some(Service { settings, .. }) = self.services.get(&place.service) else { return Ok(None) };
+        let Some(service) = self.services.get(&place.service) else { return Ok(None) };
+        let settings = &service.settings;
         let Some(proxy) = &settings.proxy else { return Ok(None) };
         let failed = |problem: String| Failure::Proxy(proxy.target.clone(), problem);
         loop {

@@ -132,7 +132,7 @@ impl Agent {
                 *sessions.entry(line.place.service).or_default() += 1;
             }
         }
-        let of = |service: &Service| service.report(sessions.get(&service.id).copied().unwrap_or_default());
+        let of = |service: &Box<Service>| service.report(sessions.get(&service.id).copied().unwrap_or_default());
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             timestamp: timestamp(),
