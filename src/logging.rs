@@ -5,11 +5,13 @@
 //! full disk nor a reader that sleeps stops the event loop. What cannot be written is counted, and the
 //! count is logged as soon as something can be written again.
 
+mod access;
 mod format;
 mod writer;
 
-use crate::limits::{ACCESS_LOG_PIECE, ACCESS_LOG_PIECES};
-pub use format::{Format, clock};
+use crate::limits::ACCESS_LOG_PIECES;
+pub use access::{AccessLog, Field, text};
+pub use format::Format;
 use format::{Formatter, config};
 use log::LevelFilter;
 use simplelog::WriteLogger;
@@ -75,45 +77,6 @@ pub fn start(level: LevelFilter, format: Format, file: Option<&Path>) -> io::Res
     log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(logging)
-}
-
-/// The access log: whole lines, handed over without ever waiting.
-///
-/// Not each by itself: to wake the thread that writes costs more than to build a line.
-pub struct AccessLog {
-    sink: Sink,
-    /// Lines that are gathered in the sink.
-    lines: usize,
-    /// Lines are JSON objects.
-    pub is_json: bool,
-}
-
-impl AccessLog {
-    /// To the end of `file`. The other half is for whoever rotates or ends it.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
-    pub fn start(file: &Path, format: Format) -> io::Result<(Self, Logging)> {
-        let (logging, sink) = pipe(Writer::new(Some(file))?, Which::Access)?;
-        Ok((Self { sink, lines: 0, is_json: format == Format::Json }, logging))
-    }
-
-    /// One line, with its line end. It is written at the next [`AccessLog::hand_over`], or when enough have gathered.
-    pub fn write(&mut self, line: &str) {
-        self.sink.line.extend_from_slice(line.as_bytes());
-        self.lines += 1;
-        if self.sink.line.len() >= ACCESS_LOG_PIECE {
-            self.hand_over();
-        }
-    }
-
-    /// Has the lines written that have gathered. To be called every now and then.
-    pub fn hand_over(&mut self) {
-        if self.lines > 0 {
-            let text = std::mem::take(&mut self.sink.line);
-            self.sink.hand_over(text, std::mem::take(&mut self.lines));
-        }
-    }
 }
 
 impl Logging {
