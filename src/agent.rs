@@ -27,6 +27,8 @@ pub(crate) mod file;
 pub(crate) mod heartbeat;
 mod line;
 mod local;
+mod metrics;
+mod monitor;
 mod names;
 mod plan;
 mod pool;
@@ -34,6 +36,7 @@ pub(crate) mod proxy;
 mod reload;
 mod service;
 pub(crate) mod services_file;
+mod sessions;
 pub mod settings;
 mod start;
 mod state;
@@ -42,6 +45,7 @@ pub mod target;
 pub(crate) mod tunnel;
 
 use crate::limits::{DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED};
+use crate::logging::AccessLog;
 use crate::net::reactor::{Close, Key, Reactor, Socket};
 use crate::net::service as event_loop;
 use crate::net::service::Service as _;
@@ -50,7 +54,7 @@ use crate::supervisor::Supervisor;
 use crate::throttle::{self, Throttle, and_more};
 pub use error::StartError;
 use failure::Failure;
-use log::{Level, debug, info, log_enabled};
+use log::info;
 use names::Names;
 use plan::Plan;
 use service::{Service, Topic};
@@ -88,6 +92,7 @@ pub struct Agent {
     supervisor: Arc<Supervisor>,
     /// Feeds the service manager's watchdog.
     heartbeat: Box<dyn FnMut() + Send>,
+    access_log: Option<AccessLog>,
     /// What the log has said of sessions that were ended for want of buffers.
     shortages: Throttle,
 }
@@ -101,7 +106,9 @@ impl Agent {
     /// Serves until told to stop. Errors: the system's, from poll.
     pub fn run(&mut self) -> io::Result<()> {
         self.supervisor.ready();
-        event_loop::run(self)
+        let ended = event_loop::run(self);
+        self.record_unfinished();
+        ended
     }
 
     /// The service of a connection.
@@ -257,12 +264,14 @@ impl event_loop::Service for Agent {
 
     fn tick(&mut self) {
         (self.heartbeat)();
-        let waits = |service: &&Box<Service>| service.clients.as_ref().is_some_and(|clients| clients.retry);
-        let retried: Vec<ServiceId> = self.services.values().filter(waits).map(|service| service.id).collect();
+        let waits = |service: &&Service| service.clients.as_ref().is_some_and(|clients| clients.retry);
+        let retried: Vec<ServiceId> =
+            self.services.values().map(Box::as_ref).filter(waits).map(|service| service.id).collect();
         for id in retried {
             self.accept_clients(id);
         }
         throttle::tell_held_back(self.reactor.now);
+        self.access_log.iter_mut().for_each(AccessLog::hand_over);
     }
 
     /// Nobody is served any more, or the time for that is over.
@@ -287,14 +296,8 @@ impl event_loop::Service for Agent {
     }
 
     fn ends(&mut self, key: Key, partner: Option<Key>, cause: &Cause) {
-        let Some(partner) = partner else { return };
-        if !log_enabled!(Level::Debug) {
-            return;
-        }
-        let peer = |key| self.reactor.get(key).map(|socket| socket.link.peer);
-        if let (Some(one), Some(other)) = (peer(key), peer(partner)) {
-            let by = cause.by().and_then(peer).map(|by| format!("{by}: ")).unwrap_or_default();
-            debug!("The session of {one} and {other} has ended, {by}{cause}");
+        if let Some(partner) = partner {
+            self.record_end(key, partner, cause);
         }
     }
 
@@ -308,9 +311,18 @@ impl event_loop::Service for Agent {
 
     fn count(&mut self, key: Key, payload: u64) {
         let Some(socket) = self.reactor.get(key) else { return };
-        let (id, is_line) = (socket.state.service(), socket.state.line().is_some());
+        let (id, line) = match socket.state {
+            State::Local(Local { service, line, .. }) => (*service, *line),
+            state => (state.service(), key),
+        };
+        let [received, sent] = if line == key { [payload, 0] } else { [0, payload] };
+        if let Some(line) = self.line_mut(line) {
+            line.session.received += received;
+            line.session.sent += sent;
+        }
         if let Some(service) = self.services.get_mut(&id) {
-            *(if is_line { &mut service.figures.received } else { &mut service.figures.sent }) += payload;
+            service.figures.received += received;
+            service.figures.sent += sent;
         }
     }
 

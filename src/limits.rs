@@ -175,6 +175,8 @@ pub const LOOKUPS: usize = 16;
 pub const PROXY_ANSWER: usize = 8 * 1024;
 /// The agent: who asks for its status has so long to take the answer.
 pub const STATUS_ANSWER: Duration = Duration::from_secs(2);
+/// The agent: who asks for metrics has so long to ask, and to take the answer.
+pub const AGENT_REQUEST_TIME: Duration = Duration::from_secs(2);
 /// The agent: services of one process.
 pub const SERVICES: usize = 4096;
 /// The agent: the pause after a failure that nobody but this machine has a part in, such as a lack of descriptors.

@@ -13,18 +13,18 @@ use crate::limits::{AUTHORIZATION, DIAL, HANDSHAKE_CHAIN, NEXT_ADDRESS};
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Close, Key};
 use crate::net::stream::Stream;
-use crate::net::tcp;
+use crate::net::tcp::{self, Local};
 use crate::net::tls::Tls;
 use rustls::client::UnbufferedClientConnection;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 impl Agent {
     /// Connects to one of `addresses`, of which there is at least one.
     pub(super) fn dial(&mut self, to: Destination, addresses: Vec<SocketAddr>) {
         let bind = self.bind_of(to);
-        let fits = |address: &SocketAddr| bind.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4());
+        let fits = |address: &SocketAddr| bind.is_none_or(|local| local.fits(address));
         let (fit, others): (Vec<_>, Vec<_>) = in_turn(addresses).into_iter().partition(fits);
         match (fit.is_empty(), others.first()) {
             (true, Some(&address)) => {
@@ -35,10 +35,10 @@ impl Agent {
         }
     }
 
-    /// The address that connections come from, if it is given.
-    fn bind_of(&self, to: Destination) -> Option<IpAddr> {
+    /// Where connections go out, if that is given.
+    fn bind_of(&self, to: Destination) -> Option<&Local> {
         match to {
-            Destination::Connector(place) => self.services.get(&place.service)?.settings.bind,
+            Destination::Connector(place) => self.services.get(&place.service)?.settings.bind.as_ref(),
             Destination::Local { .. } => None,
         }
     }

@@ -5,6 +5,7 @@ use super::names::Answer;
 use super::names::at_port;
 use super::service::Service;
 use super::service::Topic;
+use super::sessions::Session;
 use super::state::{Destination, First, Line, Local, ServiceId, State, Task};
 use crate::limits::CONNECT_SERVICE;
 use crate::net::reactor::Key;
@@ -76,9 +77,7 @@ impl Agent {
         match first {
             First::Payload(bytes) => {
                 self.join(line, key);
-                if let Some(service) = self.services.get_mut(&service) {
-                    service.figures.received += bytes.len() as u64;
-                }
+                self.count(line, bytes.len() as u64);
                 let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
                 let Err(fault) = socket.link.send(&bytes, ctx, now) else { return };
                 if let Some(cause) = session::end_of_sink(&self.reactor, key, fault) {
@@ -95,6 +94,10 @@ impl Agent {
     /// Both sides are there: payload flows from here on.
     pub(super) fn join(&mut self, line: Key, local: Key) {
         session::begin(&mut self.reactor, [line, local]);
+        let now = self.reactor.now;
+        if let Some(line) = self.line_mut(line) {
+            line.session = Session::new(now);
+        }
         if let Some(service) = self.service_of_mut(line) {
             service.figures.sessions += 1;
         }

@@ -10,11 +10,12 @@ use crate::exit;
 use crate::files;
 use crate::limits::CONFIG_FILE;
 use crate::net::certificate::CertificateError;
+use crate::net::tcp::Local;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use rustls::pki_types::ServerName;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -51,8 +52,8 @@ pub struct Settings {
     /// A heartbeat that has been answered by silence for so long means that the connection is dead; `None`: never.
     pub absence: Option<Duration>,
     pub security: Security,
-    /// The local address that connections to the Connector come from; `None`: the system chooses.
-    pub bind: Option<IpAddr>,
+    /// Where connections to the Connector go out; `None`: the system chooses.
+    pub bind: Option<Local>,
     /// Through whom it is reached; `None`: directly.
     pub proxy: Option<Proxy>,
 }
@@ -62,6 +63,15 @@ impl Settings {
     pub(super) fn first_hop(&self) -> &Target {
         self.proxy.as_ref().map_or(&self.connector, |proxy| &proxy.target)
     }
+}
+
+/// What concerns the whole process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Where `/metrics` and `/healthz` are; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The file that sessions are listed in.
+    pub access_log: Option<PathBuf>,
 }
 
 /// What the agent's connections are for.
@@ -121,7 +131,7 @@ pub struct Draft {
     pub trust: Option<Arc<Trust>>,
     /// What the Connector's certificate is for, if not for its host.
     pub server_name: Option<String>,
-    pub bind: Option<IpAddr>,
+    pub bind: Option<Local>,
     pub proxy: Option<Proxy>,
     pub dev: bool,
 }

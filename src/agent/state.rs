@@ -6,6 +6,7 @@
 use super::heartbeat::Pulse;
 use super::pool::SlotId;
 use super::proxy::Stage;
+use super::sessions::Session;
 use crate::limits::PROVED;
 use crate::net::buffers::IoContext;
 use crate::net::link::{Input, Link, LinkError};
@@ -66,6 +67,7 @@ pub(crate) struct Line {
     /// Both ends mark where payload begins: dev mode, and a Connector that understood the preamble.
     pub(super) marked: Option<Marked>,
     pub(super) task: Task,
+    pub(super) session: Session,
 }
 
 /// What a line is doing.
@@ -101,7 +103,15 @@ pub(crate) struct Local {
 
 impl Line {
     pub(super) fn new(place: Place, marked: Option<Marked>, now: Instant) -> Self {
-        Self { place, born: now, used: false, pulse: Pulse::new(now), marked, task: Task::Free }
+        Self {
+            place,
+            born: now,
+            used: false,
+            pulse: Pulse::new(now),
+            marked,
+            task: Task::Free,
+            session: Session::new(now),
+        }
     }
 
     /// No heartbeats any more, in one direction at least. The kernel's keepalive finds out whether the Connector's

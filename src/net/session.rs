@@ -90,6 +90,53 @@ pub enum Cause {
     Interrupted(Interruption),
 }
 
+/// How a session ends, in a few words (docs/monitoring.md, "Causes and reasons").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// This side has ended it properly.
+    Side(Key),
+    Reset,
+    Truncated,
+    Absence,
+    Timeout,
+    Idle,
+    Shortage,
+    Removed,
+    Stop,
+    Error,
+}
+
+impl End {
+    fn of_fault(fault: &LinkError) -> Self {
+        match fault {
+            LinkError::Truncated => Self::Truncated,
+            LinkError::Tls(_) => Self::Error,
+            LinkError::Io(e) => match e.kind() {
+                ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
+                ErrorKind::UnexpectedEof => Self::Truncated,
+                ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Self::Timeout,
+                _ => Self::Error,
+            },
+        }
+    }
+
+    /// Its word; that of a side is for who knows the sides.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Side(_) => "end",
+            Self::Reset => "reset",
+            Self::Truncated => "truncated",
+            Self::Absence => "absence",
+            Self::Timeout => "timeout",
+            Self::Idle => "idle",
+            Self::Shortage => "shortage",
+            Self::Removed => "removed",
+            Self::Stop => "stop",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// What ends a session from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interruption {
@@ -121,6 +168,21 @@ impl Cause {
 
     fn of_source(key: Key, fault: LinkError) -> Self {
         if let LinkError::Io(_) = fault { Self::Failed(key, fault) } else { Self::Truncated(key, fault) }
+    }
+
+    /// How it ends, for who counts and lists sessions.
+    pub fn end(&self) -> End {
+        match self {
+            Self::Ended(key) | Self::NoAnswer(key) => End::Side(*key),
+            Self::Truncated(_, fault) | Self::Failed(_, fault) => End::of_fault(fault),
+            Self::Absent(_) => End::Absence,
+            Self::Undeliverable(_) => End::Timeout,
+            Self::Shortage(_) => End::Shortage,
+            Self::Interrupted(Interruption::Stopping) => End::Stop,
+            Self::Interrupted(Interruption::Removed) => End::Removed,
+            Self::Interrupted(Interruption::Idle) => End::Idle,
+            Self::Interrupted(Interruption::Other(_)) => End::Error,
+        }
     }
 
     /// Whose doing it is.

@@ -10,7 +10,7 @@ use super::{Relay, Topic};
 use crate::logging::{AccessLog, Field, text};
 use crate::net::link::LinkError;
 use crate::net::reactor::Key;
-use crate::net::session::{Cause, Interruption, Party, STOPPING};
+use crate::net::session::{Cause, End, Interruption, Party, STOPPING};
 use crate::throttle::and_more;
 use log::{Level, debug, info, log, log_enabled};
 use std::fmt::Display;
@@ -166,19 +166,20 @@ impl Relay {
     }
 
     fn ended(&self, cause: &Cause) -> Ended {
-        match cause {
-            Cause::Ended(key) | Cause::NoAnswer(key) => {
-                let is_user = self.reactor.get(*key).is_some_and(|socket| matches!(socket.state, State::User(_)));
+        match cause.end() {
+            End::Side(key) => {
+                let is_user = self.reactor.get(key).is_some_and(|socket| matches!(socket.state, State::User(_)));
                 if is_user { Ended::User } else { Ended::Agent }
             }
-            Cause::Truncated(_, fault) | Cause::Failed(_, fault) => of_fault(fault),
-            Cause::Absent(_) => Ended::Absence,
-            Cause::Undeliverable(_) => Ended::Timeout,
-            Cause::Shortage(_) => Ended::Shortage,
-            Cause::Interrupted(Interruption::Stopping) => Ended::Stop,
-            Cause::Interrupted(Interruption::Removed) => Ended::Removed,
-            Cause::Interrupted(Interruption::Idle) => Ended::Idle,
-            Cause::Interrupted(Interruption::Other(_)) => Ended::Error,
+            End::Reset => Ended::Reset,
+            End::Truncated => Ended::Truncated,
+            End::Absence => Ended::Absence,
+            End::Timeout => Ended::Timeout,
+            End::Idle => Ended::Idle,
+            End::Shortage => Ended::Shortage,
+            End::Removed => Ended::Removed,
+            End::Stop => Ended::Stop,
+            End::Error => Ended::Error,
         }
     }
 }
@@ -196,19 +197,6 @@ fn whose(port: Port) -> &'static str {
         Port::Agent => "agent",
         Port::User => "user",
         Port::Api => "client",
-    }
-}
-
-fn of_fault(fault: &LinkError) -> Ended {
-    match fault {
-        LinkError::Truncated => Ended::Truncated,
-        LinkError::Tls(_) => Ended::Error,
-        LinkError::Io(e) => match e.kind() {
-            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Ended::Reset,
-            ErrorKind::UnexpectedEof => Ended::Truncated,
-            ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Ended::Timeout,
-            _ => Ended::Error,
-        },
     }
 }
 
