@@ -168,7 +168,7 @@ pub const AUTHORIZATION: Duration = Duration::from_secs(25);
 /// The agent: connections that are on their way to being authorized at once. Below [`UNAUTHENTICATED`] by far.
 pub const UNDERWAY: usize = 16;
 /// The agent: the same of all services together, so that a thousand handshakes do not need their memory at once.
-pub const UNDERWAY_OF_ALL: usize = 64;
+pub const UNDERWAY_OF_ALL: usize = 32;
 /// The agent: names that are looked up at once; further ones wait.
 pub const LOOKUPS: usize = 16;
 /// The agent: what a proxy may answer, bytes.

@@ -215,7 +215,7 @@ impl Own {
             absence: every(own.threshold.or(all.threshold).unwrap_or(ABSENCE)),
             security,
             bind: own.bind.or(all.bind.clone()),
-            proxy: own.proxy.or(all.proxy.clone()),
+            proxy: own.proxy.or(all.proxy.clone()).map(Box::new),
         })
     }
 }

@@ -54,8 +54,8 @@ pub struct Settings {
     pub security: Security,
     /// Where connections to the Connector go out; `None`: the system chooses.
     pub bind: Option<Local>,
-    /// Through whom it is reached; `None`: directly.
-    pub proxy: Option<Proxy>,
+    /// Through whom it is reached; `None`: directly. In a box, since most services have none.
+    pub proxy: Option<Box<Proxy>>,
 }
 
 impl Settings {
@@ -211,7 +211,7 @@ impl Draft {
             absence: every(self.absence.unwrap_or(ABSENCE)),
             security,
             bind: self.bind,
-            proxy: self.proxy,
+            proxy: self.proxy.map(Box::new),
         })
     }
 }

@@ -28,19 +28,19 @@ impl<'a> Form<'a> {
     /// ignored, as ever.
     pub fn mapping(&self) -> Result<Value, MappingError> {
         if self.0.trim_ascii_start().starts_with(b"{") {
-            return Ok(first_value(self.0)?);
+            return first_value(self.0);
         }
         let Some(raw) = self.rest_of("mapping") else {
             return Err(MappingError::Missing);
         };
         if raw.trim_ascii_start().starts_with(b"{") {
             match first_value(raw) {
-                Err(error) if !error.is_data() => {}
-                read => return Ok(read?),
+                Err(MappingError::Json(_)) => {}
+                read => return read,
             }
         }
         let decoded = self.get("mapping").unwrap_or_default();
-        Ok(first_value(decoded.as_bytes())?)
+        first_value(decoded.as_bytes())
     }
 
     /// The bytes behind the first `name=`, to the end of the body.
@@ -57,10 +57,13 @@ impl<'a> Form<'a> {
 }
 
 /// An object in which a key is given twice is an error: who is asked to allow something must not have to choose.
-fn first_value(text: &[u8]) -> Result<Value, serde_json::Error> {
+fn first_value(text: &[u8]) -> Result<Value, MappingError> {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
     match values.next().unwrap_or_else(|| Err(serde::de::Error::custom("it is empty")))? {
-        Value::Object(_) => json::distinct(&mut serde_json::Deserializer::from_slice(text)).map(Value::Object),
+        Value::Object(_) => {
+            let distinct = json::distinct(&mut serde_json::Deserializer::from_slice(text));
+            distinct.map(Value::Object).map_err(MappingError::Repeated)
+        }
         other => Ok(other),
     }
 }
@@ -74,6 +77,9 @@ pub(crate) enum MappingError {
     /// It is there, and no JSON.
     #[error("mapping is no JSON object: {}", json::explained(.0))]
     Json(#[from] serde_json::Error),
+    /// It is an object that says something twice.
+    #[error("mapping, {}", json::explained(.0))]
+    Repeated(serde_json::Error),
 }
 
 #[cfg(test)]
