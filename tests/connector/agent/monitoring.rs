@@ -69,11 +69,20 @@ fn metrics_and_health_are_told_to_who_connects() {
 }
 
 #[test]
+fn an_access_log_over_the_settings_is_refused() {
+    let daemon = &Setup::new(Mode::Plain).start();
+    let (listed, _) = service(daemon, &Service::echo());
+    let (said, status) = agent(daemon, &listed, &json!({"accesslog": "./agent.json"})).check();
+    assert!(status == Some(78) && said.contains("key \"accesslog\": these are the settings"), "{said}");
+}
+
+#[test]
 fn a_port_that_is_taken_is_told_with_its_key() {
     let daemon = &Setup::new(Mode::Plain).start();
     let taken = TcpListener::bind(("127.0.0.1", listening_port(daemon))).expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    let mut agent = AgentProgram::of_services(daemon, &[]).with(&["--metrics-listen", &address]);
+    let (listed, _) = service(daemon, &Service::echo());
+    let mut agent = agent(daemon, &listed, &json!({})).with(&["--metrics-listen", &address]);
     agent.respawn();
     assert_eq!(agent.wait().code(), Some(69));
     assert!(agent.log().contains(&format!("metricslisten: {address} cannot be listened on")), "{}", agent.log());
@@ -156,11 +165,13 @@ fn a_tunnels_client_is_told_with_its_address_and_a_reload_says_what_needs_a_rest
     client.finish();
     let text = || fs::read_to_string(&log).unwrap_or_default();
     wait_until("it is written", PATIENCE, || text().contains(&format!(" client={address} received=18 sent=18 ")));
-    agent.list(daemon, &[]);
-    agent.reload("services: 0 added, 1 removed");
+    agent.reload("1 unchanged");
     assert!(!agent.log().contains("needs a restart"), "{}", agent.log());
-    agent.configure(r#"{"metricslisten": "127.0.0.1:1", "services": []}"#);
-    agent.reload("services: 0 added, 0 removed");
+    let (mut other, _) = service(daemon, &echo);
+    other["name"] = json!("out");
+    let settings = json!({"connector": "127.0.0.1", "dev": true, "metricslisten": "127.0.0.1:1", "services": [other]});
+    agent.configure(&settings.to_string());
+    agent.reload("services: 1 added, 1 removed");
     assert!(agent.log().contains("`metricslisten` and `accesslog` have changed"), "{}", agent.log());
     drop(exposing);
 }
