@@ -7,22 +7,6 @@ use crate::logging::{AccessLog, Field, text};
 use crate::net::reactor::Key;
 use crate::net::session::{Cause, End, STOPPING};
 use log::{Level, debug, log_enabled};
-use std::time::Instant;
-
-/// What is counted of a line's session.
-#[derive(Clone, Copy)]
-pub(crate) struct Session {
-    pub(super) since: Instant,
-    /// Payload that came through the Connector, and that went there. Bytes.
-    pub(super) received: u64,
-    pub(super) sent: u64,
-}
-
-impl Session {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, received: 0, sent: 0 }
-    }
-}
 
 impl Agent {
     /// The session of `one` and `other` is about to end.

@@ -6,7 +6,6 @@
 use super::heartbeat::Pulse;
 use super::pool::SlotId;
 use super::proxy::Stage;
-use super::sessions::Session;
 use crate::limits::PROVED;
 use crate::net::buffers::IoContext;
 use crate::net::link::{Input, Link, LinkError};
@@ -68,6 +67,21 @@ pub(crate) struct Line {
     pub(super) marked: Option<Marked>,
     pub(super) task: Task,
     pub(super) session: Session,
+}
+
+/// What is counted of a line's session.
+#[derive(Clone, Copy)]
+pub(crate) struct Session {
+    pub(super) since: Instant,
+    /// Payload that came through the Connector, and that went there. Bytes.
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}
+
+impl Session {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, received: 0, sent: 0 }
+    }
 }
 
 /// What a line is doing.

@@ -2,8 +2,9 @@
 //!
 //! A line is built where it waits to be handed over: a session costs no allocation, and no more than its digits.
 
-use super::format::second;
-use super::{Format, Logging, Sink, Which, Writer, pipe};
+use super::format::{Format, second};
+use super::queue::{Logging, Sink, Which, pipe};
+use super::writer::Writer;
 use crate::clock;
 use crate::limits::ACCESS_LOG_PIECE;
 use std::io::{self, Write};
