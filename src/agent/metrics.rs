@@ -1,7 +1,7 @@
 //! The agent in numbers, in Prometheus' text format.
 
 use super::status::{Report, ServiceReport};
-use crate::failure::millis;
+use crate::clock::millis;
 use crate::logging::{self, LOGS};
 use crate::prometheus::process::{Process, of_process};
 use crate::prometheus::{block, labels};

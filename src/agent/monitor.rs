@@ -6,6 +6,7 @@
 use super::error::StartError;
 use super::metrics;
 use super::status::{Question, Report};
+use crate::clock;
 use crate::failure;
 use crate::limits::{AGENT_REQUEST_TIME, HEALTHY, SMALL_READ};
 use crate::prometheus::CONTENT_TYPE;
@@ -26,7 +27,7 @@ type Answer = (&'static str, &'static str, String);
 pub(super) fn listen(address: SocketAddr, question: Question) -> Result<(), StartError> {
     let failed = |cause| StartError::Metrics { address, cause };
     let listener = TcpListener::bind(address).map_err(failed)?;
-    let started = SystemTime::now();
+    let started = clock::now();
     let work = move || {
         for stream in listener.incoming() {
             match stream {

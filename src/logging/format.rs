@@ -142,11 +142,7 @@ fn json(record: &Record) -> String {
         message: String,
     }
     let level = record.level().as_str().to_lowercase();
-    let line = Line {
-        time: clock(),
-        level,
-        message: record.args().to_string(),
-    };
+    let line = Line { time: clock(), level, message: record.args().to_string() };
     serde_json::to_string(&line).expect("strings only")
 }
 
