@@ -28,6 +28,8 @@ mod frames;
 pub(crate) mod heartbeat;
 mod line;
 mod local;
+mod metrics;
+mod monitor;
 mod names;
 mod plan;
 mod pool;
@@ -35,6 +37,7 @@ pub(crate) mod proxy;
 mod reload;
 mod service;
 pub(crate) mod services_file;
+mod sessions;
 pub mod settings;
 mod start;
 mod state;
@@ -44,6 +47,7 @@ pub(crate) mod tunnel;
 mod usage;
 
 use crate::limits::{DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED};
+use crate::logging::AccessLog;
 use crate::net::closing::Ending;
 use crate::net::reactor::{Close, Key, Reactor, Socket};
 use crate::net::service as event_loop;
@@ -53,7 +57,7 @@ use crate::supervisor::Supervisor;
 use crate::throttle::{self, Throttle, and_more};
 pub use error::StartError;
 use failure::Failure;
-use log::{Level, debug, info, log_enabled};
+use log::info;
 use names::Names;
 use plan::Plan;
 use service::{Service, Topic};
@@ -70,7 +74,8 @@ use std::time::{Duration, Instant};
 
 /// The agent's event loop.
 pub struct Agent {
-    services: BTreeMap<ServiceId, Service>,
+    /// Each by itself: a tree of things of this size would be half empty.
+    services: BTreeMap<ServiceId, Box<Service>>,
     next_id: ServiceId,
     /// Whose places come first when the next ones are filled.
     next_to_fill: ServiceId,
@@ -90,6 +95,7 @@ pub struct Agent {
     supervisor: Arc<Supervisor>,
     /// Feeds the service manager's watchdog.
     heartbeat: Box<dyn FnMut() + Send>,
+    access_log: Option<AccessLog>,
     /// What the log has said of sessions that were ended for want of buffers.
     shortages: Throttle,
 }
@@ -103,17 +109,19 @@ impl Agent {
     /// Serves until told to stop. Errors: the system's, from poll.
     pub fn run(&mut self) -> io::Result<()> {
         self.supervisor.ready();
-        event_loop::run(self)
+        let ended = event_loop::run(self);
+        self.record_unfinished();
+        ended
     }
 
     /// The service of a connection.
     fn service_of(&self, key: Key) -> Option<&Service> {
-        self.services.get(&self.reactor.get(key)?.state.service())
+        self.services.get(&self.reactor.get(key)?.state.service()).map(Box::as_ref)
     }
 
     fn service_of_mut(&mut self, key: Key) -> Option<&mut Service> {
         let id = self.reactor.get(key)?.state.service();
-        self.services.get_mut(&id)
+        self.services.get_mut(&id).map(Box::as_mut)
     }
 
     /// Has the log say something of a connection's service.
@@ -264,11 +272,13 @@ impl event_loop::Service for Agent {
     fn tick(&mut self) {
         (self.heartbeat)();
         let waits = |service: &&Service| service.clients.as_ref().is_some_and(|clients| clients.retry);
-        let retried: Vec<ServiceId> = self.services.values().filter(waits).map(|service| service.id).collect();
+        let retried: Vec<ServiceId> =
+            self.services.values().map(Box::as_ref).filter(waits).map(|service| service.id).collect();
         for id in retried {
             self.accept_clients(id);
         }
         throttle::tell_held_back(self.reactor.now);
+        self.access_log.iter_mut().for_each(AccessLog::hand_over);
         self.shrink();
     }
 
@@ -294,14 +304,8 @@ impl event_loop::Service for Agent {
     }
 
     fn ends(&mut self, key: Key, partner: Option<Key>, cause: &Cause) {
-        let Some(partner) = partner else { return };
-        if !log_enabled!(Level::Debug) {
-            return;
-        }
-        let peer = |key| self.reactor.get(key).map(|socket| socket.link.peer);
-        if let (Some(one), Some(other)) = (peer(key), peer(partner)) {
-            let by = cause.by().and_then(peer).map(|by| format!("{by}: ")).unwrap_or_default();
-            debug!("The session of {one} and {other} has ended, {by}{cause}");
+        if let Some(partner) = partner {
+            self.record_end(key, partner, cause);
         }
     }
 
@@ -319,9 +323,18 @@ impl event_loop::Service for Agent {
 
     fn count(&mut self, key: Key, payload: u64) {
         let Some(socket) = self.reactor.get(key) else { return };
-        let (id, is_line) = (socket.state.service(), socket.state.line().is_some());
+        let (id, line) = match socket.state {
+            State::Local(Local { service, line, .. }) => (*service, *line),
+            state => (state.service(), key),
+        };
+        let [received, sent] = if line == key { [payload, 0] } else { [0, payload] };
+        if let Some(line) = self.line_mut(line) {
+            line.session.received += received;
+            line.session.sent += sent;
+        }
         if let Some(service) = self.services.get_mut(&id) {
-            *(if is_line { &mut service.figures.received } else { &mut service.figures.sent }) += payload;
+            service.figures.received += received;
+            service.figures.sent += sent;
         }
     }
 

@@ -49,7 +49,7 @@ enum Command {
     Check(check::Check),
     Mapping(mapping::Mapping),
     Cert(cert::Cert),
-    Agent(crate::agent::arguments::Arguments),
+    Agent(Box<crate::agent::arguments::Arguments>),
     Demo(demo::Demo),
 }
 

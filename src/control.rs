@@ -13,7 +13,6 @@ mod direct;
 mod figures;
 pub(crate) mod form;
 mod metrics;
-mod process;
 mod registry;
 mod reloads;
 mod requests;

@@ -1,6 +1,49 @@
 //! What is wrong with a JSON text, in words for people: the parser's own speak of its types.
 
-use serde_json::Error;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Error, Map, Value};
+use std::fmt;
+
+/// Reads an object in which each key is there once. JSON leaves it open which of two values counts, and who reads the
+/// text besides us may take the other one.
+pub fn distinct<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    deserializer.deserialize_map(Distinct)
+}
+
+/// As much of what somebody else wrote as helps to recognize it.
+pub fn shown(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let mut shown = String::new();
+    for character in text.chars().take(SHOWN) {
+        // JSON leaves some control characters as they are.
+        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+struct Distinct;
+
+impl<'de> Visitor<'de> for Distinct {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some((key, value)) = map.next_entry::<String, Value>()? {
+            if fields.contains_key(&key) {
+                return Err(A::Error::custom(format!("the key \"{}\" is given twice", shown(&key))));
+            }
+            fields.insert(key, value);
+        }
+        Ok(fields)
+    }
+}
 
 /// The place and the fault: `line 1, column 12: found a list; expected an object`.
 pub fn explained(error: &Error) -> String {
@@ -20,6 +63,10 @@ pub fn fault(error: &Error) -> String {
             Some((found, expected)) => format!("found {}; expected {}", named(found), named(expected)),
             None => format!("found {}", named(found)),
         };
+    }
+    if let Some(unknown) = words.strip_prefix("unknown field ") {
+        let name = unknown.split_once(", expected ").map_or(unknown, |(name, _)| name);
+        return format!("the key \"{}\" is not known to this version", shown(name.trim_matches('`')));
     }
     let pairs = [("missing field ", "the key", " is missing"), ("duplicate field ", "the key", " is given twice")];
     for (prefix, before, behind) in pairs {
@@ -69,7 +116,7 @@ mod tests {
     use serde::Deserialize;
 
     #[derive(Deserialize, Debug)]
-    #[serde(expecting = "an object like {\"port\": 1}")]
+    #[serde(expecting = "an object like {\"port\": 1}", deny_unknown_fields)]
     struct Sample {
         #[allow(dead_code)]
         port: u16,
@@ -82,6 +129,7 @@ mod tests {
             ("\"port\"", "line 1, column 6: found \"port\"; expected an object like {\"port\": 1}"),
             ("{}", "line 1, column 2: the key \"port\" is missing"),
             ("{\"port\":1,\"port\":2}", "line 1, column 16: the key \"port\" is given twice"),
+            ("{\"ports\":1}", "line 1, column 8: the key \"ports\" is not known to this version"),
             ("{\"port\":", "line 1, column 8: the text ends too early"),
             ("{\"port\":{}}", "line 1, column 8: found an object; expected a whole number, 0 to 65535"),
             ("{\"port\":1.5}", "line 1, column 11: found 1.5; expected a whole number, 0 to 65535"),

@@ -174,13 +174,15 @@ pub const AUTHORIZATION: Duration = Duration::from_secs(25);
 /// The agent: connections that are on their way to being authorized at once. Below [`UNAUTHENTICATED`] by far.
 pub const UNDERWAY: usize = 16;
 /// The agent: the same of all services together, so that a thousand handshakes do not need their memory at once.
-pub const UNDERWAY_OF_ALL: usize = 64;
+pub const UNDERWAY_OF_ALL: usize = 32;
 /// The agent: names that are looked up at once; further ones wait.
 pub const LOOKUPS: usize = 16;
 /// The agent: what a proxy may answer, bytes.
 pub const PROXY_ANSWER: usize = 8 * 1024;
 /// The agent: who asks for its status has so long to take the answer.
 pub const STATUS_ANSWER: Duration = Duration::from_secs(2);
+/// The agent: who asks for metrics has so long to ask, and to take the answer.
+pub const AGENT_REQUEST_TIME: Duration = Duration::from_secs(2);
 /// The agent: services of one process.
 pub const SERVICES: usize = 4096;
 /// The agent: the pause after a failure that nobody but this machine has a part in, such as a lack of descriptors.

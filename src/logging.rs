@@ -5,64 +5,21 @@
 //! full disk nor a reader that sleeps stops the event loop. What cannot be written is counted, and the
 //! count is logged as soon as something can be written again.
 
+mod access;
 mod format;
+mod queue;
 mod writer;
 
-use crate::limits::{ACCESS_LOG_PIECE, ACCESS_LOG_PIECES};
-pub use format::{Format, clock};
+pub use access::{AccessLog, Field, text};
+pub use format::Format;
 use format::{Formatter, config};
 use log::LevelFilter;
+pub use queue::{LOGS, Logging, Which, lost};
 use simplelog::WriteLogger;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
-use std::time::Duration;
 use writer::Writer;
 pub use writer::can_be_opened;
-
-/// Lines that may wait to be written; what comes on top is lost and counted.
-const WAITING: usize = 1024;
-/// How long [`log::Log::flush`] waits for them.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What the writing thread has to do.
-enum Order {
-    /// So many lines, with their line ends.
-    Write(Vec<u8>, usize),
-    /// Look whether the file is to be reopened. Any other order does as well.
-    Look,
-    /// Everything before this shall be written; then the other end is dropped.
-    Flush(SyncSender<()>),
-}
-
-/// The two logs, as the metrics call them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
-    Log,
-    Access,
-}
-
-/// Both, with their labels in the metrics.
-pub const LOGS: [(Which, &str); 2] = [(Which::Log, "log"), (Which::Access, "access")];
-
-/// Lines of each that could not be written. Not 64 bits: 32-bit MIPS, many a router, has no such atomics.
-static LOST: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
-
-/// How many lines of a log could not be written since the process started.
-pub fn lost(which: Which) -> usize {
-    LOST[which as usize].load(Ordering::Relaxed)
-}
-
-/// The running log.
-#[derive(Clone)]
-pub struct Logging {
-    orders: SyncSender<Order>,
-    /// The file has been moved away: go on in a new one.
-    reopen: Arc<AtomicBool>,
-}
 
 /// Sets up the log of this process: events up to `level`, to the end of `file` or, without one, to
 /// standard error. Call `log::logger().flush()` before the process exits.
@@ -70,215 +27,10 @@ pub struct Logging {
 /// # Errors
 /// The file cannot be opened, or there is a log already.
 pub fn start(level: LevelFilter, format: Format, file: Option<&Path>) -> io::Result<Logging> {
-    let (logging, sink) = pipe(Writer::new(file)?, Which::Log)?;
+    let (logging, sink) = queue::pipe(Writer::new(file)?, Which::Log)?;
     let layout = format.layout(file.is_some());
     let logger = Formatter::new(layout, WriteLogger::new(level, config(level), sink));
     log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(logging)
-}
-
-/// The access log: whole lines, handed over without ever waiting.
-///
-/// Not each by itself: to wake the thread that writes costs more than to build a line.
-pub struct AccessLog {
-    sink: Sink,
-    /// Lines that are gathered in the sink.
-    lines: usize,
-    /// Lines are JSON objects.
-    pub is_json: bool,
-}
-
-impl AccessLog {
-    /// To the end of `file`. The other half is for whoever rotates or ends it.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
-    pub fn start(file: &Path, format: Format) -> io::Result<(Self, Logging)> {
-        let (logging, sink) = pipe(Writer::new(Some(file))?, Which::Access)?;
-        Ok((Self { sink, lines: 0, is_json: format == Format::Json }, logging))
-    }
-
-    /// One line, with its line end. It is written at the next [`AccessLog::hand_over`], or when enough have gathered.
-    pub fn write(&mut self, line: &str) {
-        self.sink.line.extend_from_slice(line.as_bytes());
-        self.lines += 1;
-        if self.sink.line.len() >= ACCESS_LOG_PIECE {
-            self.hand_over();
-        }
-    }
-
-    /// Has the lines written that have gathered. To be called every now and then.
-    pub fn hand_over(&mut self) {
-        if self.lines > 0 {
-            let text = std::mem::take(&mut self.sink.line);
-            self.sink.hand_over(text, std::mem::take(&mut self.lines));
-        }
-    }
-}
-
-impl Logging {
-    /// Has the log file reopened, for log rotation. Nothing is lost, and nobody waits for it: whoever attends to
-    /// signals must not depend on a disk or on the reader of a pipe.
-    pub fn reopen(&self) {
-        self.reopen.store(true, Ordering::Release);
-        // Where lines wait, the thread looks when it takes the next one.
-        let _ = self.orders.try_send(Order::Look);
-    }
-
-    /// Waits until what was handed over is written, but not for ever.
-    pub fn flush(&self) {
-        flush(&self.orders);
-    }
-}
-
-fn flush(orders: &SyncSender<Order>) {
-    let (done, answer) = sync_channel(0);
-    if orders.try_send(Order::Flush(done)).is_ok() {
-        // Done or too late: either way there is nothing more to do about it.
-        let _ = answer.recv_timeout(FLUSH_TIMEOUT);
-    }
-}
-
-/// The writing thread, and the two ends that feed it.
-fn pipe(writer: Writer, which: Which) -> io::Result<(Logging, Sink)> {
-    let (orders, inbox) = sync_channel(if which == Which::Access { ACCESS_LOG_PIECES } else { WAITING });
-    let unsaid = Arc::new(AtomicUsize::new(0));
-    let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
-    let (counter, reopen) = (Lost { which, unsaid: unsaid.clone() }, logging.reopen.clone());
-    let work = move || write_lines(&inbox, writer, &counter, &reopen);
-    thread::Builder::new().name(LOGS[which as usize].1.to_owned()).spawn(work)?;
-    Ok((logging, Sink { line: Vec::new(), orders, lost: Lost { which, unsaid } }))
-}
-
-fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, lost: &Lost, reopen: &AtomicBool) {
-    while let Ok(order) = inbox.recv() {
-        if reopen.swap(false, Ordering::Acquire) {
-            writer.reopen();
-        }
-        match order {
-            Order::Write(text, lines) => {
-                if !writer.write(&text) {
-                    lost.count(lines);
-                    continue;
-                }
-                match (lost.unsaid.swap(0, Ordering::Relaxed), lost.which) {
-                    (0, _) => {}
-                    (count, Which::Log) => log::warn!("{count} log lines could not be written and are lost"),
-                    (count, Which::Access) => {
-                        log::warn!("{count} lines of the access log could not be written and are lost");
-                    }
-                }
-            }
-            Order::Look => {}
-            Order::Flush(done) => drop(done),
-        }
-    }
-}
-
-/// Lines that could not be written.
-struct Lost {
-    which: Which,
-    /// Those that the log has not told of.
-    unsaid: Arc<AtomicUsize>,
-}
-
-impl Lost {
-    fn count(&self, lines: usize) {
-        self.unsaid.fetch_add(lines, Ordering::Relaxed);
-        LOST[self.which as usize].fetch_add(lines, Ordering::Relaxed);
-    }
-}
-
-/// Where the logger writes to: gathers a line and hands it over without ever waiting.
-struct Sink {
-    line: Vec<u8>,
-    orders: SyncSender<Order>,
-    lost: Lost,
-}
-
-impl Sink {
-    fn hand_over(&self, text: Vec<u8>, lines: usize) {
-        if self.orders.try_send(Order::Write(text, lines)).is_err() {
-            self.lost.count(lines);
-        }
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.line.extend_from_slice(piece);
-        if piece.ends_with(b"\n") {
-            // As long as it is, and no longer: many may wait.
-            let line = self.line.clone();
-            self.line.clear();
-            self.hand_over(line, 1);
-        }
-        Ok(piece.len())
-    }
-
-    /// Waits until what was handed over is written, but not for ever.
-    fn flush(&mut self) -> io::Result<()> {
-        flush(&self.orders);
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::Folder;
-    use std::fs;
-
-    fn say(sink: &mut Sink, text: &str) {
-        writeln!(sink, "{text}").unwrap();
-        sink.flush().unwrap();
-    }
-
-    #[test]
-    fn lines_go_to_the_end_of_the_file_and_to_a_new_one_after_rotation() {
-        let folder = Folder::new();
-        let (file, old) = (folder.0.join("log"), folder.0.join("log.1"));
-        fs::write(&file, "before\n").unwrap();
-        let (logging, mut sink) = pipe(Writer::new(Some(&file)).unwrap(), Which::Log).unwrap();
-        say(&mut sink, "first");
-        fs::rename(&file, &old).unwrap();
-        say(&mut sink, "second");
-        logging.reopen();
-        say(&mut sink, "third");
-        assert_eq!(fs::read_to_string(&old).unwrap(), "before\nfirst\nsecond\n");
-        assert_eq!(fs::read_to_string(&file).unwrap(), "third\n");
-    }
-
-    #[test]
-    fn a_folder_that_vanishes_costs_no_more_than_the_new_file() {
-        let folder = Folder::new();
-        let below = folder.0.join("below");
-        fs::create_dir(&below).unwrap();
-        let (logging, mut sink) = pipe(Writer::new(Some(&below.join("log"))).unwrap(), Which::Log).unwrap();
-        fs::rename(&below, folder.0.join("moved")).unwrap();
-        logging.reopen();
-        say(&mut sink, "still there");
-        assert_eq!(fs::read_to_string(folder.0.join("moved/log")).unwrap(), "still there\n");
-    }
-
-    #[test]
-    fn a_full_disk_loses_lines_and_counts_them() {
-        let (_logging, mut sink) = pipe(Writer::new(Some(Path::new("/dev/full"))).unwrap(), Which::Access).unwrap();
-        (0..3).for_each(|_| say(&mut sink, "lost"));
-        assert_eq!(sink.lost.unsaid.load(Ordering::Relaxed), 3);
-        assert!(lost(Which::Access) >= 3, "for the metrics they are counted for good");
-    }
-
-    #[test]
-    fn a_writer_that_sleeps_stops_nobody() {
-        let (orders, inbox) = sync_channel(WAITING);
-        let logging = Logging { orders: orders.clone(), reopen: Arc::default() };
-        let mut sink = Sink { line: Vec::new(), orders, lost: Lost { which: Which::Log, unsaid: Arc::default() } };
-        (0..WAITING + 5).for_each(|_| writeln!(sink, "line").unwrap());
-        assert_eq!(sink.lost.unsaid.load(Ordering::Relaxed), 5);
-        logging.reopen();
-        assert!(logging.reopen.load(Ordering::Relaxed), "forgotten over the lines that wait");
-        assert!(matches!(inbox.recv().unwrap(), Order::Write(line, 1) if line == b"line\n"));
-    }
 }

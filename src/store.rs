@@ -180,7 +180,7 @@ impl TryFrom<Vec<Loaded>> for Consistent {
 
 /// The file's outermost object.
 #[derive(Serialize, Deserialize)]
-#[serde(expecting = "an object like {\"mappings\": [...]}")]
+#[serde(expecting = "an object like {\"mappings\": [...]}", deny_unknown_fields)]
 struct Content<M> {
     mappings: M,
 }

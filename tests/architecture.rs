@@ -21,6 +21,7 @@ const FLOORS: &[&[&str]] = &[
         "bucket",
         "json",
         "clock",
+        "prometheus",
     ],
     &["wire", "failure"],
     &["throttle", "fairness", "config", "mapping", "supervisor"],

@@ -1,18 +1,20 @@
 //! The command line of `iofog-connector agent`, laid over the file that it names.
 
 use super::proxy::Proxy;
-use super::settings::{Draft, PASSCODE_VARIABLE, Protocol, Settings, SettingsError, passcode};
+use super::settings::{Draft, PASSCODE_VARIABLE, Process, Protocol, Settings, SettingsError, passcode};
 use super::target::Target;
 use super::{file, services_file};
 use crate::files;
 use crate::limits::CONFIG_FILE;
+use crate::logging::Format;
 use crate::net::certificate::read_chain;
+use crate::net::tcp::Local;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use crate::wire::proxy_protocol::Version;
 use argh::FromArgs;
 use log::LevelFilter;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,9 +50,9 @@ pub struct Arguments {
     /// the name that the Connector's certificate is for, if it is not the one that is dialled
     #[argh(option, arg_name = "name")]
     server_name: Option<String>,
-    /// local IP address that connections to the Connector come from
-    #[argh(option, arg_name = "ip")]
-    bind: Option<IpAddr>,
+    /// local IP address or network interface that connections to the Connector come from
+    #[argh(option, arg_name = "ip|interface")]
+    bind: Option<Local>,
     /// proxy on the way out, socks5://HOST:PORT or http://HOST:PORT; one with a password belongs into a settings file
     #[argh(option, arg_name = "url")]
     proxy: Option<Proxy>,
@@ -69,12 +71,21 @@ pub struct Arguments {
     /// milliseconds without an answer to a heartbeat after which a connection is dead (default: 60000; 0: never)
     #[argh(option, arg_name = "ms")]
     threshold: Option<u32>,
+    /// IP address and port where /metrics and /healthz are, for everybody who can connect
+    #[argh(option, arg_name = "ip:port")]
+    metrics_listen: Option<SocketAddr>,
+    /// file that each session is listed in when it ends
+    #[argh(option, arg_name = "file")]
+    access_log: Option<PathBuf>,
     /// file to log to (default: standard error)
     #[argh(option, arg_name = "file")]
     pub log_file: Option<PathBuf>,
     /// error, warn, info (default), debug or trace
     #[argh(option, arg_name = "level", default = "LevelFilter::Info")]
     pub log_level: LevelFilter,
+    /// text (default) or json: what lines of the log and the access log look like
+    #[argh(option, arg_name = "format", default = "Format::Text")]
+    pub log_format: Format,
     /// unix socket for `agent status`: made by the agent, asked by the command
     #[argh(option, arg_name = "file")]
     pub socket: Option<PathBuf>,
@@ -121,19 +132,25 @@ impl Arguments {
         behind.or(self.config.as_deref())
     }
 
-    /// The services that these are about: those that the settings file lists, or the one of file and options.
-    pub fn services(&self) -> Result<Vec<Settings>, SettingsError> {
-        let Some(file) = self.config() else { return Ok(vec![self.settings(Draft::default())?]) };
+    /// What concerns the process, and the services that these are about: those that the settings file lists, or the one
+    /// of file and options.
+    pub fn read(&self) -> Result<(Process, Vec<Settings>), SettingsError> {
+        let process = Process { metrics_listen: self.metrics_listen, access_log: self.access_log.clone() };
+        let Some(file) = self.config() else { return Ok((process, vec![self.settings(Draft::default())?])) };
         let text = files::read(file, CONFIG_FILE).map_err(SettingsError::unreadable(file))?;
         if !services_file::is_one(&text) {
-            return Ok(vec![self.settings(file::read(file, &text)?)?]);
+            return Ok((process, vec![self.settings(file::read(file, &text)?)?]));
         }
         match self.options().into_iter().find(|(_, is_given)| *is_given) {
             Some((option, _)) => {
                 let problem = format!("{} lists services; give it there", file.display());
                 Err(SettingsError::Option { option, problem })
             }
-            None => services_file::parse(file, &text),
+            None => {
+                let (listed, services) = services_file::parse(file, &text)?;
+                let metrics_listen = process.metrics_listen.or(listed.metrics_listen);
+                Ok((Process { metrics_listen, access_log: process.access_log.or(listed.access_log) }, services))
+            }
         }
     }
 
@@ -186,7 +203,7 @@ impl Arguments {
             absence: self.threshold.or(file.absence),
             trust: certificates.map(Trust::Certificates).map(Arc::new).or(file.trust),
             server_name: self.server_name.clone(),
-            bind: self.bind,
+            bind: self.bind.clone(),
             proxy: self.proxy.clone(),
             protocol: self.protocol.or(file.protocol),
             proxy_protocol: self.proxy_protocol,
@@ -207,7 +224,7 @@ mod tests {
     use crate::testing::Folder;
 
     fn settings(arguments: &[&str]) -> Result<Settings, SettingsError> {
-        Arguments::from_args(&["agent"], arguments).expect("well-formed options").services().map(|mut it| it.remove(0))
+        Arguments::from_args(&["agent"], arguments).expect("well-formed options").read().map(|(_, mut it)| it.remove(0))
     }
 
     #[test]

@@ -7,25 +7,24 @@
 use super::Agent;
 use super::failure::Failure;
 use super::proxy::Next;
-use super::service::Service;
 use super::settings::Security;
 use super::state::{Destination, Place, State};
 use crate::limits::{AUTHORIZATION, DIAL, HANDSHAKE_CHAIN, NEXT_ADDRESS};
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Close, Key};
 use crate::net::stream::Stream;
-use crate::net::tcp;
+use crate::net::tcp::{self, Local};
 use crate::net::tls::Tls;
 use rustls::client::UnbufferedClientConnection;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 impl Agent {
     /// Connects to one of `addresses`, of which there is at least one.
     pub(super) fn dial(&mut self, to: Destination, addresses: Vec<SocketAddr>) {
         let bind = self.bind_of(to);
-        let fits = |address: &SocketAddr| bind.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4());
+        let fits = |address: &SocketAddr| bind.is_none_or(|local| local.fits(address));
         let (fit, others): (Vec<_>, Vec<_>) = in_turn(addresses).into_iter().partition(fits);
         match (fit.is_empty(), others.first()) {
             (true, Some(&address)) => {
@@ -36,10 +35,10 @@ impl Agent {
         }
     }
 
-    /// The address that connections come from, if it is given.
-    fn bind_of(&self, to: Destination) -> Option<IpAddr> {
+    /// Where connections go out, if that is given.
+    fn bind_of(&self, to: Destination) -> Option<&Local> {
         match to {
-            Destination::Connector(place) => self.services.get(&place.service)?.settings.bind,
+            Destination::Connector(place) => self.services.get(&place.service)?.settings.bind.as_ref(),
             Destination::Local { .. } => None,
         }
     }
@@ -115,7 +114,8 @@ impl Agent {
         let now = self.reactor.now;
         let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(None) };
         let State::Proxying { place, stage, heard, .. } = socket.state else { return Ok(None) };
-        let Some(Service { settings, .. }) = self.services.get(&place.service) else { return Ok(None) };
+        let Some(service) = self.services.get(&place.service) else { return Ok(None) };
+        let settings = &service.settings;
         let Some(proxy) = &settings.proxy else { return Ok(None) };
         let failed = |problem: String| Failure::Proxy(proxy.target.clone(), problem);
         loop {

@@ -5,6 +5,7 @@ use super::target::Target;
 use crate::exit;
 use crate::net::trust::TrustError;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -21,6 +22,12 @@ pub enum StartError {
     /// The socket of `agent status`.
     #[error("--socket: {} cannot be listened on: {cause}", file.display())]
     Socket { file: PathBuf, cause: io::Error },
+    /// The key `metricslisten`.
+    #[error("metricslisten: {address} cannot be listened on: {cause}")]
+    Metrics { address: SocketAddr, cause: io::Error },
+    /// The key `accesslog`.
+    #[error("accesslog: {} cannot be written: {cause}", file.display())]
+    AccessLog { file: PathBuf, cause: io::Error },
     /// The system refuses something that every agent needs.
     #[error("{what}: {cause}")]
     System { what: &'static str, cause: io::Error },
@@ -40,9 +47,13 @@ impl StartError {
         match self {
             Self::Settings(e) => e.status(),
             Self::Trust(_) => exit::CONFIG,
-            Self::Listen { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => exit::NOT_PERMITTED,
-            Self::Listen { .. } => exit::UNAVAILABLE,
-            Self::Socket { .. } => exit::CANNOT_CREATE,
+            Self::Listen { cause, .. } | Self::Metrics { cause, .. }
+                if cause.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                exit::NOT_PERMITTED
+            }
+            Self::Listen { .. } | Self::Metrics { .. } => exit::UNAVAILABLE,
+            Self::Socket { .. } | Self::AccessLog { .. } => exit::CANNOT_CREATE,
             Self::System { .. } => exit::SYSTEM,
         }
     }

@@ -5,7 +5,7 @@ use super::names::Answer;
 use super::names::at_port;
 use super::service::Service;
 use super::service::Topic;
-use super::state::{Destination, First, Line, Local, ServiceId, State, Task};
+use super::state::{Destination, First, Line, Local, ServiceId, Session, State, Task};
 use crate::limits::CONNECT_SERVICE;
 use crate::net::reactor::Key;
 use crate::net::service::Service as _;
@@ -76,10 +76,10 @@ impl Agent {
         match first {
             First::Payload(_) | First::Open(_) => {
                 self.join(line, key);
-                let Some(service) = self.services.get_mut(&service) else { return };
+                let Some(service) = self.services.get(&service) else { return };
                 let mut bytes = Self::introduction(service, &first).unwrap_or_default();
                 if let First::Payload(payload) = first {
-                    service.figures.received += payload.len() as u64;
+                    self.count(line, payload.len() as u64);
                     bytes.extend(payload);
                 }
                 if bytes.is_empty() {
@@ -101,6 +101,10 @@ impl Agent {
     /// Both sides are there: payload flows from here on.
     pub(super) fn join(&mut self, line: Key, local: Key) {
         session::begin(&mut self.reactor, [line, local]);
+        let now = self.reactor.now;
+        if let Some(line) = self.line_mut(line) {
+            line.session = Session::new(now);
+        }
         if let Some(service) = self.service_of_mut(line) {
             service.figures.sessions += 1;
         }

@@ -102,7 +102,8 @@ impl Agent {
             let registered = self.reactor.registry().register(listener, own_token(CLIENTS + id), Interest::READABLE);
             registered.map_err(|cause| StartError::listen(&plan.settings, cause))?;
         }
-        self.services.insert(id, Service::new(id, plan, clients, self.reactor.now));
+        let service = Service::new(id, plan, clients, self.reactor.now);
+        self.services.insert(id, Box::new(service));
         Ok(())
     }
 

@@ -8,16 +8,17 @@
 use super::file::certificate;
 use super::proxy::{self, Proxy};
 use super::settings::{
-    ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Protocol, Role, Security, Settings, SettingsError, certified_name,
+    ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Process, Protocol, Role, Security, Settings, SettingsError, certified_name,
     connections, passcode,
 };
 use super::target::Target;
 use crate::config::SettingsFault;
 use crate::config::json::{Place, fault};
-use crate::config::value::{Address, NonEmpty, Text, Whole};
-use crate::layout::folder_of;
+use crate::config::value::{Endpoint, NonEmpty, Text, Whole};
+use crate::layout::{folder_of, is_one_file};
 use crate::limits::SERVICES;
 use crate::net::certificate::read_chain;
+use crate::net::tcp::Local;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use crate::wire::proxy_protocol::Version;
@@ -26,7 +27,6 @@ use serde_json::{Map, Value};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ const SHARED: [(&str, &str); 12] = [
     ("ca", "the name of a PEM file"),
     ("cert", "base64 of a certificate (DER), as a string"),
     ("servername", "a name or an IP address, as a string"),
-    ("bind", "a local IP address, as a string"),
+    ("bind", "a local IP address or the name of a network interface, as a string"),
     ("proxy", proxy::EXPECTED),
     ("dev", "true or false"),
     ("connections", "a whole number, 1 to 65535"),
@@ -58,6 +58,10 @@ const OWN: [(&str, &str); 7] = [
 ];
 const LIST: (&str, &str) = ("services", "a list of objects, like [{\"name\": \"web\", \"port\": 6000, ...}]");
 
+/// What only stands beside the list, because it concerns the whole process.
+const PROCESS: [(&str, &str); 2] =
+    [("metricslisten", "an IP address and a port, like \"127.0.0.1:9101\""), ("accesslog", "the name of a file")];
+
 /// Whether `text` is meant to be such a file, and not Core Networking's.
 pub fn is_one(text: &[u8]) -> bool {
     match serde_json::from_slice::<Map<String, Value>>(text) {
@@ -66,12 +70,16 @@ pub fn is_one(text: &[u8]) -> bool {
     }
 }
 
-/// The services of `file`, whose content is `text`.
-pub fn parse(file: &Path, text: &[u8]) -> Result<Vec<Settings>, SettingsError> {
+/// What concerns the process, and the services, of `file`, whose content is `text`.
+pub fn parse(file: &Path, text: &[u8]) -> Result<(Process, Vec<Settings>), SettingsError> {
     let invalid = |fault| SettingsError::Invalid { file: file.to_owned(), fault };
-    let (defaults, services) = read(text).map_err(invalid)?;
-    let mut authorities = HashMap::new();
+    let (mut process, defaults, services) = read(text).map_err(invalid)?;
     let wrong = |problem| SettingsError::File { file: file.to_owned(), problem };
+    process.access_log = process.access_log.map(|log| folder_of(file).join(log));
+    if process.access_log.as_ref().is_some_and(|log| is_one_file(log, file)) {
+        return Err(wrong("key \"accesslog\": these are the settings; expected a file of its own".to_owned()));
+    }
+    let mut authorities = HashMap::new();
     if services.is_empty() {
         return Err(wrong(format!("key {:?}: the list is empty; expected one service at least", LIST.0)));
     }
@@ -81,7 +89,7 @@ pub fn parse(file: &Path, text: &[u8]) -> Result<Vec<Settings>, SettingsError> {
         completed.map_err(|problem| wrong(format!("service {:?}: {problem}", name.unwrap_or_default())))
     };
     let services = services.into_iter().map(complete).collect::<Result<Vec<_>, _>>()?;
-    same_listener(&services).map_or(Ok(services), |problem| Err(wrong(problem)))
+    same_listener(&services).map_or(Ok((process, services)), |problem| Err(wrong(problem)))
 }
 
 /// Two services cannot listen at one address.
@@ -107,7 +115,7 @@ struct Shared {
     connector: Option<String>,
     trust: Option<Source>,
     server_name: Option<String>,
-    bind: Option<IpAddr>,
+    bind: Option<Local>,
     proxy: Option<Proxy>,
     dev: Option<bool>,
     connections: Option<u16>,
@@ -215,8 +223,8 @@ impl Own {
             heartbeat: every(own.heartbeat.or(all.heartbeat).unwrap_or(HEARTBEAT)),
             absence: every(own.threshold.or(all.threshold).unwrap_or(ABSENCE)),
             security,
-            bind: own.bind.or(all.bind),
-            proxy: own.proxy.or(all.proxy.clone()),
+            bind: own.bind.or(all.bind.clone()),
+            proxy: own.proxy.or(all.proxy.clone()).map(Box::new),
             proxy_protocol: own.proxy_protocol.or(all.proxy_protocol),
             protocol,
         })
@@ -242,7 +250,7 @@ struct Reading {
 }
 
 /// Reads the whole file. No other file is opened.
-fn read(text: &[u8]) -> Result<(Shared, Vec<Own>), SettingsFault> {
+fn read(text: &[u8]) -> Result<Content, SettingsFault> {
     let reading = Reading::default();
     let mut json = serde_json::Deserializer::from_slice(text);
     let read = json.deserialize_map(File(&reading)).and_then(|read| json.end().map(|()| read));
@@ -254,6 +262,9 @@ fn read(text: &[u8]) -> Result<(Shared, Vec<Own>), SettingsFault> {
         fault
     })
 }
+
+/// What the file says: of the process, of all services, and of each.
+type Content = (Process, Shared, Vec<Own>);
 
 /// The object that the file is.
 struct File<'a>(&'a Reading);
@@ -292,23 +303,25 @@ impl Reading {
 }
 
 impl<'de> Visitor<'de> for File<'_> {
-    type Value = (Shared, Vec<Own>);
+    type Value = Content;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of settings, like {\"connector\": \"relay.example.org\", \"services\": []}")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut shared, mut services, mut seen) = (Shared::default(), Vec::new(), Vec::new());
-        while let Some(key) = self.0.key(&mut map, &mut seen, &[&SHARED, &[LIST]])? {
-            if key == LIST.0 {
-                services = map.next_value_seed(List(self.0))?;
-            } else {
-                shared.read(&key, &mut map)?;
+        let (mut process, mut shared) = (Process::default(), Shared::default());
+        let (mut services, mut seen) = (Vec::new(), Vec::new());
+        while let Some(key) = self.0.key(&mut map, &mut seen, &[&SHARED, &PROCESS, &[LIST]])? {
+            match key.as_str() {
+                "services" => services = map.next_value_seed(List(self.0))?,
+                "metricslisten" => process.metrics_listen = Some(map.next_value::<Text<Endpoint>>()?.0.0),
+                "accesslog" => process.access_log = Some(map.next_value::<Text<NonEmpty>>()?.0.0.into()),
+                _ => shared.read(&key, &mut map)?,
             }
         }
         shared.check(&seen).map_err(|wrong| self.0.blame(wrong))?;
-        Ok((shared, services))
+        Ok((process, shared, services))
     }
 }
 
@@ -399,7 +412,7 @@ impl Shared {
                 self.trust = Some(Source::Here(Arc::new(trust)));
             }
             "servername" => self.server_name = Some(map.next_value::<Text<NonEmpty>>()?.0.0),
-            "bind" => self.bind = Some(map.next_value::<Text<Address>>()?.0.0),
+            "bind" => self.bind = Some(map.next_value::<Text<Local>>()?.0),
             "proxy" => self.proxy = Some(map.next_value::<Text<Proxy>>()?.0),
             "dev" => self.dev = Some(map.next_value()?),
             "connections" => self.connections = Some(map.next_value::<Whole<u16>>()?.0),
@@ -430,7 +443,9 @@ mod tests {
     fn services(text: &str) -> Result<Vec<Settings>, String> {
         let folder = Folder::new();
         std::fs::write(folder.0.join("secret"), "from file\n").unwrap();
-        parse(&folder.0.join("agent.conf"), text.as_bytes()).map_err(|error| error.to_string())
+        parse(&folder.0.join("agent.conf"), text.as_bytes())
+            .map(|(_, services)| services)
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -10,12 +10,13 @@ use crate::exit;
 use crate::files;
 use crate::limits::CONFIG_FILE;
 use crate::net::certificate::CertificateError;
+use crate::net::tcp::Local;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
 use crate::wire::proxy_protocol::Version;
 use rustls::pki_types::ServerName;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -56,10 +57,10 @@ pub struct Settings {
     /// A heartbeat that has been answered by silence for so long means that the connection is dead; `None`: never.
     pub absence: Option<Duration>,
     pub security: Security,
-    /// The local address that connections to the Connector come from; `None`: the system chooses.
-    pub bind: Option<IpAddr>,
-    /// Through whom it is reached; `None`: directly.
-    pub proxy: Option<Proxy>,
+    /// Where connections to the Connector go out; `None`: the system chooses.
+    pub bind: Option<Local>,
+    /// Through whom it is reached; `None`: directly. In a box, since most services have none.
+    pub proxy: Option<Box<Proxy>>,
     /// What is spoken with the Connector at most.
     pub protocol: Protocol,
     /// The local service is told where a user comes from.
@@ -101,6 +102,15 @@ impl FromStr for Protocol {
         let number: Option<u64> = text.parse().ok();
         number.and_then(|number| number.try_into().ok()).ok_or(format!("found {text:?}; expected 1 or 2"))
     }
+}
+
+/// What concerns the whole process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Where `/metrics` and `/healthz` are; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The file that sessions are listed in.
+    pub access_log: Option<PathBuf>,
 }
 
 /// What the agent's connections are for.
@@ -160,7 +170,7 @@ pub struct Draft {
     pub trust: Option<Arc<Trust>>,
     /// What the Connector's certificate is for, if not for its host.
     pub server_name: Option<String>,
-    pub bind: Option<IpAddr>,
+    pub bind: Option<Local>,
     pub proxy: Option<Proxy>,
     pub protocol: Option<Protocol>,
     pub proxy_protocol: Option<Version>,
@@ -244,7 +254,7 @@ impl Draft {
             absence: every(self.absence.unwrap_or(ABSENCE)),
             security,
             bind: self.bind,
-            proxy: self.proxy,
+            proxy: self.proxy.map(Box::new),
             protocol,
             proxy_protocol: self.proxy_protocol,
         })

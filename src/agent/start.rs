@@ -4,17 +4,17 @@ use super::arguments::Arguments;
 use super::error::{StartError, system};
 use super::names::Names;
 use super::plan::{Plan, plans};
-use super::settings::{Protocol, Settings};
-use super::status::{Report, StatusSocket};
-use super::{Agent, WAKE};
+use super::settings::{Process, Protocol, Settings};
+use super::status::{Question, Report, StatusSocket};
+use super::{Agent, WAKE, monitor};
 use crate::descriptors;
 use crate::limits::BUFFERS;
-use crate::logging::Logging;
+use crate::logging::{self, AccessLog, Logging};
 use crate::net::buffers::Pool as Buffers;
 use crate::net::reactor::{Reactor, own_token};
 use crate::supervisor::Supervisor;
 use crate::throttle::Throttle;
-use log::{error, info};
+use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
@@ -54,31 +54,51 @@ impl Handle {
 /// file.
 pub fn run(arguments: &Arguments, logging: Logging) -> Result<(), StartError> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(system("no signal handler could be set"))?;
-    let (mut agent, handle) = Agent::new(arguments.services()?, Supervisor::from_environment())?;
+    let (process, services) = arguments.read()?;
+    let (mut agent, handle) = Agent::new(services, Supervisor::from_environment())?;
+    let question = || Question { waker: Arc::clone(&handle.waker), ask: handle.ask.clone() };
+    let mut logs = vec![logging];
+    if let Some(file) = &process.access_log {
+        let failed = |cause| StartError::AccessLog { file: file.clone(), cause };
+        let (access_log, logging) = AccessLog::start(file, arguments.log_format).map_err(failed)?;
+        agent.access_log = Some(access_log);
+        logs.push(logging);
+    }
+    if let Some(address) = process.metrics_listen {
+        monitor::listen(address, question())?;
+        info!("Metrics are at http://{address}/metrics");
+    }
     let socket = arguments.socket.as_deref().filter(|_| arguments.command.is_none());
-    let open = |file| StatusSocket::open(file, Arc::clone(&handle.waker), handle.ask.clone());
     // Taken away when all is over.
-    let _socket = socket.map(open).transpose()?;
-    let attendant =
-        Attendant { handle, arguments: arguments.clone(), supervisor: Arc::clone(&agent.supervisor), logging };
+    let _socket = socket.map(|file| StatusSocket::open(file, question())).transpose()?;
+    let supervisor = Arc::clone(&agent.supervisor);
+    let attendant = Attendant { handle, arguments: arguments.clone(), process, supervisor, logs: logs.clone() };
     attendant.attend_to(signals).map_err(system("no thread for signals"))?;
     info!("{}", agent.summary());
-    agent.run().map_err(system("the event loop failed"))?;
+    let ended = agent.run().map_err(system("the event loop failed"));
+    logs.iter().skip(1).for_each(Logging::flush);
+    ended?;
     info!("Stopped");
     Ok(())
 }
 
 /// What `run` would refuse to start with, without starting anything. Returns how many services there are.
 pub fn check(arguments: &Arguments) -> Result<usize, StartError> {
-    Ok(plans(arguments.services()?)?.len())
+    let (process, services) = arguments.read()?;
+    if let Some(file) = process.access_log {
+        logging::can_be_opened(&file).map_err(|cause| StartError::AccessLog { file, cause })?;
+    }
+    Ok(plans(services)?.len())
 }
 
 /// Does what signals ask for.
 struct Attendant {
     handle: Handle,
     arguments: Arguments,
+    /// What the process was started with: a reload does not change it.
+    process: Process,
     supervisor: Arc<Supervisor>,
-    logging: Logging,
+    logs: Vec<Logging>,
 }
 
 impl Attendant {
@@ -88,7 +108,7 @@ impl Attendant {
             for signal in signals.forever() {
                 let done = match signal {
                     SIGUSR1 => {
-                        self.logging.reopen();
+                        self.logs.iter().for_each(Logging::reopen);
                         Ok(())
                     }
                     SIGHUP => self.reload(),
@@ -105,8 +125,14 @@ impl Attendant {
     /// Reads everything again. Files and DNS are waited for here, and not in the event loop.
     fn reload(&self) -> io::Result<()> {
         self.supervisor.reloading();
-        match self.arguments.services().map_err(StartError::from).and_then(plans) {
-            Ok(plans) => self.handle.reload(plans),
+        let read = self.arguments.read().map_err(StartError::from);
+        match read.and_then(|(process, services)| Ok((process, plans(services)?))) {
+            Ok((process, plans)) => {
+                if process != self.process {
+                    warn!("`metricslisten` and `accesslog` have changed, or one of them: that needs a restart");
+                }
+                self.handle.reload(plans)
+            }
             Err(e) => {
                 error!("Reload failed, nothing changed: {e}");
                 self.supervisor.ready();
@@ -144,6 +170,7 @@ impl Agent {
             ending: None,
             heartbeat: Box::new(supervisor.heartbeat()),
             supervisor,
+            access_log: None,
             shortages: Throttle::default(),
         };
         agent.take_over(plans)?;

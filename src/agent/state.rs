@@ -81,6 +81,22 @@ pub(crate) struct Line {
     /// Both ends speak in frames: version 2.
     pub(super) framed: Option<Box<Framed>>,
     pub(super) task: Task,
+    pub(super) session: Session,
+}
+
+/// What is counted of a line's session.
+#[derive(Clone, Copy)]
+pub(crate) struct Session {
+    pub(super) since: Instant,
+    /// Payload that came through the Connector, and that went there. Bytes.
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}
+
+impl Session {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, received: 0, sent: 0 }
+    }
 }
 
 /// What a line is doing.
@@ -127,7 +143,16 @@ pub(crate) struct Local {
 
 impl Line {
     pub(super) fn new(place: Place, marked: Option<Marked>, framed: Option<Box<Framed>>, now: Instant) -> Self {
-        Self { place, born: now, used: false, pulse: Pulse::new(now), marked, framed, task: Task::Free }
+        Self {
+            place,
+            born: now,
+            used: false,
+            pulse: Pulse::new(now),
+            marked,
+            framed,
+            task: Task::Free,
+            session: Session::new(now),
+        }
     }
 
     /// No heartbeats any more, in one direction at least. The kernel's keepalive finds out whether the Connector's

@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -62,6 +62,24 @@ pub struct ServiceReport {
 /// Who asks the loop.
 pub(super) type Questions = Receiver<Sender<Report>>;
 
+/// Asks the loop what it does, from another thread.
+#[derive(Clone)]
+pub(super) struct Question {
+    pub(super) waker: Arc<mio::Waker>,
+    pub(super) ask: Sender<Sender<Report>>,
+}
+
+impl Question {
+    /// Errors: there was no answer within `patience`, or the agent is gone.
+    pub(super) fn ask(&self, patience: Duration) -> Result<Report, RecvTimeoutError> {
+        let gone = RecvTimeoutError::Disconnected;
+        let (sender, report) = channel();
+        self.ask.send(sender).map_err(|_| gone)?;
+        self.waker.wake().map_err(|_| gone)?;
+        report.recv_timeout(patience)
+    }
+}
+
 /// The socket. Its file goes when this does.
 pub(super) struct StatusSocket {
     file: PathBuf,
@@ -76,7 +94,7 @@ impl Drop for StatusSocket {
 
 impl StatusSocket {
     /// Answers at `file` until the agent is gone.
-    pub(super) fn open(file: &Path, waker: Arc<mio::Waker>, ask: Sender<Sender<Report>>) -> Result<Self, StartError> {
+    pub(super) fn open(file: &Path, question: Question) -> Result<Self, StartError> {
         let failed = |cause| StartError::Socket { file: file.to_owned(), cause };
         // One that was killed has left its socket.
         match UnixStream::connect(file) {
@@ -88,7 +106,7 @@ impl StatusSocket {
         let work = move || {
             for stream in listener.incoming() {
                 let answered = match stream {
-                    Ok(stream) => answer(stream, &waker, &ask),
+                    Ok(stream) => answer(stream, &question),
                     Err(e) => {
                         warn!("The status cannot be asked for: {e}");
                         thread::sleep(Duration::from_secs(1));
@@ -106,11 +124,12 @@ impl StatusSocket {
 }
 
 /// Errors: the agent is gone. A caller that is gone is nobody's concern.
-fn answer(mut stream: UnixStream, waker: &mio::Waker, ask: &Sender<Sender<Report>>) -> Result<(), ()> {
-    let (sender, report) = channel();
-    ask.send(sender).map_err(drop)?;
-    waker.wake().map_err(drop)?;
-    let report = report.recv().map_err(drop)?;
+fn answer(mut stream: UnixStream, question: &Question) -> Result<(), ()> {
+    let report = match question.ask(STATUS_ANSWER) {
+        Ok(report) => report,
+        Err(RecvTimeoutError::Timeout) => return Ok(()),
+        Err(RecvTimeoutError::Disconnected) => return Err(()),
+    };
     let text = serde_json::to_vec(&report).unwrap_or_default();
     let _ = stream.set_write_timeout(Some(STATUS_ANSWER)).and_then(|()| stream.write_all(&text));
     Ok(())
@@ -136,7 +155,7 @@ impl Agent {
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             timestamp: timestamp(),
-            services: self.services.values().map(of).collect(),
+            services: self.services.values().map(Box::as_ref).map(of).collect(),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{Failure, Outcome};
 use crate::agent;
 use crate::agent::arguments::{Arguments, Command};
 use crate::exit;
-use crate::logging::{self, Format, Logging};
+use crate::logging::{self, Logging};
 use log::error;
 use std::path::Path;
 
@@ -42,7 +42,7 @@ fn check(arguments: &Arguments) -> Outcome {
 }
 
 fn start_log(arguments: &Arguments, file: Option<&Path>) -> Result<Logging, Failure> {
-    logging::start(arguments.log_level, Format::Text, file).map_err(|e| match file {
+    logging::start(arguments.log_level, arguments.log_format, file).map_err(|e| match file {
         Some(file) => Failure::new(exit::CANNOT_CREATE, format!("{}: cannot be written: {e}", file.display())),
         None => Failure::new(exit::SYSTEM, format!("the log could not be set up: {e}")),
     })

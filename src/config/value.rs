@@ -86,7 +86,7 @@ impl FromStr for Address {
 }
 
 /// An IP address and a port.
-pub(super) struct Endpoint(pub SocketAddr);
+pub(crate) struct Endpoint(pub SocketAddr);
 
 impl FromStr for Endpoint {
     type Err = String;

@@ -1,7 +1,6 @@
 //! What the API answers: an HTTP status and a body, which is JSON but for the metrics.
 
 use super::form::MappingError;
-use super::metrics;
 use super::registry::AddError;
 use crate::clock::timestamp;
 use crate::failure;
@@ -40,7 +39,7 @@ impl Answer {
 
     /// 200, with the text of [`metrics`].
     pub fn metrics(body: String) -> Self {
-        Self { content_type: metrics::CONTENT_TYPE, ..Self::json(200, body) }
+        Self { content_type: crate::prometheus::CONTENT_TYPE, ..Self::json(200, body) }
     }
 
     fn json(status: u16, body: String) -> Self {

@@ -28,18 +28,19 @@ impl<'a> Form<'a> {
     /// ignored, as ever.
     pub fn mapping(&self) -> Result<Value, MappingError> {
         if self.0.trim_ascii_start().starts_with(b"{") {
-            return first_value(self.0).map_err(MappingError::Json);
+            return first_value(self.0);
         }
         let Some(raw) = self.rest_of("mapping") else {
             return Err(MappingError::Missing);
         };
         if raw.trim_ascii_start().starts_with(b"{") {
-            if let Ok(value) = first_value(raw) {
-                return Ok(value);
+            match first_value(raw) {
+                Err(MappingError::Json(_)) => {}
+                read => return read,
             }
         }
         let decoded = self.get("mapping").unwrap_or_default();
-        first_value(decoded.as_bytes()).map_err(MappingError::Json)
+        first_value(decoded.as_bytes())
     }
 
     /// The bytes behind the first `name=`, to the end of the body.
@@ -55,9 +56,16 @@ impl<'a> Form<'a> {
     }
 }
 
-fn first_value(text: &[u8]) -> Result<Value, serde_json::Error> {
+/// An object in which a key is given twice is an error: who is asked to allow something must not have to choose.
+fn first_value(text: &[u8]) -> Result<Value, MappingError> {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
-    values.next().unwrap_or_else(|| Err(serde::de::Error::custom("it is empty")))
+    match values.next().unwrap_or_else(|| Err(serde::de::Error::custom("it is empty")))? {
+        Value::Object(_) => {
+            let distinct = json::distinct(&mut serde_json::Deserializer::from_slice(text));
+            distinct.map(Value::Object).map_err(MappingError::Repeated)
+        }
+        other => Ok(other),
+    }
 }
 
 /// Why there is no mapping in a body.
@@ -68,7 +76,10 @@ pub(crate) enum MappingError {
     Missing,
     /// It is there, and no JSON.
     #[error("mapping is no JSON object: {}", json::explained(.0))]
-    Json(serde_json::Error),
+    Json(#[from] serde_json::Error),
+    /// It is an object that says something twice.
+    #[error("mapping, {}", json::explained(.0))]
+    Repeated(serde_json::Error),
 }
 
 #[cfg(test)]
@@ -118,6 +129,9 @@ mod tests {
             ("mapping=hello", "line 1, column 1: a value is expected"),
             ("mapping=%7G", "line 1, column 1: a value is expected"),
             (r#"mapping={"type":"public","#, "line 1, column 17: the text ends too early"),
+            (r#"mapping={"allow":["192.0.2.0/24"],"allow":["0.0.0.0/0"]}"#, "the key \"allow\" is given twice"),
+            (r#"{"type":"public","a&b":"%","a&b":"%"}"#, "the key \"a&b\" is given twice"),
+            ("mapping=%7B%22name%22:1,%22name%22:1}", "the key \"name\" is given twice"),
             (r#"{"type""#, "the text ends too early"),
         ] {
             let error = mapping(body).unwrap_err();

@@ -5,18 +5,16 @@
 //! long: it is built in one pass, and sent by a thread of its own (see [`crate::control`]).
 
 use super::figures::{AGENTS, DAEMON, Figure, TRAFFIC, USERS};
-use super::process::Process;
 use super::reloads::Reloads;
 use crate::clock::millis;
 use crate::logging::{self, LOGS};
 use crate::mapping::Mapping;
+use crate::prometheus::process::{Process, of_process};
+use crate::prometheus::{block, head, labels};
 use crate::relay::command::{PipeStatus, Totals};
 use crate::relay::counters::{Counts, DURATIONS, Histogram, Label, WAITS};
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write};
-
-/// The content type of the text.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+use std::fmt::Write;
 
 /// What the numbers are taken from.
 pub(super) struct Snapshot {
@@ -118,23 +116,6 @@ fn of_events(text: &mut String, Snapshot { totals, answers, .. }: &Snapshot) {
     family(text, "log_lines_lost_total", "Lines of a log that could not be written, by log.", lost);
 }
 
-/// Under the names of Prometheus' client libraries, which have no prefix.
-fn of_process(text: &mut String, process: &Process, started: u64) {
-    let mut single = |name: &str, help, value: Option<f64>| {
-        if let Some(value) = value {
-            block(text, "", name, help, [("", value)]);
-        }
-    };
-    let number = |value: Option<u64>| value.map(|value| value as f64);
-    single("process_open_fds", "Number of open file descriptors.", number(process.open_fds));
-    single("process_max_fds", "Maximum number of open file descriptors.", number(process.max_fds));
-    single("process_resident_memory_bytes", "Resident memory size in bytes.", number(process.resident_bytes));
-    let cpu = process.cpu.map(|time| time.as_secs_f64());
-    single("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", cpu);
-    let help = "Start time of the process since unix epoch in seconds.";
-    single("process_start_time_seconds", help, Some(started as f64 / 1000.0));
-}
-
 fn of_mappings(text: &mut String, Snapshot { pipes, infos, .. }: &Snapshot) {
     let help = "Always 1; the labels tell what the mapping is.";
     family(text, "mapping_info", help, infos.iter().map(|Info(labels)| (labels, 1)));
@@ -186,30 +167,6 @@ fn histogram<const N: usize>(text: &mut String, name: &str, help: &str, bounds: 
 /// All series of one metric of ours: their labels and numbers.
 fn family<L: AsRef<str>>(text: &mut String, name: &str, help: &str, series: impl IntoIterator<Item = (L, u64)>) {
     block(text, PREFIX, name, help, series);
-}
-
-fn block<L: AsRef<str>, V: Display>(
-    text: &mut String,
-    prefix: &str,
-    name: &str,
-    help: &str,
-    series: impl IntoIterator<Item = (L, V)>,
-) {
-    head(text, prefix, name, help, if name.ends_with("_total") { "counter" } else { "gauge" });
-    for (labels, value) in series {
-        let _ = writeln!(text, "{prefix}{name}{} {value}", labels.as_ref());
-    }
-}
-
-fn head(text: &mut String, prefix: &str, name: &str, help: &str, kind: &str) {
-    let _ = writeln!(text, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}");
-}
-
-/// `{name="value",…}`, with what would end a value escaped: `configs.json` may hold any text as an id.
-fn labels(labels: &[(&str, &str)]) -> String {
-    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-    format!("{{{}}}", labels.join(","))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! `configs.json`: what is loaded is what is written back, and loads again.
 
 use super::assert_is_readable;
+use crate::json;
 use crate::mapping::Kind;
 use crate::store::{compose, parse};
 
 pub fn body(bytes: &[u8]) {
     let mappings = match parse(bytes) {
         Ok(mappings) => mappings,
-        Err(error) => return assert_is_readable(&error.to_string()),
+        Err(error) => return assert_is_readable(&json::explained(&error)),
     };
     for mapping in &mappings {
         assert!(!mapping.id.is_empty());

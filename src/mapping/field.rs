@@ -1,14 +1,22 @@
 //! Fields of a JSON object that a Controller sends: what is wrong with them is told by name.
 
+use crate::json::shown;
 use serde_json::{Map, Value};
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use thiserror::Error;
 
-pub(super) fn whole(fields: &Map<String, Value>, name: &str, least: u64, most: u64) -> Result<u64, FieldError> {
-    let expected = format!("a whole number from {least} to {most}");
+/// A whole number. `what` it counts is told who sends something else: "a whole number of seconds".
+pub(super) fn whole(
+    fields: &Map<String, Value>,
+    name: &str,
+    what: &str,
+    bounds: RangeInclusive<u64>,
+) -> Result<u64, FieldError> {
+    let expected = format!("{what} from {} to {}", bounds.start(), bounds.end());
     let value = fields.get(name).ok_or_else(|| FieldError::missing(name, &expected))?;
     match value.as_u64() {
-        Some(number) if (least..=most).contains(&number) => Ok(number),
+        Some(number) if bounds.contains(&number) => Ok(number),
         _ => Err(FieldError::new(name, value, &expected)),
     }
 }
@@ -26,17 +34,6 @@ impl FieldError {
 
     /// The field says `found`.
     pub fn new(field: &str, found: impl Display, expected: &str) -> Self {
-        /// As much of a wrong value as helps to recognize it.
-        const SHOWN: usize = 60;
-        let text = found.to_string();
-        let mut found = String::new();
-        for character in text.chars().take(SHOWN) {
-            // JSON leaves some control characters as they are.
-            if character.is_control() { found.extend(character.escape_default()) } else { found.push(character) }
-        }
-        if text.chars().nth(SHOWN).is_some() {
-            found.push('…');
-        }
-        Self(format!("{field} is {found}, expected {expected}"))
+        Self(format!("{field} is {}, expected {expected}", shown(&found.to_string())))
     }
 }

@@ -52,16 +52,18 @@ const WAIT_MAX: u64 = 60;
 impl Options {
     /// Reads those of the keys that are there.
     pub fn from_fields(fields: &Map<String, Value>) -> Result<Self, FieldError> {
-        let number = |key, least, most| fields.get(key).map(|_| whole(fields, key, least, most)).transpose();
-        let idle = number("idletimeout", 0, IDLE_MAX)?.filter(|&seconds| seconds > 0);
+        let number = |key, what, bounds| fields.get(key).map(|_| whole(fields, key, what, bounds)).transpose();
+        let seconds = "a whole number of seconds";
+        let idle = number("idletimeout", seconds, 0..=IDLE_MAX)?.filter(|&seconds| seconds > 0);
         Ok(Self {
             name: fields.get("name").map(name).transpose()?,
             users: one_of(fields, "users", &TRANSPORTS)?,
             proxy_protocol: one_of(fields, "proxyprotocol", &VERSIONS)?,
             allow: fields.get("allow").map(ranges).transpose()?,
             idle_timeout: idle.map(Duration::from_secs),
-            max_users: number("maxusers", 1, u16::MAX.into())?.and_then(|most| u16::try_from(most).ok()),
-            wait_time: number("waittime", 0, WAIT_MAX)?.map(Duration::from_secs),
+            max_users: number("maxusers", "a whole number of sessions", 1..=u16::MAX.into())?
+                .and_then(|most| u16::try_from(most).ok()),
+            wait_time: number("waittime", seconds, 0..=WAIT_MAX)?.map(Duration::from_secs),
         })
     }
 
@@ -187,9 +189,9 @@ mod tests {
             (r#"{"proxyprotocol": 2}"#, "proxyprotocol", r#""v1" or "v2""#),
             (r#"{"allow": "192.0.2.1"}"#, "allow", "a list"),
             (r#"{"allow": ["192.0.2.1/33"]}"#, "allow", "a list"),
-            (r#"{"maxusers": 0}"#, "maxusers", "from 1 to 65535"),
-            (r#"{"waittime": 61}"#, "waittime", "from 0 to 60"),
-            (r#"{"idletimeout": -1}"#, "idletimeout", "from 0 to"),
+            (r#"{"maxusers": 0}"#, "maxusers", "sessions from 1 to 65535"),
+            (r#"{"waittime": 61}"#, "waittime", "seconds from 0 to 60"),
+            (r#"{"idletimeout": -1}"#, "idletimeout", "seconds from 0 to"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.starts_with(key) && error.contains(expected), "{error}");

@@ -71,13 +71,13 @@ impl From<Wanted> for Request {
 }
 
 fn port(fields: &Map<String, Value>, name: &str) -> Result<Option<u16>, FieldError> {
-    let number = fields.get(name).map(|_| whole(fields, name, 1, u64::from(u16::MAX))).transpose()?;
+    let number = fields.get(name).map(|_| whole(fields, name, "a port", 1..=u16::MAX.into())).transpose()?;
     Ok(number.and_then(|number| u16::try_from(number).ok()))
 }
 
 fn terms(fields: &Map<String, Value>, connections: &str, absence: &str) -> Result<Terms, FieldError> {
-    let max_connections = whole(fields, connections, 1, u64::from(u16::MAX))?;
-    let absence = whole(fields, absence, 0, ABSENCE_MAX)?;
+    let max_connections = whole(fields, connections, "a whole number of connections", 1..=u16::MAX.into())?;
+    let absence = whole(fields, absence, "a whole number of milliseconds", 0..=ABSENCE_MAX)?;
     Ok(Terms { max_connections: max_connections as u16, absence: absence_of_millis(absence) })
 }
 
@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_what_was_expected() {
-        let connections = "expected a whole number from 1 to 65535";
-        let absence = "expected a whole number from 0 to 2147483647";
+        let connections = "expected a whole number of connections from 1 to 65535";
+        let absence = "expected a whole number of milliseconds from 0 to 2147483647";
         let public = |connections: Value, absence: Value| json!({"type": "public", "maxconnections": connections, "heartbeatabsencethreshold": absence});
         for (json, complaint) in [
             (json!([1]), "mapping is [1], expected a JSON object".to_owned()),

@@ -12,6 +12,7 @@ use super::marked::Marked;
 use super::pump::{Flow, Framing, Pumped, pump};
 use super::reactor::{Close, Group, Key, Reactor, Socket, SocketMut};
 use crate::limits::{DELIVERY, HALF_CLOSED_CONTENDED};
+use crate::wire::v2::frame::Reason;
 use std::fmt;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -105,6 +106,55 @@ pub enum Cause {
     Interrupted(Interruption),
 }
 
+/// How a session ends, in a few words (docs/monitoring.md, "Causes and reasons").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// This side has ended it properly.
+    Side(Key),
+    Reset,
+    Truncated,
+    Absence,
+    Timeout,
+    Idle,
+    Shortage,
+    Removed,
+    Stop,
+    Error,
+}
+
+impl End {
+    fn of_fault(fault: &LinkError) -> Self {
+        match fault {
+            LinkError::Truncated => Self::Truncated,
+            LinkError::Reset(Reason::Silent) => Self::Timeout,
+            LinkError::Reset(_) => Self::Reset,
+            LinkError::Tls(_) => Self::Error,
+            LinkError::Io(e) => match e.kind() {
+                ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
+                ErrorKind::UnexpectedEof => Self::Truncated,
+                ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Self::Timeout,
+                _ => Self::Error,
+            },
+        }
+    }
+
+    /// Its word; that of a side is for who knows the sides.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Side(_) => "end",
+            Self::Reset => "reset",
+            Self::Truncated => "truncated",
+            Self::Absence => "absence",
+            Self::Timeout => "timeout",
+            Self::Idle => "idle",
+            Self::Shortage => "shortage",
+            Self::Removed => "removed",
+            Self::Stop => "stop",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// What ends a session from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interruption {
@@ -145,6 +195,21 @@ impl Cause {
             LinkError::Io(_) => Self::Failed(key, fault),
             _ if is_framed => Self::Failed(key, fault),
             _ => Self::Truncated(key, fault),
+        }
+    }
+
+    /// How it ends, for who counts and lists sessions.
+    pub fn end(&self) -> End {
+        match self {
+            Self::Ended(key) | Self::NoAnswer(key) => End::Side(*key),
+            Self::Truncated(_, fault) | Self::Failed(_, fault) => End::of_fault(fault),
+            Self::Absent(_) => End::Absence,
+            Self::Undeliverable(_) => End::Timeout,
+            Self::Shortage(_) => End::Shortage,
+            Self::Interrupted(Interruption::Stopping) => End::Stop,
+            Self::Interrupted(Interruption::Removed) => End::Removed,
+            Self::Interrupted(Interruption::Idle) => End::Idle,
+            Self::Interrupted(Interruption::Refused | Interruption::Other(_)) => End::Error,
         }
     }
 

@@ -5,6 +5,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections that the kernel may hold before they are accepted.
@@ -55,11 +57,57 @@ pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The same from this local address.
-pub fn dial_from(local: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+/// Where connections go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// From this address.
+    Address(IpAddr),
+    /// Through this interface, whatever the routes are (SO_BINDTODEVICE).
+    Interface(Arc<str>),
+}
+
+impl Local {
+    /// Whether `address` can be reached from there.
+    pub fn fits(&self, address: &SocketAddr) -> bool {
+        if let Self::Address(ip) = self { ip.is_ipv4() == address.is_ipv4() } else { true }
+    }
+}
+
+impl FromStr for Local {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The kernel's rules for names, and what no address is made of.
+        let is_name = (1..libc::IFNAMSIZ).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:".contains(&byte))
+            && ![".", ".."].contains(&text)
+            && text.parse::<IpAddr>().is_err();
+        match text.parse() {
+            Ok(ip) => Ok(Self::Address(ip)),
+            Err(_) if is_name => Ok(Self::Interface(text.into())),
+            Err(_) => Err(format!("{text:?} is neither an IP address nor the name of an interface")),
+        }
+    }
+}
+
+/// [`dial`] from this place.
+///
+/// Errors are the system's, also: EADDRNOTAVAIL (the address is not ours), ENODEV, EPERM (an interface, without
+/// CAP_NET_RAW before Linux 5.7).
+pub fn dial_from(local: Option<&Local>, address: SocketAddr) -> io::Result<TcpStream> {
     let Some(local) = local else { return dial(address) };
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.bind(&SocketAddr::new(local, 0).into())?;
+    match local {
+        Local::Address(ip) => socket.bind(&SocketAddr::new(*ip, 0).into())?,
+        Local::Interface(name) => socket.bind_device(Some(name.as_bytes())).map_err(|cause| {
+            let hint = if cause.kind() == io::ErrorKind::PermissionDenied {
+                " (before Linux 5.7 it takes CAP_NET_RAW)"
+            } else {
+                ""
+            };
+            io::Error::new(cause.kind(), format!("interface {name}: {cause}{hint}"))
+        })?,
+    }
     prepare(&socket)?;
     match socket.connect(&address.into()) {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),

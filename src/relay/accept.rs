@@ -143,7 +143,7 @@ impl Relay {
                 true => Stage::Proxied { ticket, until: now + PROXY_HEADER },
                 false => Stage::Silent { ticket, until: now + FIRST_BYTE },
             };
-            State::User(User { pipe, network: Network::of(peer.ip()), called: None, stage })
+            State::User(User { pipe, network: Network::of(peer.ip()), called: None, is_nobody: false, stage })
         });
     }
 

@@ -7,21 +7,16 @@ use super::counters::{DURATIONS, Ended, Lost, Port};
 use super::pipe::{PipeKey, PipePort};
 use super::state::{Stage, State, User};
 use super::{Relay, Topic};
-use crate::logging::{AccessLog, clock};
+use crate::logging::{AccessLog, Field, text};
 use crate::net::link::LinkError;
 use crate::net::reactor::Key;
-use crate::net::session::{Cause, Interruption, Party, STOPPING};
+use crate::net::session::{Cause, End, Interruption, Party, STOPPING};
 use crate::throttle::and_more;
-use crate::wire::v2::frame::Reason;
 use log::{Level, debug, info, log, log_enabled};
-use serde_json::{Map, Value};
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
-
-/// Bytes of a line, about.
-const LINE: usize = 320;
 
 /// One side of a session.
 struct Side {
@@ -101,8 +96,7 @@ impl Relay {
         }
         let Some(pipe) = self.mappings.get(pipe) else { return };
         if debugs {
-            let mut facts = String::new();
-            write_text(&mut facts, record.fields().into_iter().skip(2));
+            let facts = text(record.fields().into_iter().skip(2));
             let [one, two] = &record.sides;
             let by = record.by.map(|by| format!("{by}: ")).unwrap_or_default();
             debug!(
@@ -116,7 +110,7 @@ impl Relay {
         }
         let Some(access_log) = &mut self.setup.access_log else { return };
         let about = [("mapping", Field::Word(&pipe.id)), ("name", pipe.options.name.as_deref().into())];
-        access_log.write(&line(about.into_iter().chain(record.fields()), access_log.is_json));
+        access_log.write(about.into_iter().chain(record.fields()));
     }
 
     /// An authorized agent is about to be closed.
@@ -175,19 +169,20 @@ impl Relay {
     }
 
     fn ended(&self, cause: &Cause) -> Ended {
-        match cause {
-            Cause::Ended(key) | Cause::NoAnswer(key) => {
-                let is_user = self.reactor.get(*key).is_some_and(|socket| matches!(socket.state, State::User(_)));
+        match cause.end() {
+            End::Side(key) => {
+                let is_user = self.reactor.get(key).is_some_and(|socket| matches!(socket.state, State::User(_)));
                 if is_user { Ended::User } else { Ended::Agent }
             }
-            Cause::Truncated(_, fault) | Cause::Failed(_, fault) => of_fault(fault),
-            Cause::Absent(_) => Ended::Absence,
-            Cause::Undeliverable(_) => Ended::Timeout,
-            Cause::Shortage(_) => Ended::Shortage,
-            Cause::Interrupted(Interruption::Stopping) => Ended::Stop,
-            Cause::Interrupted(Interruption::Removed) => Ended::Removed,
-            Cause::Interrupted(Interruption::Idle) => Ended::Idle,
-            Cause::Interrupted(Interruption::Refused | Interruption::Other(_)) => Ended::Error,
+            End::Reset => Ended::Reset,
+            End::Truncated => Ended::Truncated,
+            End::Absence => Ended::Absence,
+            End::Timeout => Ended::Timeout,
+            End::Idle => Ended::Idle,
+            End::Shortage => Ended::Shortage,
+            End::Removed => Ended::Removed,
+            End::Stop => Ended::Stop,
+            End::Error => Ended::Error,
         }
     }
 }
@@ -208,37 +203,6 @@ fn whose(port: Port) -> &'static str {
     }
 }
 
-fn of_fault(fault: &LinkError) -> Ended {
-    match fault {
-        LinkError::Truncated => Ended::Truncated,
-        LinkError::Reset(Reason::Silent) => Ended::Timeout,
-        LinkError::Reset(_) => Ended::Reset,
-        LinkError::Tls(_) => Ended::Error,
-        LinkError::Io(e) => match e.kind() {
-            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Ended::Reset,
-            ErrorKind::UnexpectedEof => Ended::Truncated,
-            ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Ended::Timeout,
-            _ => Ended::Error,
-        },
-    }
-}
-
-/// The value of a field.
-enum Field<'a> {
-    /// There is none.
-    Absent,
-    Word(&'a str),
-    Address(SocketAddr),
-    Bytes(u64),
-    Seconds(Duration),
-}
-
-impl<'a> From<Option<&'a str>> for Field<'a> {
-    fn from(word: Option<&'a str>) -> Self {
-        word.map_or(Self::Absent, Self::Word)
-    }
-}
-
 impl Record {
     /// In the order of the line. The two addresses come first.
     fn fields(&self) -> [(&'static str, Field<'_>); 10] {
@@ -255,82 +219,5 @@ impl Record {
             ("ended", Field::Word(self.ended.word())),
             ("by", self.by.into()),
         ]
-    }
-}
-
-/// A line of the access log.
-fn line<'a>(fields: impl Iterator<Item = (&'static str, Field<'a>)>, is_json: bool) -> String {
-    let time = clock();
-    if is_json {
-        let value = |(key, field)| {
-            let value = match field {
-                Field::Absent => return None,
-                Field::Word(word) => word.into(),
-                Field::Address(address) => address.to_string().into(),
-                Field::Bytes(bytes) => bytes.into(),
-                Field::Seconds(time) => ((time.as_secs_f64() * 1000.0).round() / 1000.0).into(),
-            };
-            Some((String::from(key), value))
-        };
-        let time = ("time".to_owned(), Value::from(time));
-        let object: Map<_, _> = std::iter::once(time).chain(fields.filter_map(value)).collect();
-        return format!("{}\n", Value::from(object));
-    }
-    let mut line = String::with_capacity(LINE);
-    line.push_str(&time);
-    write_text(&mut line, fields);
-    line.push('\n');
-    line
-}
-
-/// ` key=value` each; `-` stands for what there is none of. A value has no white space, whatever an id may be.
-fn write_text<'a>(text: &mut String, fields: impl Iterator<Item = (&'static str, Field<'a>)>) {
-    for (key, field) in fields {
-        // Writing to a String cannot fail.
-        let _ = match field {
-            Field::Absent => write!(text, " {key}=-"),
-            Field::Word(word) => {
-                let is_bad = |letter: char| letter.is_whitespace() || letter.is_control();
-                write!(text, " {key}={}", word.replace(is_bad, "_"))
-            }
-            Field::Address(address) => write!(text, " {key}={address}"),
-            Field::Bytes(bytes) => write!(text, " {key}={bytes}"),
-            Field::Seconds(time) => write!(text, " {key}={:.3}", time.as_secs_f64()),
-        };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record() -> Record {
-        let side = |role, port, received, tls| Side { role, peer: ([192, 0, 2, 1], port).into(), received, tls };
-        Record {
-            sides: [side("agent", 4000, 5, Some("TLSv1.3")), side("user", 5000, u64::MAX, None)],
-            duration: Duration::from_micros(1_234_567),
-            waited: Some(Duration::from_millis(5)),
-            ended: Ended::User,
-            by: Some("user"),
-        }
-    }
-
-    #[test]
-    fn a_line_of_text_has_a_time_and_a_word_for_each_field() {
-        let record = record();
-        let about = [("mapping", Field::Word("an\nid")), ("name", Field::Absent)];
-        let line = line(about.into_iter().chain(record.fields()), false);
-        let expected = " mapping=an_id name=- agent=192.0.2.1:4000 user=192.0.2.1:5000 bytesport1=5 \
-                        bytesport2=18446744073709551615 duration=1.235 waited=0.005 tlsport1=TLSv1.3 tlsport2=- \
-                        ended=user by=user\n";
-        assert_eq!(&line[24..], expected);
-    }
-
-    #[test]
-    fn a_line_of_json_is_an_object_without_what_is_not_known() {
-        let line = line(record().fields().into_iter(), true);
-        let value: Value = serde_json::from_str(line.strip_suffix('\n').unwrap()).unwrap();
-        assert_eq!((&value["duration"], &value["bytesport2"]), (&1.235.into(), &u64::MAX.into()));
-        assert!(value.get("tlsport2").is_none() && value["time"].is_string());
     }
 }

@@ -120,6 +120,8 @@ pub(crate) struct User {
     pub(super) network: Network,
     /// Where it has called its proxy, if there is one that said so.
     pub(super) called: Option<SocketAddr>,
+    /// Its proxy has said that there is no user: a health check, most likely.
+    pub(super) is_nobody: bool,
     pub(super) stage: Stage,
 }
 

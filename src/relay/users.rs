@@ -3,7 +3,8 @@
 //! A user is joined to an agent when its first byte arrives, and not before: an idle or speculative connection
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer. With `proxyprotocol` it is
 //! joined when it has connected: the header that the agent gets stands for the first bytes. So it is where agents speak
-//! in frames ([`super::frames`]): those are told of it.
+//! in frames ([`super::frames`]): those are told of it. Behind a proxy that names no user, in a health check of its own,
+//! say, it is joined at its first byte all the same.
 
 use super::counters::{Port, Refused, WAITS};
 use super::pipe::{Pipe, PipeKey, PipePort};
@@ -39,7 +40,8 @@ impl Relay {
         if link.is_reset() {
             return self.close_user(key);
         }
-        let speaks_first = self.mappings.get(pipe).is_some_and(Pipe::users_speak_first);
+        // A health check takes no agent: it would end each of them, one after the other.
+        let speaks_first = user.is_nobody || self.mappings.get(pipe).is_some_and(Pipe::users_speak_first);
         let asks = match link.handshake(ctx, now) {
             // Without TLS a FIN may be a half-close: it is still answered.
             Ok(true) if !speaks_first && (link.is_plain() || !link.has_hung_up()) => Ok(Input::Data),
@@ -89,6 +91,7 @@ impl Relay {
         if link.skip(length, ctx, now).is_err() {
             return self.close(key, Close::Now);
         }
+        user.is_nobody = ends.is_none();
         user.called = ends.map(|ends| tcp::canonical(ends.to));
         link.peer = ends.map_or(proxy, |ends| tcp::canonical(ends.from));
         user.network = Network::of(link.peer.ip());

@@ -1,5 +1,6 @@
 //! One mapping as it stands in `configs.json`: flat, with the original's names in the original's order.
 
+use crate::json::distinct;
 use crate::mapping::options::KEYS;
 use crate::mapping::{ABSENCE_MAX, AgentPort, Kind, Mapping, Options, absence_of_millis};
 use crate::secret::Secret;
@@ -22,7 +23,7 @@ pub(super) struct Record<'a> {
     heartbeatabsencethresholdport1: i64,
     heartbeatabsencethresholdport2: i64,
     /// What the original does not know.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "distinct")]
     options: Map<String, Value>,
 }
 

@@ -81,18 +81,43 @@ fn payload_may_follow_the_header_in_the_same_segment() {
 }
 
 #[test]
-fn a_proxy_that_names_nobody_speaks_for_itself() {
+fn a_proxy_that_names_nobody_speaks_for_itself_and_gets_an_agent_when_it_says_something() {
     for_both_modes(|mode| {
         let daemon = behind_a_proxy(mode);
         let mapping = add(&daemon, 1, json!({"proxyprotocol": "v1", "allow": ["127.0.0.2"]}));
         for header in [V2_LOCAL, b"PROXY UNKNOWN\r\n"] {
             let agent = daemon.agent(&mapping);
             let user = user(&daemon, &mapping, header);
+            user.send(b"x");
             agent.expect(&said(&format!("TCP4 127.0.0.2 127.0.0.1 {}", user.local().port()), &mapping));
+            agent.expect(b"x");
+            join(&agent, &user);
             user.reset();
             agent.expect_end();
         }
         assert!(is_refused(&proxy(&daemon, &mapping).after([V1])), "192.0.2.7 is not in allow");
+    });
+}
+
+#[test]
+fn health_checks_of_a_proxy_take_no_agent() {
+    for_both_modes(|mode| {
+        let daemon = behind_a_proxy(mode);
+        let mapping = add(&daemon, 1, json!({"proxyprotocol": "v2"}));
+        let agent = daemon.agent(&mapping);
+        for header in [V2_LOCAL, b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ff::1 ff::2 1 2\r\n"] {
+            // One that leaves as soon as it is connected, one that waits for an answer, one that resets.
+            drop(user(&daemon, &mapping, header));
+            let check = user(&daemon, &mapping, header);
+            wait_until("it waits", PATIENCE, || daemon.controller().status(&mapping.id)["silent"] == 1);
+            check.reset();
+            wait_until("it has left", PATIENCE, || daemon.controller().status(&mapping.id)["users"] == 0);
+        }
+        assert_eq!(daemon.controller().status(&mapping.id)["free"], 1);
+        let user = user(&daemon, &mapping, V1);
+        agent.expect_some();
+        agent.send(b"welcome");
+        user.expect(b"welcome");
     });
 }
 

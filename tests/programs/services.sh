@@ -1,6 +1,6 @@
 #!/bin/bash
-# Real programs through public mappings, outside dev mode: OpenSSH, nginx, curl, HAProxy, Postfix and PostgreSQL, each
-# behind `iofog-connector agent`. Root and Debian's packages are needed; everything runs in a network namespace of its
+# Real programs through public mappings, outside dev mode: OpenSSH, nginx, curl, HAProxy, Postfix, PostgreSQL and
+# MariaDB, each behind `iofog-connector agent`. Root and Debian's packages are needed; everything runs in a network namespace of its
 # own, with files in a temporary folder, and nothing of the machine's services is touched.
 #
 # Usage: tests/programs/services.sh [BINARY]        (default: target/release or target/debug)
@@ -18,6 +18,7 @@ if [ "${1:-}" != --inside ]; then
 	needs=()
 	declare -A package=([/usr/sbin/sshd]=openssh-server [/usr/bin/sftp]=openssh-client [/usr/sbin/nginx]=nginx
 		[/usr/bin/curl]=curl [/usr/sbin/haproxy]=haproxy [/usr/sbin/postfix]=postfix [/usr/bin/psql]=postgresql
+		[/usr/sbin/mariadbd]=mariadb-server [/usr/bin/mariadb]=mariadb-client
 		[/usr/bin/openssl]=openssl [/usr/sbin/ip]=iproute2)
 	for program in "${!package[@]}"; do
 		[ -x "$program" ] || [ -x "${program/usr\/sbin/sbin}" ] || needs+=("${package[$program]}")
@@ -193,6 +194,7 @@ fact "the address, and TLS end to end behind it" "192.0.2.7 end to end" \
 # --- HAProxy in front
 expose balanced 30200 8081 --users plain --proxy-protocol v2 --allow 192.0.2.7 --allow 2001:db8::7
 expose balanced-tls 30201 8081 --proxy-protocol v1
+expose checked 30202 8081 --users plain --proxy-protocol v2
 cat >"$work/haproxy.cfg" <<-CONFIG
 	defaults
 		mode tcp
@@ -209,6 +211,9 @@ cat >"$work/haproxy.cfg" <<-CONFIG
 	listen tls
 		bind 192.0.2.5:9002
 		server relay 127.0.0.1:30201 source 127.0.0.9 send-proxy-v2
+	listen checked
+		bind 192.0.2.5:9004
+		server relay 127.0.0.1:30202 source 127.0.0.9 send-proxy-v2 check inter 100ms fall 1 rise 3
 	listen untrusted
 		bind 192.0.2.5:9003
 		server relay 127.0.0.1:30200 source 127.0.0.10 send-proxy-v2
@@ -224,7 +229,11 @@ fact "with TLS behind the header" "192.0.2.7 to port 9002" \
 refused() { ! "$@"; }
 step "who is not in allow is refused by the address in the header" refused from 192.0.2.1 http://192.0.2.5:9000/
 step "a proxy that is not trusted is refused by its own" refused from 192.0.2.7 http://192.0.2.5:9003/
-step "and the log says so" grep -q 'user 192.0.2.1 refused' "$work/connector.log"
+step "and the log says so" grep -q 'user 192.0.2.1:[0-9]* refused' "$work/connector.log"
+sleep 2
+fact "twenty health checks of HAProxy later, a user is served" "192.0.2.7 to port 9004" from 192.0.2.7 http://192.0.2.5:9004/
+health_checks() { grep -c 'broken header' "$work/nginx-error.log" || true; }
+fact "and no check has reached nginx" 0 health_checks
 
 # --- Postfix, which speaks first
 mkdir -p "$work/postfix" "$work/spool" "$work/postfix-data"
@@ -291,6 +300,33 @@ query() {
 		-c "select version from pg_stat_ssl where pid = pg_backend_pid()" -c "select sum(length(repeat('x', 1000))) from generate_series(1, 20000)"
 }
 fact "psql, with PostgreSQL's own certificate" $'TLSv1.3\n20000000' query
+
+# --- MariaDB, which speaks first, and knows its users by their addresses
+mkdir "$work/mariadb" && chown mysql "$work/mariadb"
+cat >"$work/mariadb.sql" <<-SQL
+	create user 'test'@'192.0.2.7';
+	create user 'test'@'2001:db8::1';
+SQL
+chmod 644 "$work/mariadb.sql"
+step "another database" mariadb-install-db --no-defaults --user=mysql --datadir="$work/mariadb" --skip-test-db
+background mariadb mariadbd --no-defaults --user=mysql --datadir="$work/mariadb" --socket="$work/mariadb/socket" \
+	--pid-file="$work/mariadb/pid" --bind-address=127.0.0.1 --port=3306 --skip-name-resolve \
+	--proxy-protocol-networks=127.0.0.1 --init-file="$work/mariadb.sql"
+step "MariaDB runs" until_true listens 3306
+# The client cannot be told which address to use: over IPv6 it has the Connector's.
+ip route replace local 192.0.2.1 dev lo table local src 192.0.2.7
+for version in v1 v2; do
+	expose "mariadb-$version" "$port" 3306 --users plain --proxy-protocol "$version"
+	for from in "192.0.2.7 192.0.2.1" "2001:db8::1 2001:db8::1"; do
+		user=${from% *} to=${from#* }
+		sql() {
+			mariadb --no-defaults --host="$to" --port="$port" --user=test --skip-column-names --batch \
+				-e "select user(), length(repeat('x', 10000000))"
+		}
+		fact "mariadb from $user ($version)" "test@$user	10000000" sql
+	done
+	port=$((port + 1))
+done
 
 "$connector" mapping list --config "$settings"
 echo "all is well"

@@ -190,6 +190,7 @@ fn every_error_names_the_field() {
         ("/api/v2/mapping/add", "mapping=[1]", 400, "mapping is [1]"),
         ("/api/v2/mapping/add", "mapping={}", 400, "type is missing"),
         ("/api/v2/mapping/add", r#"{"type":"public"}"#, 400, "maxconnections is missing"),
+        ("/api/v2/mapping/add", r#"{"type":"public","type":"private"}"#, 400, "the key \"type\" is given twice"),
         ("/api/v2/mapping/remove", "x=1", 400, "mappingid is missing"),
         ("/api/v2/mapping/remove", "mappingid=", 404, "invalid id"),
         ("/api/v2/status", "", 400, "mappingid is missing"),

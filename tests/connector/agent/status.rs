@@ -56,10 +56,12 @@ fn the_last_error_is_told() {
 #[test]
 fn an_agent_that_is_gone_is_told_from_one_that_runs() {
     let daemon = &Setup::new(Mode::Plain).start();
-    let mut agent = AgentProgram::of_services(daemon, &[]).with_socket().spawn();
-    agent.wait_for("services: 0");
+    let (echo, mapping) = (Service::echo(), daemon.add_public(1));
+    let listed = || [Listed { name: "one", mapping: &mapping, side: 0, local: ("to", echo.port), connections: 1 }];
+    let mut agent = AgentProgram::of_services(daemon, &listed()).with_socket().start();
     assert_eq!(agent.status(&[]).1, Some(0));
-    let mut second = AgentProgram::of_services(daemon, &[]).with(&["--socket", &agent.socket().display().to_string()]);
+    let mut second =
+        AgentProgram::of_services(daemon, &listed()).with(&["--socket", &agent.socket().display().to_string()]);
     second.respawn();
     assert_eq!(second.wait().code(), Some(73), "{}", second.log());
     // What a killed one left is in nobody's way.

@@ -192,6 +192,22 @@ fn connections_come_from_the_address_that_is_given() {
 }
 
 #[test]
+fn connections_go_out_through_the_interface_that_is_given() {
+    let daemon = &Setup::new(Mode::Plain).start();
+    let (service, mapping) = (Service::downloads(), daemon.add_public(2));
+    let working = agent(daemon, &mapping, &service, &json!({"bind": "lo"})).start();
+    expect_service(daemon, &mapping);
+    drop(working);
+    agent(daemon, &mapping, &service, &json!({"bind": "nowhere0"}))
+        .spawn()
+        .wait_for("interface nowhere0: No such device");
+    for wrong in ["a/b", "an-interface-name-too-long", "127.0.0.1:80"] {
+        let (said, status) = agent(daemon, &mapping, &service, &json!({"bind": wrong})).check();
+        assert!(status == Some(78) && said.contains("key \"bind\"") && said.contains("network interface"), "{said}");
+    }
+}
+
+#[test]
 fn the_certificate_may_be_for_another_name_than_the_one_that_is_dialled() {
     // For `localhost`.
     let authority = Authority::new();

@@ -121,8 +121,13 @@ impl AgentProgram {
         (String::from_utf8_lossy(&said).into_owned(), output.status.code())
     }
 
+    /// A file beside its settings.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("agent.sock")
+        self.path("agent.sock")
     }
 
     /// With a socket for its status.
@@ -214,7 +219,7 @@ impl AgentProgram {
         log.map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
     }
 
-    fn signal(&self, signal: i32) {
+    pub fn signal(&self, signal: i32) {
         let pid = self.pid() as i32;
         // SAFETY: plain system call; the process is a child that was not waited for, so its id is its own.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "{}", io::Error::last_os_error());

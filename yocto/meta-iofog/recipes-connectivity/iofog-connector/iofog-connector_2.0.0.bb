@@ -32,6 +32,7 @@ IOFOG_CONNECTOR_CHECKOUT = "file://Cargo.toml;subdir=${BP} \
 require ${BPN}-crates.inc
 SRC_URI += "${@d.getVar('IOFOG_CONNECTOR_GIT' if d.getVar('IOFOG_CONNECTOR_SRCREV') else 'IOFOG_CONNECTOR_CHECKOUT')} \
             file://iofog-connector.init \
+            file://iofog-connector-agent.init \
             "
 SRCREV = "${IOFOG_CONNECTOR_SRCREV}"
 
@@ -41,9 +42,20 @@ USERADD_PACKAGES = "${PN}"
 USERADD_PARAM:${PN} = "--system --user-group --no-create-home --home-dir /nonexistent --shell /bin/false iofog-connector; \
                        --system --user-group --no-create-home --home-dir /nonexistent --shell /bin/false iofog-connector-agent"
 
-INITSCRIPT_NAME = "iofog-connector"
-INITSCRIPT_PARAMS = "defaults 90 10"
+# The agent's services: on their own, because a device that has an agent rarely has a Connector. Without settings they
+# start nothing.
+PACKAGE_BEFORE_PN = "${PN}-agent"
+SUMMARY:${PN}-agent = "Services of the agent that makes local services reachable through an ioFog Connector"
+RDEPENDS:${PN}-agent = "${PN}"
+
+INITSCRIPT_PACKAGES = "${PN} ${PN}-agent"
+INITSCRIPT_NAME:${PN} = "iofog-connector"
+INITSCRIPT_PARAMS:${PN} = "defaults 90 10"
+INITSCRIPT_NAME:${PN}-agent = "iofog-connector-agent"
+INITSCRIPT_PARAMS:${PN}-agent = "defaults 91 9"
+SYSTEMD_PACKAGES = "${PN} ${PN}-agent"
 SYSTEMD_SERVICE:${PN} = "iofog-connector.service"
+SYSTEMD_SERVICE:${PN}-agent = "iofog-connector-agent.service"
 
 do_install:append() {
     common=${S}/packaging/common
@@ -61,7 +73,6 @@ do_install:append() {
 
     if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
         install -D -m 0644 $common/iofog-connector.service ${D}${systemd_system_unitdir}/iofog-connector.service
-        # Neither is enabled: an image that has settings for an agent enables one.
         install -m 0644 $common/iofog-connector-agent.service ${D}${systemd_system_unitdir}/iofog-connector-agent.service
         install -m 0644 $common/iofog-connector-agent@.service ${D}${systemd_system_unitdir}/iofog-connector-agent@.service
         install -D -m 0644 $common/iofog-connector.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/iofog-connector.conf
@@ -69,8 +80,14 @@ do_install:append() {
     if ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'true', 'false', d)}; then
         install -D -m 0755 ${UNPACKDIR}/iofog-connector.init ${D}${sysconfdir}/init.d/iofog-connector
         install -D -m 0644 $common/iofog-connector.logrotate ${D}${sysconfdir}/logrotate.d/iofog-connector
+        install -m 0755 ${UNPACKDIR}/iofog-connector-agent.init ${D}${sysconfdir}/init.d/iofog-connector-agent
+        install -m 0644 $common/iofog-connector-agent.logrotate ${D}${sysconfdir}/logrotate.d/iofog-connector-agent
     fi
 }
 
+FILES:${PN}-agent = "${systemd_system_unitdir}/iofog-connector-agent*.service \
+                     ${sysconfdir}/init.d/iofog-connector-agent \
+                     ${sysconfdir}/logrotate.d/iofog-connector-agent \
+                     "
 FILES:${PN} += "${systemd_system_unitdir} ${nonarch_libdir}/tmpfiles.d"
 CONFFILES:${PN} = "${sysconfdir}/iofog-connector/iofog-connector.conf"

@@ -1,5 +1,6 @@
 //! What the kernel knows of this process, as Prometheus' client libraries call it.
 
+use super::block;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::time::{ClockId, clock_gettime};
 use std::fs;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 /// What could be found out. `None`: there is no /proc, say.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Process {
+pub struct Process {
     pub open_fds: Option<u64>,
     pub max_fds: Option<u64>,
     pub resident_bytes: Option<u64>,
@@ -23,6 +24,23 @@ impl Process {
         let cpu = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).ok().map(Duration::from);
         Self { open_fds, max_fds, resident_bytes: resident_bytes(), cpu }
     }
+}
+
+/// Under the names of Prometheus' client libraries, which have no prefix. `started`: milliseconds since the epoch.
+pub fn of_process(text: &mut String, process: &Process, started: u64) {
+    let mut single = |name: &str, help, value: Option<f64>| {
+        if let Some(value) = value {
+            block(text, "", name, help, [("", value)]);
+        }
+    };
+    let number = |value: Option<u64>| value.map(|value| value as f64);
+    single("process_open_fds", "Number of open file descriptors.", number(process.open_fds));
+    single("process_max_fds", "Maximum number of open file descriptors.", number(process.max_fds));
+    single("process_resident_memory_bytes", "Resident memory size in bytes.", number(process.resident_bytes));
+    let cpu = process.cpu.map(|time| time.as_secs_f64());
+    single("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", cpu);
+    let help = "Start time of the process since unix epoch in seconds.";
+    single("process_start_time_seconds", help, Some(started as f64 / 1000.0));
 }
 
 fn resident_bytes() -> Option<u64> {
