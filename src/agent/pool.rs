@@ -18,10 +18,10 @@ pub(super) type SlotId = usize;
 pub(super) struct Pool {
     places: Vec<Slot>,
     /// So many are always to be filled.
-    kept: usize,
+    kept: u32,
     authorized: usize,
     underway: usize,
-    spare: usize,
+    spare: u32,
 }
 
 struct Slot {
@@ -46,18 +46,18 @@ impl Pool {
     /// `count` places, all of which may be tried at once.
     pub(super) fn new(count: usize, now: Instant) -> Self {
         let places = (0..count).map(|_| Slot { stage: Stage::Resting(now), failures: 0 });
-        Self { places: places.collect(), kept: count, authorized: 0, underway: 0, spare: 0 }
+        Self { places: places.collect(), kept: count as u32, authorized: 0, underway: 0, spare: 0 }
     }
 
     /// So many are to be kept from now on, if it were fewer.
     pub(super) fn keep(&mut self, count: usize, now: Instant) {
-        self.kept = self.kept.max(count);
-        self.grow(self.kept.saturating_sub(self.size()), now);
+        self.kept = self.kept.max(count as u32);
+        self.grow((self.kept as usize).saturating_sub(self.size()), now);
     }
 
     /// How many connections are there that nobody needs, if no more than `used` were in use at the same time.
     pub(super) fn surplus(&self, used: usize) -> usize {
-        self.authorized.saturating_sub(used + self.kept)
+        self.authorized.saturating_sub(used + self.kept as usize)
     }
 
     /// So many more are to be filled.
@@ -68,7 +68,7 @@ impl Pool {
                     self.places[place].failures = 0;
                     self.set(place, Stage::Resting(now));
                 }
-                None if self.places.len() < LINES.max(self.kept) => {
+                None if self.places.len() < LINES.max(self.kept as usize) => {
                     self.places.push(Slot { stage: Stage::Resting(now), failures: 0 });
                 }
                 None => return,
@@ -78,7 +78,7 @@ impl Pool {
 
     /// How many connections there are to be.
     pub(super) fn size(&self) -> usize {
-        self.places.len() - self.spare
+        self.places.len() - self.spare as usize
     }
 
     /// How many connections are being made.
@@ -148,7 +148,7 @@ impl Pool {
 
     /// The place is empty: it is tried again then, unless there are enough without it.
     fn vacate(&mut self, place: SlotId, until: Instant) {
-        let is_kept = self.size() <= self.kept;
+        let is_kept = self.size() <= self.kept as usize;
         self.set(place, if is_kept { Stage::Resting(until) } else { Stage::Spare });
     }
 
@@ -159,7 +159,7 @@ impl Pool {
                 Stage::Resting(_) => {}
                 Stage::Underway => self.underway = self.underway.saturating_add_signed(change),
                 Stage::Authorized => self.authorized = self.authorized.saturating_add_signed(change),
-                Stage::Spare => self.spare = self.spare.saturating_add_signed(change),
+                Stage::Spare => self.spare = self.spare.saturating_add_signed(change as i32),
             }
         }
     }

@@ -7,13 +7,13 @@ use std::time::Instant;
 pub(super) struct Usage {
     since: Instant,
     /// In the time before `since`, and from then on.
-    before: usize,
-    most: usize,
+    before: u32,
+    most: u32,
 }
 
 impl Usage {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, before: usize::MAX / 2, most: 0 }
+        Self { since: now, before: u32::MAX / 2, most: 0 }
     }
 
     /// So many are in use. Returns the most in the last [`UNUSED`] at least.
@@ -21,8 +21,8 @@ impl Usage {
         if now >= self.since + UNUSED {
             (self.since, self.before, self.most) = (now, self.most, 0);
         }
-        self.most = self.most.max(used);
-        self.most.max(self.before)
+        self.most = self.most.max(used.try_into().unwrap_or(u32::MAX));
+        self.most.max(self.before) as usize
     }
 }
 
