@@ -6,7 +6,7 @@ Each namespace has a TUN device whose other end is here. What is done to the pac
     jitter     seconds that are added at random, so that packets overtake each other
     loss       share of packets that vanish
     duplicate  share of packets that come twice
-    rate       bytes a second, each way; QUEUE packets wait, the next one is dropped
+    rate       bytes a second, each way; a packet that would wait for more than a second is dropped
     mtu        longest packet; the sender of a longer one is told so (ICMP)
     hole       far addresses whose packets vanish, in both directions
     alias      {far address: address that the near side sees}: NAT. Packets to what was an alias before vanish
@@ -26,7 +26,7 @@ import time
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 LONGEST = 65536
-QUEUE = 100
+QUEUE = 1.0
 SOURCE, DESTINATION = 12, 16
 CHECKSUM_OF_IP, CHECKSUM_OF_TCP = 10, 16
 TCP, ICMP = 6, 1
@@ -140,7 +140,7 @@ class Impairment:
         due = now = time.monotonic()
         if rate := self.how.get("rate"):
             begin = max(now, self.free_at[other])
-            if begin - now > QUEUE * 576 / rate:
+            if begin - now > QUEUE:
                 return
             due = self.free_at[other] = begin + len(packet) / rate
         due += self.how.get("delay", 0) + self.random.random() * self.how.get("jitter", 0)
