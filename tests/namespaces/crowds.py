@@ -296,7 +296,7 @@ class Crowd:
         # When it is whose turn; what is in `times` and not in `next_at` is out of date.
         self.times, self.next_at = [], {}
         for number in range(self.size):
-            self.at(number, time.monotonic() + self.random.random() * (PAUSE[1] + self.size / 3000))
+            self.at(number, time.monotonic() + self.random.random() * (1 + self.size / 3000))
         while True:
             done = self.counts["bytes"] + self.counts["tries"]
             told[:] = [len(self.by_descriptor), self.counts["connected"], done]
@@ -370,7 +370,7 @@ def compare(daemon, well, mapping, crowd, options):
         process.start()
         # Until most are there, or as many as there can be.
         wait_until("the crowd is there", lambda: told[1] >= crowd.size * 0.9, 120)
-        time.sleep(min(2, options.seconds))
+        time.sleep(min(PAUSE[1], 2 * options.seconds))
         begun, since = told[1], time.monotonic()
         beside.append(well.measure(options.seconds))
         held, pace = told[0], (told[1] - begun) / (time.monotonic() - since)
