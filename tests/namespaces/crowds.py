@@ -412,7 +412,7 @@ def main():
     well = Well(daemon, mapping["port2"])
     ports = [port for each in [mapping, *others] for port in (each["port1"], each["port2"])]
 
-    kinds = options.kinds or [kind for kind in KINDS if tls or kind != "renegotiation"]
+    kinds = [kind for kind in options.kinds or KINDS if tls or kind != "renegotiation"]
     bad = False
     for kind in kinds:
         size = min(sockets, options.with_tls) if tls and kind in WITH_TLS else sockets

@@ -14,6 +14,7 @@ Each namespace has a TUN device whose other end is here. What is done to the pac
 Packets of far addresses in `spared` are never touched.
 """
 
+import collections
 import fcntl
 import heapq
 import ipaddress
@@ -79,6 +80,8 @@ class Impairment:
 
     def set(self, how):
         self.how = how
+        # What was done since.
+        self.counts, self.last = collections.Counter(), {}
         self.free_at = dict.fromkeys(self.devices, 0.0)
         self.hole = {ipaddress.ip_address(address).packed for address in how.get("hole", ())}
         pairs = how.get("alias", {}).items()
@@ -91,8 +94,9 @@ class Impairment:
             pause = max(0, self.waiting[0][0] - now) if self.waiting else None
             ready = select.select([*self.devices.values(), orders], [], [], pause)[0]
             if orders in ready:
-                self.set(orders.recv())
-                orders.send("done")
+                how, counts = orders.recv(), self.counts
+                self.set(how)
+                orders.send(counts)
             for side, device in self.devices.items():
                 if device in ready:
                     self.read(side, device)
@@ -113,19 +117,25 @@ class Impairment:
         address = bytes(packet[at : at + 4])
         if address in self.spared:
             return self.put(0, other, packet)
+        self.counts["packets"] += 1
         if side == "near":
             address = self.real.get(address, address)
             if address in self.alias and address == bytes(packet[at : at + 4]):
                 return None  # nobody is there any more
         if address in self.hole or self.chance("loss"):
+            self.counts["lost"] += 1
             return None
         if len(packet) > self.how.get("mtu", LONGEST):
+            self.counts["too long"] += 1
             return self.put(0, side, bytearray(too_long(packet, self.how["mtu"], self.router)))
         if address in self.alias:
             readdress(packet, at, self.alias[address] if side == "far" else address)
         elif side == "near" and self.alias and self.is_old_alias(packet[at : at + 4]):
+            self.counts["to an old address"] += 1
             return None
-        for _ in range(2 if self.chance("duplicate") else 1):
+        times = 2 if self.chance("duplicate") else 1
+        self.counts["twice"] += times - 1
+        for _ in range(times):
             self.delay(other, packet)
         return None
 
@@ -141,6 +151,7 @@ class Impairment:
         if rate := self.how.get("rate"):
             begin = max(now, self.free_at[other])
             if begin - now > QUEUE:
+                self.counts["lost"] += 1
                 return
             due = self.free_at[other] = begin + len(packet) / rate
         due += self.how.get("delay", 0) + self.random.random() * self.how.get("jitter", 0)
@@ -148,6 +159,9 @@ class Impairment:
 
     def put(self, due, other, packet):
         self.number += 1
+        self.counts["late"] += due > 0 and due > time.monotonic()
+        self.counts["overtaking"] += due < self.last.get(other, 0)
+        self.last[other] = due
         heapq.heappush(self.waiting, (due, self.number, other, packet))
 
     def deliver(self):
@@ -169,6 +183,6 @@ class Link:
         self.process.start()
 
     def set(self, **how):
-        """From now on this and nothing else."""
+        """From now on this and nothing else. Returns what was done to how many packets until now."""
         self.orders.send(how)
-        self.orders.recv()
+        return self.orders.recv()
