@@ -9,7 +9,8 @@ First it measures capacity: how many sessions a second come about if 96 users st
 ended. Then new sessions come at `--share` of that, at random moments. Every `--churn` seconds a public and a private
 mapping are replaced by new ones, and an agent is killed and started again; every `--reload` seconds daemons and agents
 get SIGHUP. At the end all traffic stops, and everything must be back where it began. Status 1 if a session ended other
-than it should, or something is left. `--keep` names the CSV and the SVG to write.
+than it should (but for seconds in which the machine stood still), or something is left. `--keep` names the CSV and the
+SVG to write.
 """
 
 import argparse
@@ -42,6 +43,8 @@ ROUGH = {"reset": 30, "leave": 30, "silent": 20, "handshake": 10, "passcode": 10
 ROUGH_SHARE = 0.12
 LONG = 30.0
 NO_DELAY_AT_CLOSE = struct.pack("ii", 1, 0)
+# If this very script was not run for so long, the machine stood still: for some seconds deadlines mean nothing.
+STALL, AFTER_STALL = 1.0, 15.0
 
 
 def content(size, seed):
@@ -150,6 +153,8 @@ class Soak:
         self.faults = []
         self.times = {"public": [], "private": [], "ping": []}
         self.finished = 0
+        # The longest time since the last sample that this script was not run, and when it was not for long.
+        self.lag, self.stalled = 0.0, -AFTER_STALL
         self.tasks = set()
         self.traffic = True
 
@@ -234,7 +239,9 @@ class Soak:
                 await asyncio.wait_for(self.converse(side, mapping, kind, chance), 10 * LONG)
         except (OSError, asyncio.IncompleteReadError, ValueError, asyncio.TimeoutError) as fault:
             outcome = "cut"
-            if not rough and not mapping.retired:
+            if time.monotonic() < self.stalled + AFTER_STALL:
+                outcome = "cut as the machine stood still"
+            elif not rough and not mapping.retired:
                 outcome = "failed"
                 self.faults.append(f"{time.strftime('%T')} seed {seed}: {side.name} {mapping.name} {kind}: {fault!r}")
         self.outcomes[kind, outcome] += 1
@@ -313,6 +320,15 @@ class Soak:
 
     # ---- what is measured ----
 
+    async def watch_the_machine(self):
+        while self.traffic:
+            before = time.monotonic()
+            await asyncio.sleep(0.05)
+            now = time.monotonic()
+            self.lag = max(self.lag, now - before - 0.05)
+            if now - before > STALL:
+                self.stalled = now
+
     def sample(self, since, writer):
         row = {"seconds": round(time.monotonic() - since, 1)}
         for side in self.sides:
@@ -324,7 +340,8 @@ class Soak:
             times, self.times[name] = sorted(times), []
             row[f"{name} p99 ms"] = round(times[len(times) * 99 // 100] * 1000, 1) if times else ""
         row |= {"sessions": self.finished, "at once": len(self.tasks), "failed": len(self.faults)}
-        row["load"] = os.getloadavg()[0]
+        row |= {"stall ms": round(self.lag * 1000), "load": os.getloadavg()[0]}
+        self.lag = 0.0
         if not self.rows:
             writer.writerow(row)
         writer.writerow(row.values())
@@ -353,7 +370,8 @@ class Soak:
         used = {side.name: side.daemon.cpu_seconds() for side in self.sides}
         since, self.finished = time.monotonic(), 0
         with open(f"{options.keep or self.folder / 'soak'}.csv", "w", newline="") as file:
-            changing = [asyncio.create_task(work) for work in (self.churn(), self.reload(), self.measure(since, file))]
+            works = (self.churn(), self.reload(), self.measure(since, file), self.watch_the_machine())
+            changing = [asyncio.create_task(work) for work in works]
             coming = asyncio.create_task(self.come(rate))
             done, _ = await asyncio.wait([coming, *changing], timeout=options.seconds, return_when="FIRST_COMPLETED")
             self.traffic = False
@@ -428,6 +446,7 @@ def report(rows, keep):
             ("Resident memory", "MiB", mebibytes),
             ("Descriptors", "open", {name: column(rows, f"{name} descriptors") for name in names}),
             ("p99 of each interval", "ms", {name: column(rows, f"{name} p99 ms") for name in ("public", "private", "ping")}),
+            ("Longest time for which the machine did not run the script", "ms", {"stall": column(rows, "stall ms")}),
             ("Sessions", "a second", {"ended": rates, "load of machine x 10": [row["load"] * 10 for row in rows]}),
         ]
         pathlib.Path(f"{keep}.svg").write_text(plot.svg(minutes, panels))
