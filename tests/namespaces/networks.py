@@ -351,7 +351,8 @@ def main():
             fine, count, last = results[pipe]
             cells.append(f"{fine} of {count} " + ("intact" if condition.survive else f"ended within {last:.0f} s"))
         back = f", back after {results['back']:.0f} s" if "back" in results else ""
-        print(f"| {condition.what} | {options.mode} | {cells[0]} | {cells[1]} | {took:.0f} s{back} | {done} |", flush=True)
+        cells += [f"{took:.0f} s{back}", done]
+        print(f"| {condition.what} | {options.mode} | {' | '.join(cells)} |", flush=True)
         bad += len(results["bad"])
         print(*results["bad"], sep="\n", end="\n" if results["bad"] else "", flush=True)
     for process in [*networks.agents, networks.daemon]:

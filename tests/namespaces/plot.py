@@ -3,6 +3,8 @@
 import math
 
 COLOURS = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf"]
+# More are drawn as the highest of each few.
+POINTS = 360
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, GAP = 800, 150, 70, 150, 30, 55
 
 
@@ -11,6 +13,11 @@ def _step(span):
     rough = max(span, 1e-9) / 4
     power = 10 ** math.floor(math.log10(rough))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+
+
+def _thinned(curve, every):
+    parts = (curve[i : i + every] for i in range(0, len(curve), every))
+    return [max((value for value in part if value is not None), default=None) for part in parts]
 
 
 def _panel(top, title, unit, minutes, curves):
@@ -42,6 +49,8 @@ def _panel(top, title, unit, minutes, curves):
 
 def svg(minutes, panels):
     """`panels`: (title, unit, {name of a curve: values, one for each of `minutes`})."""
+    every = math.ceil(len(minutes) / POINTS)
+    minutes = _thinned(minutes, every)
     height = TOP + len(panels) * (HEIGHT + GAP)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
@@ -50,6 +59,7 @@ def svg(minutes, panels):
     ]
     for number, panel in enumerate(panels):
         title, unit, curves = panel
+        curves = {name: _thinned(curve, every) for name, curve in curves.items()}
         lines += _panel(TOP + number * (HEIGHT + GAP), title, unit, minutes, curves)
     lines.append(f'<text x="{(WIDTH - RIGHT + LEFT) / 2}" y="{height - 8}" text-anchor="middle">minutes</text>')
     return "\n".join(lines) + "\n</svg>\n"

@@ -39,6 +39,7 @@ HEAD = struct.Struct("!cII")
 # How a session goes: its weight among a thousand.
 STEADY = {"echo": 700, "download": 140, "upload": 140, "long": 20}
 ROUGH = {"reset": 30, "leave": 30, "silent": 20, "handshake": 10, "passcode": 10}
+P99 = ("public", "private", "ping")
 # Of all sessions these are rough ones.
 ROUGH_SHARE = 0.12
 LONG = 30.0
@@ -431,8 +432,8 @@ def report(rows, keep):
         resident = column(rows, f"{name} resident KiB")
         found = slope(minutes[warm:], resident[warm:])
         told = "too short for a slope" if found is None else "slope {:+.0f} ± {:.0f} KiB an hour".format(*found)
-        print(f"{name}: {resident[0]} to {resident[-1]} KiB, {max(resident)} at most; {told} after {minutes[warm]:.1f} min")
-    for name in ("public", "private", "ping"):
+        print(f"{name}: {resident[0]} to {resident[-1]} KiB; {told} after {minutes[warm]:.1f} min")
+    for name in P99:
         values = sorted(value for value in column(rows, f"{name} p99 ms") if value is not None)
         if values:
             print(f"{name}: p99 {values[len(values) // 2]} ms in the median interval, {values[-1]} ms in the worst")
@@ -445,7 +446,7 @@ def report(rows, keep):
         panels = [
             ("Resident memory", "MiB", mebibytes),
             ("Descriptors", "open", {name: column(rows, f"{name} descriptors") for name in names}),
-            ("p99 of each interval", "ms", {name: column(rows, f"{name} p99 ms") for name in ("public", "private", "ping")}),
+            ("p99 of each interval", "ms", {name: column(rows, f"{name} p99 ms") for name in P99}),
             ("Longest time for which the machine did not run the script", "ms", {"stall": column(rows, "stall ms")}),
             ("Sessions", "a second", {"ended": rates, "load of machine x 10": [row["load"] * 10 for row in rows]}),
         ]
