@@ -1,4 +1,4 @@
-//! What needs a network of its own: NAT, and a router that drops packets. Scripts in network namespaces.
+//! What needs a network of its own: NAT, bad networks, crowds from a thousand addresses. Scripts in network namespaces.
 //!
 //! Skipped, saying so, where user namespaces are not permitted or ip, nft, curl or python3 are not to be had.
 
@@ -47,10 +47,11 @@ fn run(script: &str, words: &[&str], missing: Option<String>) {
     let output = Command::new("unshare")
         .args(UNSHARE)
         .args(PROCESSES)
-        .arg("bash")
+        .arg(if script.ends_with(".py") { "python3" } else { "bash" })
         .arg(root.join("tests/namespaces").join(script))
         .args(words)
         .current_dir(root)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", binaries.display()))
         .stdin(Stdio::null())
         .output()
@@ -85,4 +86,49 @@ fn the_same_over_tls() {
 fn a_dead_ipv6_address_keeps_nobody_waiting() {
     let missing = missing(&[("ip", "-V"), ("python3", "--version")], "ip link add name here type veth peer name there");
     run("dead-ipv6.sh", &["FOLDER"], missing);
+}
+
+/// What the scripts need that are Python altogether.
+fn missing_for_python() -> Option<String> {
+    missing(&[("ip", "-V"), ("python3", "--version")], "ip tuntap add dev there mode tun")
+}
+
+/// With the words in the environment's `variable`, or those of the short form.
+fn run_long_or_short(script: &str, first: &[&str], variable: &str, short: &str) {
+    let rest = std::env::var(variable).unwrap_or_else(|_| short.to_owned());
+    let words: Vec<&str> = ["FOLDER"].iter().chain(first).copied().chain(rest.split_whitespace()).collect();
+    run(script, &words, missing_for_python());
+}
+
+/// What the short form of the bad networks has: the others take minutes.
+const NETWORKS: &str = "delay loss reordering duplicates rate mtu all --scale 0.2 --sessions 2";
+
+#[test]
+fn sessions_survive_bad_networks() {
+    run_long_or_short("networks.py", &["dev"], "NETWORKS", NETWORKS);
+}
+
+#[test]
+fn sessions_survive_bad_networks_over_tls() {
+    run_long_or_short("networks.py", &["tls"], "NETWORKS", NETWORKS);
+}
+
+#[test]
+fn when_an_agents_address_changes_both_sides_know_in_time() {
+    run_long_or_short("networks.py", &["tls"], "NETWORKS", "address --sessions 2");
+}
+
+#[test]
+fn crowds_take_nothing_from_those_who_behave() {
+    run_long_or_short("crowds.py", &["dev"], "CROWDS", "--sockets 400 --seconds 0.5");
+}
+
+#[test]
+fn crowds_with_tls_take_nothing_either() {
+    run_long_or_short("crowds.py", &["tls"], "CROWDS", "--sockets 400 --with-tls 60 --seconds 0.5");
+}
+
+#[test]
+fn mixed_traffic_leaves_nothing_behind() {
+    run_long_or_short("soak.py", &[], "SOAK", "--seconds 8");
 }

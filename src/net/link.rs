@@ -16,7 +16,7 @@ use super::tcp;
 use super::tls::{self, Tls};
 use crate::network::Network;
 use crate::wire::v2::frame::Reason;
-use patience::Slow;
+use patience::{Slow, Unacknowledged};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -48,6 +48,8 @@ pub struct Link {
     unlimited: Instant,
     /// `last_tx` when the kernel was last seen with nothing left to send.
     settled: Option<Instant>,
+    /// What the peer has not acknowledged, when that was last looked at.
+    unacknowledged: Unacknowledged,
     /// The peer's FIN has been read.
     finished: bool,
     /// A write has taken the socket's error from the kernel: what is read from now on ends in a FIN that is none.
@@ -165,6 +167,7 @@ impl Link {
             slow: None,
             unlimited: now,
             settled: None,
+            unacknowledged: Unacknowledged::Nothing,
             finished: false,
             failed: false,
             abortive: false,

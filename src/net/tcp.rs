@@ -126,6 +126,8 @@ fn prepare(stream: &impl AsFd) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(DEAD_AFTER))
 }
 
+/// What is sent to a peer that has been silent for long already is repeated for so long, four times at first.
+const LAST_TRIES: Duration = KEEPALIVE_INTERVAL;
 /// Unanswered window probes after which a peer is no longer taken for alive.
 const PROBES: u8 = 2;
 /// The timeout runs so far ahead of the time for which a window may have been closed.
@@ -155,6 +157,11 @@ pub fn reader(stream: &impl AsFd) -> Option<(Reader, bool)> {
     Some((reader, was_limited))
 }
 
+/// How long ago the peer last acknowledged something, if only a keepalive probe.
+pub fn silence(stream: &impl AsFd) -> Duration {
+    tcp_info(stream).map_or(Duration::ZERO, |info| info.silence)
+}
+
 /// Has the kernel wait longer than the time for which it may have been probing the window; `probing`: the longest that
 /// this can be.
 ///
@@ -169,7 +176,16 @@ pub fn wait_longer(stream: &impl AsFd, probing: Duration, is_closed: bool) {
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(DEAD_AFTER.max(probing + ahead)));
 }
 
-/// Ends [`wait_longer`].
+/// Has the kernel wait less long: since then nothing was heard of the peer, and now there is something to acknowledge.
+///
+/// While something is to be acknowledged there are no keepalive probes, and TCP_USER_TIMEOUT counts from when that was
+/// sent: a heartbeat or a message to a peer that has died meanwhile would give it all of [`DEAD_AFTER`] once more.
+pub fn wait_less(stream: &impl AsFd, silence: Duration) {
+    // As above.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(DEAD_AFTER.saturating_sub(silence).max(LAST_TRIES)));
+}
+
+/// Ends [`wait_longer`] and [`wait_less`].
 pub fn expect_acknowledgements(stream: &impl AsFd) {
     // As above.
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(DEAD_AFTER));
@@ -197,6 +213,8 @@ struct Info {
     probes: u8,
     /// Segments that have been sent and not acknowledged.
     unacknowledged: u32,
+    /// Since the last acknowledgement.
+    silence: Duration,
     /// Bytes that have been acknowledged. 0: the kernel is older than Linux 4.1.
     acknowledged: u64,
     /// Microseconds for which the peer's window has held sending up. Kernels older than Linux 4.10 do not tell: it may
@@ -212,11 +230,13 @@ fn tcp_info(stream: &impl AsFd) -> Option<Info> {
     // SAFETY: the descriptor is open for the duration of the call, and the kernel writes at most `length` bytes
     // into `bytes`, which is that long. No crate at hand offers TCP_INFO.
     let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, buffer, &mut length) };
+    let short = |at: usize| u32::from_ne_bytes(std::array::from_fn(|index| bytes[at + index]));
     let long = |at: usize| u64::from_ne_bytes(std::array::from_fn(|index| bytes[at + index]));
     (result == 0).then(|| Info {
         state: bytes[0],
         probes: bytes[3],
-        unacknowledged: u32::from_ne_bytes([bytes[24], bytes[25], bytes[26], bytes[27]]),
+        unacknowledged: short(24),
+        silence: Duration::from_millis(short(56).into()),
         acknowledged: long(120),
         limited: if length as usize == bytes.len() { long(176) } else { u64::MAX },
     })

@@ -3,7 +3,21 @@
 use super::Link;
 use crate::net::stream::Stream;
 use crate::net::tcp::{self, Reader};
-use std::time::Instant;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// A peer that has been silent for less is not looked at more closely.
+const SILENT: Duration = Duration::from_secs(2);
+
+/// What a peer has not acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unacknowledged {
+    Nothing,
+    /// The kernel waits as long as for everybody.
+    Data,
+    /// It was sent into a silence, at about this time: the silence counts, too.
+    IntoSilence(Instant),
+}
 
 /// A reader whose window has been too small for what is to be sent.
 #[derive(Clone, Copy)]
@@ -36,6 +50,8 @@ impl Link {
                 reader
             }),
         };
+        let may_hurry = self.unlimited == now;
+        self.unacknowledged = review_silence(stream, self.unacknowledged, reader, may_hurry, now);
         let slow = match (&mut self.slow, reader) {
             (Some(slow), _) => slow,
             // Nothing has been seen of a small window yet.
@@ -63,6 +79,40 @@ impl Link {
         if reader != Some(Reader::Mute) {
             tcp::wait_longer(stream, now - slow.since, reader == Some(Reader::Closed));
         }
+    }
+}
+
+/// A peer that does not answer is dead [`tcp::DEAD_AFTER`] after it was last heard, whether something is sent to it
+/// meanwhile or not. Not so one whose window has ever been too small: of it the kernel may count since long ago.
+fn review_silence(
+    stream: &impl AsFd,
+    before: Unacknowledged,
+    reader: Option<Reader>,
+    may_hurry: bool,
+    now: Instant,
+) -> Unacknowledged {
+    match (before, reader) {
+        (Unacknowledged::Nothing | Unacknowledged::Data, None) => Unacknowledged::Nothing,
+        (Unacknowledged::IntoSilence(_), None | Some(Reader::Closed | Reader::Mute)) => {
+            tcp::expect_acknowledgements(stream);
+            if reader.is_some() { Unacknowledged::Data } else { Unacknowledged::Nothing }
+        }
+        (Unacknowledged::IntoSilence(since), Some(Reader::Receiving(_))) => {
+            if tcp::silence(stream) > now - since {
+                return before;
+            }
+            tcp::expect_acknowledgements(stream);
+            Unacknowledged::Data
+        }
+        (Unacknowledged::Nothing, Some(Reader::Receiving(_))) => {
+            let silence = tcp::silence(stream);
+            if silence < SILENT || !may_hurry {
+                return Unacknowledged::Data;
+            }
+            tcp::wait_less(stream, silence);
+            Unacknowledged::IntoSilence(now)
+        }
+        (Unacknowledged::Nothing | Unacknowledged::Data, Some(_)) => Unacknowledged::Data,
     }
 }
 

@@ -328,7 +328,11 @@ impl Drop for Daemon {
             return;
         }
         assert!(ended.is_none(), "the daemon ended by itself with {ended:?}:\n{log}");
-        assert!(!log.contains("panicked"), "the daemon panicked:\n{log}");
+        // Where a test takes descriptors away, the acceptor of the HTTP library may fail, which the daemon survives.
+        let may_fail = self.environment.iter().any(|(name, _)| *name == "FAULTS");
+        let is_survived = |line: &str| may_fail && line.contains("Internal error in the API, one connection is closed");
+        let panicked = log.lines().any(|line| line.contains("panicked") && !is_survived(line));
+        assert!(!panicked, "the daemon panicked:\n{log}");
         for secret in self.secrets.lock().expect("no panic under this lock").iter().filter(|s| !s.is_empty()) {
             assert!(!log.contains(secret), "a passcode is in the log:\n{log}");
         }
