@@ -33,8 +33,17 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Modules by their path (`net::link::reading`), and what each file says.
+/// Modules by their path (`net::link::reading`), and what each file says but for its tests.
 fn modules() -> BTreeMap<String, String> {
+    let mut found = all_files();
+    found.values_mut().for_each(|text| *text = without_tests(text));
+    found.retain(|name, _| !["main", "lib", "testing", "fuzzing"].contains(&name.split("::").next().unwrap_or("")));
+    found.retain(|name, _| !name.ends_with("::tests") && !name.ends_with("::fake"));
+    found
+}
+
+/// Every file of src by its module's path.
+fn all_files() -> BTreeMap<String, String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = BTreeMap::new();
     let mut folders = vec![src.clone()];
@@ -45,12 +54,10 @@ fn modules() -> BTreeMap<String, String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|it| it == "rs") {
                 let text = fs::read_to_string(&path).expect("a source file");
-                found.insert(name(path.strip_prefix(&src).expect("a file of src")), without_tests(&text));
+                found.insert(name(path.strip_prefix(&src).expect("a file of src")), text);
             }
         }
     }
-    found.retain(|name, _| !["main", "lib", "testing", "fuzzing"].contains(&name.split("::").next().unwrap_or("")));
-    found.retain(|name, _| !name.ends_with("::tests") && !name.ends_with("::fake"));
     found
 }
 
@@ -169,4 +176,32 @@ fn the_time_of_day_comes_from_one_place() {
             assert!(name == "clock" || !text.contains(call), "{name} uses {call} instead of clock");
         }
     }
+}
+
+/// `unsafe` blocks by module: each around one system call that no crate offers.
+const UNSAFE: &[(&str, usize)] = &[("cli::identity", 1), ("clock", 1), ("net::tcp", 2)];
+
+#[test]
+fn unsafe_code_is_where_it_is_expected_and_says_why_it_is_sound() {
+    let word = concat!("un", "safe");
+    let mut found = Vec::new();
+    for (name, text) in all_files() {
+        let lines: Vec<&str> = text.lines().collect();
+        let code = |line: &str| !line.trim_start().starts_with("//");
+        let mut count = 0;
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| code(line)) {
+            if !line.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|part| part == word) {
+                continue;
+            }
+            count += 1;
+            // The comment may have several lines.
+            let above = lines[..at].iter().rev().take_while(|line| !code(line));
+            assert!(above.clone().any(|line| line.contains("// SAFETY: ")), "{name}, line {}: no SAFETY", at + 1);
+        }
+        if count > 0 {
+            found.push((name, count));
+        }
+    }
+    let found: Vec<(&str, usize)> = found.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    assert_eq!(found, UNSAFE);
 }

@@ -35,3 +35,10 @@ status_of() {
 }
 
 daemon_user() { ps -o user:20= -p "$(cat /run/iofog-connector.pid)"; }
+
+# emulate FORMAT: the kernel has to be told once which emulator runs which processor's programs.
+emulate() {
+	formats=/proc/sys/fs/binfmt_misc
+	[ -e "$formats/register" ] || mount -t binfmt_misc none "$formats"
+	[ -e "$formats/$1" ] || cat "/usr/lib/binfmt.d/$1.conf" >"$formats/register"
+}

@@ -1,6 +1,6 @@
 //! `demo`: what it shows, and that it leaves nothing behind.
 
-use crate::harness::{PATIENCE, wait_until};
+use crate::harness::{BINARY, PATIENCE, wait_until};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
@@ -12,7 +12,7 @@ const NOBODY: u32 = 65534;
 
 /// The demo, with a place of its own for temporary files.
 fn demo(place: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_iofog-connector"));
+    let mut command = Command::new(BINARY);
     command.arg("demo").args(words).env("TMPDIR", place).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -1,6 +1,6 @@
 //! start and stop: one daemon for each settings file, and the pid file that sees to it.
 
-use crate::harness::{Mode, PATIENCE, Setup, wait_until};
+use crate::harness::{BINARY, Mode, PATIENCE, Setup, wait_until};
 use std::fs;
 use std::time::Duration;
 
@@ -111,7 +111,7 @@ fn starting_and_stopping_leaves_nothing_behind() {
     let before = files();
     let private = tempfile::tempdir().expect("a temporary folder");
     for _ in 0..20 {
-        let mut cycle = std::process::Command::new(env!("CARGO_BIN_EXE_iofog-connector"));
+        let mut cycle = std::process::Command::new(BINARY);
         cycle.arg("start").arg("--config").arg(daemon.path("connector.conf")).env("TMPDIR", private.path());
         let mut child = cycle.stderr(std::process::Stdio::null()).spawn().expect("the binary");
         wait_until("it runs", PATIENCE, || daemon.command(&["status"]).status == 0);

@@ -1,6 +1,6 @@
 //! A state folder of its own: what the daemon writes, apart from what the operator writes.
 
-use crate::harness::{Daemon, Mode, PATIENCE, Setup, command, for_both_modes, wait_until};
+use crate::harness::{BINARY, Daemon, Mode, PATIENCE, Setup, command, for_both_modes, wait_until};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
@@ -120,11 +120,9 @@ fn the_umask_takes_no_right_away() {
     let mut daemon = Setup::new(Mode::Tls).wrapped("umask 077 && exec \"$0\" \"$@\"".to_owned()).prepare();
     let mode = |name: &str| fs::metadata(daemon.path(name)).expect("it was made").permissions().mode() & 0o777;
     remove_pair(&daemon);
-    let script = format!(
-        "umask 077 && exec {} cert --name localhost --config $FOLDER/connector.conf",
-        env!("CARGO_BIN_EXE_iofog-connector")
-    );
-    let made = std::process::Command::new("sh").args(["-c", &script]).env("FOLDER", daemon.folder()).output();
+    let script = "umask 077 && exec \"$0\" cert --name localhost --config $FOLDER/connector.conf";
+    let made =
+        std::process::Command::new("sh").args(["-c", script]).arg(BINARY).env("FOLDER", daemon.folder()).output();
     assert!(made.expect("a shell").status.success());
     assert_eq!((mode("server-cert.pem"), mode("server-key.pem")), (0o644, 0o600));
     daemon.spawn();

@@ -1,6 +1,6 @@
 //! `iofog-connector agent` under test: the real binary, pointed at one side of a mapping.
 
-use super::{Daemon, Mapping, Mode, PATIENCE, process, test_certificate, wait_until};
+use super::{BINARY, Daemon, Mapping, Mode, PATIENCE, process, test_certificate, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -8,8 +8,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{io, thread};
 use tempfile::TempDir;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_iofog-connector");
 
 /// A service of an agent's settings file.
 pub struct Listed<'a> {

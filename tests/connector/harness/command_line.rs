@@ -1,7 +1,6 @@
 //! The command line, used as people and scripts use it: the real binary, its output and its exit status.
 
-use super::daemon::{BINARY, Daemon};
-use super::{PATIENCE, wait_until};
+use super::{BINARY, Daemon, PATIENCE, wait_until};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The daemon under test: the real binary with a settings file of its own in a temporary folder.
 
-use super::{Certificate, Controller, Dial, PATIENCE, PortBlock, process, test_certificate, wait_until};
+use super::{BINARY, Certificate, Controller, Dial, PATIENCE, PortBlock, process, test_certificate, wait_until};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -10,8 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 use tempfile::TempDir;
-
-pub const BINARY: &str = env!("CARGO_BIN_EXE_iofog-connector");
 
 /// Dev mode or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! something must NOT happen, listens for a stated time and says so.
 
 mod agent_program;
+mod binary;
 mod certificates;
 mod command_line;
 mod controller;
@@ -22,10 +23,11 @@ mod service;
 mod traffic;
 
 pub use agent_program::{AgentProgram, Listed};
+pub use binary::BINARY;
 pub use certificates::{Authority, Certificate, chain_of_two, test_certificate};
 pub use command_line::{command, command_within};
 pub use controller::{Answer, Controller, form, post, request};
-pub use daemon::{BINARY, Daemon, Mode, Setup, for_both_modes, in_both_modes, in_both_versions};
+pub use daemon::{Daemon, Mode, Setup, for_both_modes, in_both_modes, in_both_versions};
 pub use faults::{Faults, Field, KILL, SHORT, VANISH};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use metrics::Metrics;
