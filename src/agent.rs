@@ -24,6 +24,7 @@ mod error;
 mod failure;
 mod figures;
 pub(crate) mod file;
+mod frames;
 pub(crate) mod heartbeat;
 mod line;
 mod local;
@@ -43,9 +44,11 @@ mod state;
 pub mod status;
 pub mod target;
 pub(crate) mod tunnel;
+mod usage;
 
 use crate::limits::{DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED};
 use crate::logging::AccessLog;
+use crate::net::closing::Ending;
 use crate::net::reactor::{Close, Key, Reactor, Socket};
 use crate::net::service as event_loop;
 use crate::net::service::Service as _;
@@ -155,7 +158,7 @@ impl Agent {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
                 State::Line(Line { task: Task::Joined { .. }, .. }) | State::Local(_) => self.reactor.again(key),
-                State::Line(Line { task: Task::Free, .. }) => self.close(key, Close::Now),
+                State::Line(Line { task: Task::Free | Task::Released { .. }, .. }) => self.close(key, Close::Now),
                 State::Waiting { .. } => self.close_client(key),
                 State::Dialling { to: Destination::Connector(_), .. }
                 | State::Proxying { .. }
@@ -214,6 +217,7 @@ impl event_loop::Service for Agent {
 
     fn ready(&mut self, key: Key) {
         let Some(socket) = self.reactor.get(key) else { return };
+        let line = if let State::Local(local) = socket.state { local.line } else { key };
         match socket.state {
             State::Dialling { .. } => self.dial_further(key),
             State::Proxying { .. } => self.ask_proxy(key),
@@ -224,10 +228,12 @@ impl event_loop::Service for Agent {
                 Task::Connecting { .. } => {}
                 Task::Opening { .. } => self.open_tunnel(key),
                 Task::Joined { local } => self.relay(key, local),
+                Task::Released { .. } => self.read_frames(key),
             },
             State::Waiting { .. } => self.look_after_client(key),
             State::Local(Local { line, .. }) => self.serve_local(key, *line),
         }
+        self.note_wanted(line);
     }
 
     fn deadline(&self, socket: &Socket<'_, State>) -> Option<Instant> {
@@ -244,6 +250,7 @@ impl event_loop::Service for Agent {
                 Task::Free | Task::Joined { .. } => self.absent(key),
                 Task::Connecting { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
                 Task::Opening { .. } => self.nobody_answers(key),
+                Task::Released { .. } => self.close(key, Close::Abort),
             },
             State::Waiting { .. } => self.close_client(key),
             State::Local(_) => {}
@@ -272,6 +279,7 @@ impl event_loop::Service for Agent {
         }
         throttle::tell_held_back(self.reactor.now);
         self.access_log.iter_mut().for_each(AccessLog::hand_over);
+        self.shrink();
     }
 
     /// Nobody is served any more, or the time for that is over.
@@ -299,6 +307,10 @@ impl event_loop::Service for Agent {
         if let Some(partner) = partner {
             self.record_end(key, partner, cause);
         }
+    }
+
+    fn release(&mut self, key: Key, ending: Ending, cause: &Cause) -> bool {
+        self.release_line(key, ending, cause)
     }
 
     fn left(&mut self, state: State) {

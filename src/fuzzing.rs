@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod config;
 pub mod configs_json;
 pub mod form;
+pub mod frames;
 pub mod http_answer;
 pub mod http_request;
 pub mod pem;
@@ -35,6 +36,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("config", config::body),
     ("configs_json", configs_json::body),
     ("form", form::body),
+    ("frames", frames::body),
     ("http_answer", http_answer::body),
     ("http_request", http_request::body),
     ("pem", pem::body),

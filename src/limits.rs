@@ -4,6 +4,12 @@ use std::time::Duration;
 
 /// A relay buffer: what one direction of a pipe may hold while its reader is not ready. Bytes.
 pub const BUFFER: usize = 64 * 1024;
+/// Version 2 of the pipe protocol: payload of one frame that is accepted, bytes. With its header it fills a relay buffer.
+pub const FRAME: u16 = (BUFFER - 4) as u16;
+/// Version 2: who has broken a session off has its connection closed if the other side does not confirm within this.
+pub const RESET_ANSWER: Duration = Duration::from_secs(10);
+/// Version 2: connections that were asked for and have not come after this are asked for again.
+pub const WANT_AGAIN: Duration = Duration::from_secs(5);
 /// A stranger has so long to finish its TLS handshake and passcode.
 pub const AUTHENTICATION: Duration = Duration::from_secs(10);
 /// What a peer may send before its TLS handshake is done, bytes.
@@ -189,8 +195,14 @@ pub const RETRY_LONGEST: Duration = Duration::from_secs(30);
 pub const PROVED: Duration = Duration::from_secs(10);
 /// The agent: the local service must be connected after this, looking up its name included.
 pub const CONNECT_SERVICE: Duration = Duration::from_secs(10);
-/// The agent: a Connector that did not know the preamble of dev mode is asked again after this.
+/// The agent: a Connector that did not know version 2, or the preamble of dev mode, is asked again after this.
 pub const ASK_AGAIN: Duration = Duration::from_secs(600);
+/// The agent: behind `AUTHORIZED` the Connector's hello is waited for so long; it is in the same segment.
+pub const HELLO: Duration = Duration::from_secs(1);
+/// The agent: connections of one service at most, as the Connector asks for them; more only if the settings say so.
+pub const LINES: usize = 4096;
+/// The agent: connections that the Connector has asked for go again when they were not needed for so long.
+pub const UNUSED: Duration = Duration::from_secs(60);
 /// The agent: over plain TCP payload waits so long for the answer to a heartbeat that was sent before it.
 pub const BEAT_HOLD: Duration = Duration::from_secs(1);
 /// A tunnel's listening end calls the other one this often ...

@@ -31,6 +31,7 @@ pub mod buffers;
 pub mod certificate;
 pub mod closing;
 pub mod expiry;
+pub mod framed;
 mod inbox;
 pub mod link;
 pub mod marked;

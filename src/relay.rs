@@ -24,6 +24,7 @@ mod census;
 pub mod counters;
 mod eviction;
 mod fair_queue;
+mod frames;
 mod listeners;
 mod mappings;
 mod meter;
@@ -38,11 +39,13 @@ mod settling;
 mod state;
 mod unauthenticated;
 mod users;
+mod wanted;
 
 use crate::cidr::Cidr;
 use crate::limits::{API_BUFFERS, DRAIN_TIMEOUT, HALF_CLOSED, HALF_CLOSED_CONTENDED};
 use crate::logging::AccessLog;
 use crate::net::buffers::Pool;
+use crate::net::closing::Ending;
 use crate::net::reactor::{Close, Key, Reactor, Socket, own_token};
 use crate::net::server_tls::ServerTls;
 use crate::net::service::{self, Service};
@@ -59,9 +62,9 @@ use listeners::Listeners;
 use log::info;
 use mappings::Mappings;
 use meter::Meter;
-use pipe::Pipe;
+use pipe::{Pipe, PipeKey};
 use rate_limit::{RateLimit, Source};
-use state::{Duty, Stage, State, User};
+use state::{Agent, Duty, Stage, State, User};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -137,6 +140,8 @@ pub struct Relay {
     rate_limit: RateLimit,
     /// Connections that were rejected and are not closed yet.
     rejected: FairQueue,
+    /// Mappings in which users have begun to wait in this turn.
+    wanting: Vec<PipeKey>,
     /// Nothing could be closed for a new connection: no other search before then.
     next_eviction: Option<Instant>,
     /// The daemon is ending, and must have ended by then.
@@ -202,6 +207,7 @@ impl Relay {
             log: Throttles::default(),
             rate_limit: RateLimit::default(),
             rejected: FairQueue::default(),
+            wanting: Vec::new(),
             next_eviction: None,
             ending: None,
             stopping: handle.stopping(),
@@ -284,6 +290,7 @@ impl Service for Relay {
 
     /// Where there is room again, nobody is left waiting for the next event.
     fn pending(&mut self, own: &mut Vec<usize>) {
+        self.send_wants();
         own.extend(self.listeners.take_pending().into_iter().map(|number| FIRST_LISTENER + number));
     }
 
@@ -306,6 +313,7 @@ impl Service for Relay {
             State::Agent(agent) => match agent.duty {
                 Duty::Free(_) => self.read_free(key),
                 Duty::Joined(peer) => self.relay(key, peer),
+                Duty::Released { .. } => self.read_released(key),
             },
             State::User(User { stage: Stage::Joined { agent, .. }, .. }) => self.relay(*agent, key),
             State::User(_) => self.seek_agent(key),
@@ -334,6 +342,7 @@ impl Service for Relay {
             State::Rejected(_) => self.close_rejected(key),
             State::Agent(agent) if agent.welcome.is_some() => self.has_been_welcomed(key),
             State::Agent(agent) if agent.is_free() && agent.unsettled.is_some() => self.settle(key),
+            State::Agent(Agent { duty: Duty::Released { .. }, .. }) => self.close(key, Close::Abort),
             State::Agent(_) => self.absent(key),
             State::User(User { stage: Stage::Proxied { .. }, .. }) => self.refuse_proxy(key),
             State::User(User { pipe, stage: Stage::Waiting { .. }, .. }) => self.has_waited(key, *pipe),
@@ -370,7 +379,7 @@ impl Service for Relay {
     /// Nobody is served any more, or the time for that is over.
     fn is_over(&mut self) -> bool {
         let is_done = |socket: Socket<'_, State>| match socket.state {
-            State::Agent(agent) => agent.is_free(),
+            State::Agent(agent) => !matches!(agent.duty, Duty::Joined(_)),
             State::Api(api) => api.is_idle(),
             State::Backend(_) => true,
             _ => false,
@@ -399,6 +408,10 @@ impl Service for Relay {
         }
     }
 
+    fn release(&mut self, key: Key, ending: Ending, cause: &Cause) -> bool {
+        self.release_agent(key, ending, cause)
+    }
+
     fn left(&mut self, state: State) {
         self.listeners.resume();
         match state {
@@ -410,7 +423,7 @@ impl Service for Relay {
             State::Rejected(rejected) => self.rejected.leave(rejected.ticket),
             State::Agent(agent) => {
                 let Some(agents) = self.mappings.agents(agent.place) else { return };
-                agents.count_out(agent.network);
+                agents.count_out(agent.network, agent.framed.is_some());
                 if let Duty::Free(ticket) = agent.duty {
                     agents.free.leave(ticket);
                 }

@@ -3,6 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `v1` | the field's protocol: `AUTHORIZED`, heartbeats, how payload is kept apart from them |
+//! | `v2` | frames, between our own agent and our own Connector |
 //! | `passcode` | what an unauthenticated agent has said so far |
 //! | `proxy_protocol` | where a user came from, for the service behind its agent |
 //! | `tunnel` | how the two ends of a tunnel find each other through a private pipe |
@@ -11,3 +12,4 @@ pub mod passcode;
 pub mod proxy_protocol;
 pub mod tunnel;
 pub mod v1;
+pub mod v2;

@@ -57,6 +57,32 @@ fn carry(from: &mut TcpStream, to: &mut TcpStream, chunks: usize) {
     });
 }
 
+/// The same in frames of version 2, from the user to its agent: as they come.
+fn carry_to_frames(from: &mut TcpStream, to: &mut TcpStream, chunks: usize) {
+    thread::scope(|scope| {
+        scope.spawn(move || (0..chunks).for_each(|_| from.write_all(&[7; 65_536]).expect("a reader")));
+        let (mut buffer, mut left) = (vec![0; 65_536], chunks * 65_536);
+        while left > 0 {
+            let mut header = [0; 4];
+            to.read_exact(&mut header).expect("a header");
+            let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+            to.read_exact(&mut buffer[..length]).expect("a payload");
+            // OPEN and WANT come first.
+            left -= if header[0] == 2 { length } else { 0 };
+        }
+    });
+}
+
+/// And back.
+fn carry_from_frames(from: &mut TcpStream, to: &mut TcpStream, chunks: usize) {
+    let frame = [&[2, 1, 0xff, 0xfc][..], &[7; 65_532]].concat();
+    thread::scope(|scope| {
+        scope.spawn(move || (0..chunks).for_each(|_| from.write_all(&frame).expect("a reader")));
+        let mut buffer = vec![0; 65_532];
+        (0..chunks).for_each(|_| to.read_exact(&mut buffer).expect("a writer"));
+    });
+}
+
 #[test]
 fn a_relayed_chunk_costs_no_allocation() {
     let (parser, _listener) = ParserSocket::new().expect("a private socket");
@@ -86,20 +112,26 @@ fn a_relayed_chunk_costs_no_allocation() {
     let mapping = Mapping { id: "the one".into(), kind: Kind::Public { agents, users }, options: Options::default() };
     handle.open(&mapping).expect("a loop").expect("two free ports");
 
-    let mut agent = dial(port);
-    agent.write_all(passcode.expose().as_bytes()).expect("a passcode");
-    agent.read_exact(&mut [0; 10]).expect("AUTHORIZED");
-    let mut user = dial(users);
-    // Joins them, and lets every queue reach the size that it keeps.
-    carry(&mut user, &mut agent, 50);
-    carry(&mut agent, &mut user, 50);
+    let hello = b"\0iofog/2\x02\0\xff\xfctoken 42";
+    for (said, heard, up, down) in [
+        (&b""[..], 10, carry as fn(&mut TcpStream, &mut TcpStream, usize), carry as _),
+        (&hello[..], 30, carry_to_frames as _, carry_from_frames as fn(&mut TcpStream, &mut TcpStream, usize)),
+    ] {
+        let mut agent = dial(port);
+        agent.write_all(&[passcode.expose().as_bytes(), said].concat()).expect("a passcode");
+        agent.read_exact(&mut vec![0; heard]).expect("AUTHORIZED, and a hello");
+        let mut user = dial(users);
+        // Joins them, and lets every queue reach the size that it keeps.
+        up(&mut user, &mut agent, 50);
+        down(&mut agent, &mut user, 50);
 
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    carry(&mut user, &mut agent, 2_000);
-    carry(&mut agent, &mut user, 2_000);
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    println!("{allocations} allocations for 4,000 chunks");
-    // Once a second the loop looks around, which may cost a few.
-    assert!(allocations < 100, "{allocations} allocations for 4,000 chunks");
-    assert!(before > 0, "the loop was not watched");
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        up(&mut user, &mut agent, 2_000);
+        down(&mut agent, &mut user, 2_000);
+        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        println!("{allocations} allocations for 4,000 chunks");
+        // Once a second the loop looks around, which may cost a few.
+        assert!(allocations < 100, "{allocations} allocations for 4,000 chunks");
+        assert!(before > 0, "the loop was not watched");
+    }
 }

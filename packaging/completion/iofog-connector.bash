@@ -85,7 +85,7 @@ _iofog_connector()
 				;;
 			agent)
 				options="--config --connector --passcode-file --to --listen --connections"
-				options+=" --ca --server-name --bind --proxy --dev --heartbeat --threshold --metrics-listen --access-log"
+				options+=" --ca --server-name --bind --proxy --protocol --proxy-protocol --dev --heartbeat --threshold --metrics-listen --access-log"
 				options+=" --log-file --log-level --log-format --socket --help check status"
 				;;
 			demo) options="--tls --once --help" ;;

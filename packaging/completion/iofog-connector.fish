@@ -81,6 +81,8 @@ complete -c iofog-connector -n "$agent" -l listen -x -d "Local end of a private 
 complete -c iofog-connector -n "$agent" -l connections -x -d "Number to keep ready"
 complete -c iofog-connector -n "$agent" -l ca -r -F -d "Certificate to trust"
 complete -c iofog-connector -n "$agent" -l server-name -x -a "(__fish_print_hostnames)" -d "Name in the certificate"
+complete -c iofog-connector -n "$agent" -l protocol -x -a "1 2" -d "Version of the pipe protocol"
+complete -c iofog-connector -n "$agent" -l proxy-protocol -x -a "v1 v2" -d "Tell the service the address of its user"
 complete -c iofog-connector -n "$agent" -l bind -x -a "(__fish_print_interfaces)" -d "Local IP address or network interface"
 complete -c iofog-connector -n "$agent" -l metrics-listen -x -d "IP address and port of metrics"
 complete -c iofog-connector -n "$agent" -l access-log -r -F -d "File that lists sessions"

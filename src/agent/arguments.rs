@@ -1,7 +1,7 @@
 //! The command line of `iofog-connector agent`, laid over the file that it names.
 
 use super::proxy::Proxy;
-use super::settings::{Draft, PASSCODE_VARIABLE, Process, Settings, SettingsError, passcode};
+use super::settings::{Draft, PASSCODE_VARIABLE, Process, Protocol, Settings, SettingsError, passcode};
 use super::target::Target;
 use super::{file, services_file};
 use crate::files;
@@ -11,6 +11,7 @@ use crate::net::certificate::read_chain;
 use crate::net::tcp::Local;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
+use crate::wire::proxy_protocol::Version;
 use argh::FromArgs;
 use log::LevelFilter;
 use std::net::SocketAddr;
@@ -55,6 +56,12 @@ pub struct Arguments {
     /// proxy on the way out, socks5://HOST:PORT or http://HOST:PORT; one with a password belongs into a settings file
     #[argh(option, arg_name = "url")]
     proxy: Option<Proxy>,
+    /// version of the pipe protocol: 2 (default) is spoken where the Connector knows it, 1 everywhere
+    #[argh(option, arg_name = "n")]
+    protocol: Option<Protocol>,
+    /// begin what the local service gets with a PROXY header, v1 or v2, that says where the user comes from
+    #[argh(option, arg_name = "version")]
+    proxy_protocol: Option<Version>,
     /// plain TCP: the Connector is in dev mode
     #[argh(switch)]
     dev: bool,
@@ -148,7 +155,7 @@ impl Arguments {
     }
 
     /// What says something about a service, and whether it is given.
-    fn options(&self) -> [(&'static str, bool); 12] {
+    fn options(&self) -> [(&'static str, bool); 14] {
         [
             ("--connector", self.connector.is_some()),
             ("--passcode-file", self.passcode_file.is_some()),
@@ -159,6 +166,8 @@ impl Arguments {
             ("--server-name", self.server_name.is_some()),
             ("--bind", self.bind.is_some()),
             ("--proxy", self.proxy.is_some()),
+            ("--protocol", self.protocol.is_some()),
+            ("--proxy-protocol", self.proxy_protocol.is_some()),
             ("--dev", self.dev),
             ("--heartbeat", self.heartbeat.is_some()),
             ("--threshold", self.threshold.is_some()),
@@ -196,6 +205,8 @@ impl Arguments {
             server_name: self.server_name.clone(),
             bind: self.bind.clone(),
             proxy: self.proxy.clone(),
+            protocol: self.protocol.or(file.protocol),
+            proxy_protocol: self.proxy_protocol,
             dev: self.dev || file.dev,
         };
         settings.complete()

@@ -6,17 +6,21 @@
 use super::Agent;
 use super::failure::Failure;
 use super::names::{Answer, at_port};
-use super::state::{Destination, Line, Place, ServiceId, State};
-use crate::limits::{ASK_AGAIN, RETRY_HERE, UNDERWAY_OF_ALL};
+use super::state::{Asked, Destination, Line, Place, ServiceId, State};
+use crate::limits::{ASK_AGAIN, HELLO, RETRY_HERE, UNDERWAY_OF_ALL};
+use crate::net::framed::Framed;
 use crate::net::link::{Input, LinkError};
 use crate::net::marked::Marked;
 use crate::net::reactor::{Close, Key};
 use crate::throttle::{Throttle, and_more, is_within_budget};
-use crate::wire::v1::{AUTHORIZED, PREAMBLE};
+use crate::wire::v1::{self, AUTHORIZED, PREAMBLE};
+use crate::wire::v2::channel::Role;
+use crate::wire::v2::hello::{self, Hello, Parsed};
 use log::{debug, info, warn};
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// The same failure over and over is said this often: it may last for days.
 const REMINDER: Duration = Duration::from_secs(300);
@@ -87,36 +91,66 @@ impl Agent {
     /// Goes on with the handshake and the passcode.
     pub(super) fn greet(&mut self, key: Key) {
         match self.greet_further(key) {
-            Ok(false) => {}
-            Ok(true) => self.authorized(key),
+            Ok(None) => {}
+            Ok(Some(greeted)) => self.authorized(key, greeted),
             Err(failure) => self.give_up(key, failure),
         }
     }
 
-    /// True: the Connector has taken the passcode.
-    fn greet_further(&mut self, key: Key) -> Result<bool, Failure> {
+    /// What comes of it, once the Connector has taken the passcode.
+    fn greet_further(&mut self, key: Key) -> Result<Option<Greeted>, Failure> {
         let now = self.reactor.now;
         let Some(State::Greeting { place, .. }) = self.reactor.get(key).map(|socket| socket.state) else {
-            return Ok(false);
+            return Ok(None);
         };
-        let Some(service) = self.services.get(&place.service) else { return Ok(false) };
+        let Some(service) = self.services.get(&place.service) else { return Ok(None) };
         let passcode = service.settings.passcode.expose().as_bytes();
         let dev = service.tls.is_none();
-        let asks = dev && now >= service.ask_again;
-        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(false) };
-        let State::Greeting { heard, asked, .. } = socket.state else { return Ok(false) };
+        let asks = match service.hello_again {
+            Some(again) if now >= again => Asked::Hello(token()),
+            _ if dev && now >= service.ask_again => Asked::Preamble,
+            _ => Asked::Bare,
+        };
+        let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(None) };
+        let State::Greeting { heard, asked, until, .. } = socket.state else { return Ok(None) };
         if asked.is_none() {
             match socket.link.handshake(ctx, now) {
                 Ok(true) => {}
-                Ok(false) => return Ok(false),
+                Ok(false) => return Ok(None),
                 Err(LinkError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Failure::HandshakeCut),
                 Err(fault) => return Err(Failure::Handshake(fault)),
             }
-            let said = if asks { [PREAMBLE, passcode].concat() } else { passcode.to_vec() };
+            let said = match asks {
+                Asked::Bare => passcode.to_vec(),
+                Asked::Preamble => [PREAMBLE, passcode].concat(),
+                Asked::Hello(token) => [passcode, &Framed::hello(token).encode()[..]].concat(),
+            };
             socket.link.send(&said, ctx, now).map_err(Failure::Broken)?;
             *asked = Some(asks);
         }
         loop {
+            if let Some(Asked::Hello(token)) = *asked {
+                match hello_behind(heard, token) {
+                    Behind::Missing(0) => {}
+                    Behind::Missing(missing) => {
+                        *until = (*until).min(now + HELLO);
+                        let got = socket.link.receive(missing, ctx, now, |message| heard.extend_from_slice(message));
+                        match got.map_err(Failure::Broken)? {
+                            Input::Data => continue,
+                            Input::Eof => {
+                                return Err(Failure::Broken(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+                            }
+                            Input::WouldBlock | Input::Starved => {
+                                let until = *until;
+                                self.reactor.wake_by(until);
+                                return Ok(None);
+                            }
+                        }
+                    }
+                    Behind::Hello(hello) => return Ok(Some(Greeted::Frames(hello))),
+                    Behind::Payload => return Ok(Some(Greeted::Payload(heard.split_off(AUTHORIZED.len())))),
+                }
+            }
             let missing = answer(*asked, heard).len() - heard.len();
             let got = socket.link.receive(missing, ctx, now, |message| heard.extend_from_slice(message));
             let awaited = answer(*asked, heard);
@@ -127,22 +161,31 @@ impl Agent {
                 }
                 Err(LinkError::Truncated) | Ok(Input::Eof) => return Err(Failure::Refused { dev }),
                 Err(fault) => return Err(Failure::Broken(fault)),
-                Ok(_) if *heard == awaited => return Ok(true),
+                Ok(_) if *heard == awaited && matches!(asked, Some(Asked::Hello(_))) => {}
+                Ok(_) if *heard == awaited => return Ok(Some(Greeted::Plainly)),
                 Ok(_) if !awaited.starts_with(heard) => return Err(Failure::NotAConnector),
                 Ok(Input::Data) => {}
-                Ok(Input::WouldBlock | Input::Starved) => return Ok(false),
+                Ok(Input::WouldBlock | Input::Starved) => return Ok(None),
             }
         }
     }
 
-    fn authorized(&mut self, key: Key) {
+    fn authorized(&mut self, key: Key, greeted: Greeted) {
         let now = self.reactor.now;
         let Some((socket, _)) = self.reactor.get_mut(key) else { return };
         let State::Greeting { place, asked, heard, .. } = &*socket.state else { return };
-        let (place, marked) = (*place, (*asked == Some(true) && heard.starts_with(PREAMBLE)).then(Marked::new));
+        let is_marked = *asked == Some(Asked::Preamble) && heard.starts_with(PREAMBLE);
+        let (place, marked) = (*place, is_marked.then(Marked::new));
+        let (framed, payload) = match greeted {
+            Greeted::Plainly => (None, Vec::new()),
+            Greeted::Payload(payload) => (None, payload),
+            Greeted::Frames(hello) => (Some(Box::new(Framed::new(Role::Agent, &hello))), Vec::new()),
+        };
+        let is_framed = framed.is_some();
         let address = socket.link.peer;
         socket.link.trust();
-        *socket.state = State::Line(Line::new(place, marked, now));
+        *socket.state = State::Line(Line::new(place, marked, framed, now));
+        self.note_version(place, is_framed);
         let Some(service) = self.services.get_mut(&place.service) else { return };
         service.pool.authorize(place.slot);
         service.log.was_accepted = true;
@@ -156,21 +199,52 @@ impl Agent {
         self.may_fill = true;
         self.offer_line(place.service);
         self.reactor.again(key);
+        if v1::beats(&payload, usize::MAX) == 0 && !payload.is_empty() {
+            self.needed(key, payload);
+        }
+    }
+
+    /// The Connector speaks this version.
+    fn note_version(&mut self, place: Place, is_framed: bool) {
+        let now = self.reactor.now;
+        let Some(service) = self.services.get_mut(&place.service) else { return };
+        let Some(again) = &mut service.hello_again else { return };
+        service.knows_frames = is_framed;
+        if is_framed {
+            service.log.said_version = false;
+            return;
+        }
+        *again = now + ASK_AGAIN;
+        service.pool.keep(service.settings.connections_v1.into(), now);
+        if !std::mem::replace(&mut service.log.said_version, true) {
+            let (label, connector) = (service.label(), &service.settings.connector);
+            info!(
+                "{label}The Connector {connector} speaks version 1 of the pipe protocol at this port; so does the agent"
+            );
+        }
     }
 
     /// A line that is not authorized yet has failed.
     pub(super) fn give_up(&mut self, key: Key, failure: Failure) {
         let now = self.reactor.now;
-        let (place, is_unknown) = match self.reactor.close(key, Close::Now, None) {
-            Some(State::Proxying { place, .. }) => (place, false),
-            Some(State::Greeting { place, heard, asked, .. }) => (place, asked == Some(true) && heard.is_empty()),
-            Some(State::Dialling { to: Destination::Connector(place), .. }) => (place, false),
+        let (place, unknown) = match self.reactor.close(key, Close::Now, None) {
+            Some(State::Proxying { place, .. }) => (place, None),
+            Some(State::Greeting { place, heard, asked, .. }) => {
+                (place, asked.filter(|asked| asked.is_unknown(&heard)))
+            }
+            Some(State::Dialling { to: Destination::Connector(place), .. }) => (place, None),
             _ => return,
         };
-        if is_unknown && matches!(failure, Failure::Refused { .. } | Failure::TooSlow) {
-            debug!("The Connector does not seem to know the preamble of dev mode; tried again without it");
+        // While it speaks frames with us, it refuses for another reason.
+        let knows = self.services.get(&place.service).is_some_and(|it| it.knows_frames && it.pool.authorized() > 0);
+        let unknown = unknown.filter(|asked| !(knows && matches!(asked, Asked::Hello(_))));
+        if let (Some(asked), Failure::Refused { .. } | Failure::TooSlow) = (unknown, &failure) {
+            debug!("The Connector does not seem to know what came with the passcode; tried again without it");
             if let Some(service) = self.services.get_mut(&place.service) {
-                service.ask_again = now + ASK_AGAIN;
+                match asked {
+                    Asked::Hello(_) => service.hello_again = Some(now + ASK_AGAIN),
+                    Asked::Bare | Asked::Preamble => service.ask_again = now + ASK_AGAIN,
+                }
                 service.pool.rest(place.slot, now);
             }
             self.may_fill = true;
@@ -215,6 +289,51 @@ impl Agent {
     }
 }
 
+/// A connection that has been let in.
+enum Greeted {
+    /// Version 1.
+    Plainly,
+    /// The same, and payload has come already.
+    Payload(Vec<u8>),
+    /// Version 2.
+    Frames(Hello),
+}
+
+/// What stands behind `AUTHORIZED`.
+enum Behind {
+    /// So many bytes at least are missing before that can be said; 0: `AUTHORIZED` itself is not complete.
+    Missing(usize),
+    Hello(Hello),
+    /// No hello: version 1.
+    Payload,
+}
+
+fn hello_behind(heard: &[u8], token: [u8; 8]) -> Behind {
+    let Some(behind) = heard.strip_prefix(AUTHORIZED) else { return Behind::Missing(0) };
+    match hello::parse(behind) {
+        Parsed::Part(missing) => Behind::Missing(missing),
+        Parsed::Hello(hello) if hello.token == token && behind.len() == hello::LENGTH => Behind::Hello(hello),
+        _ => Behind::Payload,
+    }
+}
+
+/// No user of an older Connector can guess it, and be taken for the Connector.
+fn token() -> [u8; 8] {
+    // The low bits of a version 4 UUID are all random but two.
+    Uuid::new_v4().as_u64_pair().1.to_be_bytes()
+}
+
+impl Asked {
+    /// It may be what the Connector did not understand, to whom it was said and who has said no more than this.
+    fn is_unknown(self, heard: &[u8]) -> bool {
+        match self {
+            Self::Bare => false,
+            Self::Preamble => heard.is_empty(),
+            Self::Hello(_) => heard.is_empty() || heard == AUTHORIZED,
+        }
+    }
+}
+
 /// The same error for one more place.
 fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
@@ -225,7 +344,7 @@ fn copy(error: &io::Error) -> io::Error {
 
 /// What the Connector has to say to the passcode, as far as it can be told from what was `heard`: one that does not know
 /// the preamble may let us in all the same.
-fn answer(asked: Option<bool>, heard: &[u8]) -> Vec<u8> {
-    let begins = asked == Some(true) && heard.first() == PREAMBLE.first();
+fn answer(asked: Option<Asked>, heard: &[u8]) -> Vec<u8> {
+    let begins = asked == Some(Asked::Preamble) && heard.first() == PREAMBLE.first();
     if begins { [PREAMBLE, AUTHORIZED].concat() } else { AUTHORIZED.to_vec() }
 }

@@ -46,6 +46,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Draft, Vec<String>), String> {
         server_name: None,
         bind: None,
         proxy: None,
+        proxy_protocol: None,
+        protocol: take(&mut keys, "protocol", "1 or 2", |value| value.as_u64()?.try_into().ok())?,
         heartbeat: take(&mut keys, "heartbeatfrequency", MILLISECONDS, milliseconds)?,
         absence: take(&mut keys, "heartbeatabsencethreshold", MILLISECONDS, milliseconds)?,
         trust: take(&mut keys, "cert", "base64 of a certificate (DER), as a string", trust)?.flatten().map(Arc::new),

@@ -28,6 +28,9 @@ impl Agent {
         if !matches!(line.task, Task::Free) {
             return;
         }
+        if line.framed.is_some() {
+            return self.read_frames(key);
+        }
         let heard = listen_to(link, line, ctx, now);
         let wanted = matches!(heard, Ok((_, Input::Starved))).then(|| link.record_want());
         self.reactor.wait_for_buffer(key, wanted);
@@ -41,7 +44,7 @@ impl Agent {
     }
 
     /// The first payload has come.
-    fn needed(&mut self, key: Key, bytes: Vec<u8>) {
+    pub(super) fn needed(&mut self, key: Key, bytes: Vec<u8>) {
         let Some(service) = self.service_of(key) else { return };
         match service.settings.role {
             Role::Expose if service.settings.may_tunnel && is_call(&bytes) => self.connect_to_service(key, First::Call),
@@ -51,7 +54,7 @@ impl Agent {
     }
 
     /// The Connector has ended a line that nobody used.
-    fn lost(&mut self, key: Key, cause: Cause) {
+    pub(super) fn lost(&mut self, key: Key, cause: Cause) {
         let id = self.reactor.get(key).map(|socket| socket.state.service());
         self.end(key, cause);
         let now = self.reactor.now;
@@ -79,14 +82,22 @@ impl Agent {
         if line.is_beyond_heartbeats() {
             return None;
         }
-        let delicate = link.is_plain() && line.marked.is_none() && !matches!(line.task, Task::Free);
+        let delicate =
+            link.is_plain() && line.marked.is_none() && line.framed.is_none() && !matches!(line.task, Task::Free);
         let quiet_since = delicate.then(|| link.last_rx.max(link.last_tx));
         let pulse = &mut line.pulse;
         let due = pulse.due(interval, quiet_since);
         // Behind something that is not taken it would have to wait. What waits unread at the other end is life.
         if due <= now && link.is_flushed() && link.can_send(&ctx.pool) {
             pulse.sent(now);
-            if let Err(fault) = link.send(BEAT, ctx, now) {
+            let said = match &mut line.framed {
+                Some(framed) => {
+                    framed.ping();
+                    framed.send_due(link, ctx, now)
+                }
+                None => link.send(BEAT, ctx, now),
+            };
+            if let Err(fault) = said {
                 self.end(key, Cause::Failed(key, fault));
             }
             // It may be dead then for want of an answer.

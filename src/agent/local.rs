@@ -9,7 +9,7 @@ use super::state::{Destination, First, Line, Local, ServiceId, Session, State, T
 use crate::limits::CONNECT_SERVICE;
 use crate::net::reactor::Key;
 use crate::net::service::Service as _;
-use crate::net::session::{self, Cause};
+use crate::net::session::{self, Cause, Interruption};
 use std::collections::HashMap;
 use std::io;
 
@@ -61,7 +61,7 @@ impl Agent {
             service.figures.failed(&what);
             self.warn(line, Topic::Refusal, what);
         }
-        self.end(line, Cause::interrupted("the local service cannot be reached"));
+        self.end(line, Cause::Interrupted(Interruption::Refused));
     }
 
     /// The service is there: it gets what has come for it, or the other end of the tunnel is told.
@@ -74,9 +74,17 @@ impl Agent {
             return self.end(key, Cause::interrupted("its line is gone"));
         };
         match first {
-            First::Payload(bytes) => {
+            First::Payload(_) | First::Open(_) => {
                 self.join(line, key);
-                self.count(line, bytes.len() as u64);
+                let Some(service) = self.services.get(&service) else { return };
+                let mut bytes = Self::introduction(service, &first).unwrap_or_default();
+                if let First::Payload(payload) = first {
+                    self.count(line, payload.len() as u64);
+                    bytes.extend(payload);
+                }
+                if bytes.is_empty() {
+                    return;
+                }
                 let Some((socket, ctx)) = self.reactor.get_mut(key) else { return };
                 let Err(fault) = socket.link.send(&bytes, ctx, now) else { return };
                 if let Some(cause) = session::end_of_sink(&self.reactor, key, fault) {

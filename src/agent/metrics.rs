@@ -16,7 +16,7 @@ type Number = fn(&ServiceReport) -> u64;
 /// Name, help and number of each metric of a service.
 const SERVICE: &[(&str, &str, Number)] = &[
     ("connections", "Authorized connections to the Connector.", |it| it.connections as u64),
-    ("connections_max", "Connections to the Connector that there are to be.", |it| it.maxconnections.into()),
+    ("connections_max", "Connections to the Connector that there are to be.", |it| it.maxconnections as u64),
     ("sessions", "Sessions that are there now.", |it| it.sessions as u64),
     ("sessions_total", "Sessions that have begun.", |it| it.totalsessions),
     ("clients_waiting", "Clients of a tunnel that wait for a connection.", |it| it.waiting as u64),

@@ -3,8 +3,11 @@
 //! While none is authorized only the first place is tried: a Connector that is down, or that refuses the passcode,
 //! sees one attempt at a time and not as many as there are places. A place that failed rests: twice as long each time,
 //! with jitter, from 100 ms to 30 s.
+//!
+//! With version 2 the Connector asks for more as they are needed. A place beyond those that are always kept is not tried
+//! again when its connection is gone.
 
-use crate::limits::{RETRY_LONGEST, RETRY_SHORTEST, UNDERWAY};
+use crate::limits::{LINES, RETRY_LONGEST, RETRY_SHORTEST, UNDERWAY};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -14,8 +17,11 @@ pub(super) type SlotId = usize;
 /// All places of an agent.
 pub(super) struct Pool {
     places: Vec<Slot>,
+    /// So many are always to be filled.
+    kept: u32,
     authorized: usize,
     underway: usize,
+    spare: u32,
 }
 
 struct Slot {
@@ -32,18 +38,47 @@ enum Stage {
     Underway,
     /// A connection is there.
     Authorized,
+    /// Empty, and not needed.
+    Spare,
 }
 
 impl Pool {
     /// `count` places, all of which may be tried at once.
     pub(super) fn new(count: usize, now: Instant) -> Self {
         let places = (0..count).map(|_| Slot { stage: Stage::Resting(now), failures: 0 });
-        Self { places: places.collect(), authorized: 0, underway: 0 }
+        Self { places: places.collect(), kept: count as u32, authorized: 0, underway: 0, spare: 0 }
+    }
+
+    /// So many are to be kept from now on, if it were fewer.
+    pub(super) fn keep(&mut self, count: usize, now: Instant) {
+        self.kept = self.kept.max(count as u32);
+        self.grow((self.kept as usize).saturating_sub(self.size()), now);
+    }
+
+    /// How many connections are there that nobody needs, if no more than `used` were in use at the same time.
+    pub(super) fn surplus(&self, used: usize) -> usize {
+        self.authorized.saturating_sub(used + self.kept as usize)
+    }
+
+    /// So many more are to be filled.
+    pub(super) fn grow(&mut self, count: usize, now: Instant) {
+        for _ in 0..count {
+            match self.places.iter().position(|slot| slot.stage == Stage::Spare) {
+                Some(place) => {
+                    self.places[place].failures = 0;
+                    self.set(place, Stage::Resting(now));
+                }
+                None if self.places.len() < LINES.max(self.kept as usize) => {
+                    self.places.push(Slot { stage: Stage::Resting(now), failures: 0 });
+                }
+                None => return,
+            }
+        }
     }
 
     /// How many connections there are to be.
     pub(super) fn size(&self) -> usize {
-        self.places.len()
+        self.places.len() - self.spare as usize
     }
 
     /// How many connections are being made.
@@ -62,26 +97,26 @@ impl Pool {
             return None;
         }
         let due = |slot: &Slot| matches!(slot.stage, Stage::Resting(until) if until <= now);
-        let place = self.candidates().iter().position(due)?;
+        let (place, _) = self.candidates().find(|(_, slot)| due(slot))?;
         self.set(place, Stage::Underway);
         Some(place)
     }
 
     /// When the next place is due; `None`: no place rests, or none may be tried.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        if self.authorized + self.underway == self.places.len() {
+        if self.authorized + self.underway == self.size() {
             return None;
         }
-        let rests = self.candidates().iter().filter_map(|slot| match slot.stage {
+        let rests = self.candidates().filter_map(|(_, slot)| match slot.stage {
             Stage::Resting(until) => Some(until),
             _ => None,
         });
         rests.min()
     }
 
-    fn candidates(&self) -> &[Slot] {
+    fn candidates(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
         let count = if self.authorized == 0 { 1 } else { self.places.len() };
-        &self.places[..count.min(self.places.len())]
+        self.places.iter().enumerate().filter(|(_, slot)| slot.stage != Stage::Spare).take(count)
     }
 
     /// The Connector has taken the passcode.
@@ -95,7 +130,7 @@ impl Pool {
         self.places[place].failures = failures;
         // The low bits of a version 4 UUID are all random.
         let until = now + pause(failures, Uuid::new_v4().as_u64_pair().1);
-        self.set(place, Stage::Resting(until));
+        self.vacate(place, until);
         until
     }
 
@@ -108,7 +143,13 @@ impl Pool {
     /// The connection has served its purpose: its place is to be filled again at once.
     pub(super) fn renew(&mut self, place: SlotId, now: Instant) {
         self.places[place].failures = 0;
-        self.set(place, Stage::Resting(now));
+        self.vacate(place, now);
+    }
+
+    /// The place is empty: it is tried again then, unless there are enough without it.
+    fn vacate(&mut self, place: SlotId, until: Instant) {
+        let is_kept = self.size() <= self.kept as usize;
+        self.set(place, if is_kept { Stage::Resting(until) } else { Stage::Spare });
     }
 
     fn set(&mut self, place: SlotId, stage: Stage) {
@@ -118,6 +159,7 @@ impl Pool {
                 Stage::Resting(_) => {}
                 Stage::Underway => self.underway = self.underway.saturating_add_signed(change),
                 Stage::Authorized => self.authorized = self.authorized.saturating_add_signed(change),
+                Stage::Spare => self.spare = self.spare.saturating_add_signed(change as i32),
             }
         }
     }
@@ -149,6 +191,33 @@ mod tests {
         assert_eq!(take_all(&mut pool, again), [0]);
         pool.authorize(0);
         assert_eq!(take_all(&mut pool, again), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_was_asked_for_is_filled_and_given_up_when_it_is_gone() {
+        let now = Instant::now();
+        let mut pool = Pool::new(2, now);
+        for place in [0, 1] {
+            assert_eq!(pool.take_due(now), Some(place));
+            pool.authorize(place);
+        }
+        assert_eq!(pool.next_due(), None);
+        pool.grow(3, now);
+        assert_eq!(take_all(&mut pool, now), [2, 3, 4]);
+        [2, 3].into_iter().for_each(|place| pool.authorize(place));
+        assert_eq!((pool.size(), pool.surplus(0), pool.surplus(1), pool.surplus(3)), (5, 2, 1, 0));
+        pool.fail(4, now);
+        pool.renew(0, now);
+        pool.renew(2, now);
+        assert_eq!((pool.size(), pool.authorized(), pool.next_due()), (2, 2, None), "two are left, and two are kept");
+        pool.renew(1, now);
+        pool.renew(3, now);
+        assert_eq!(take_all(&mut pool, now), [1], "one tries the water");
+        pool.grow(2, now);
+        pool.keep(6, now);
+        assert_eq!(pool.size(), 6);
+        pool.grow(LINES * 2, now);
+        assert_eq!(pool.size(), LINES);
     }
 
     #[test]

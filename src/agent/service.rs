@@ -4,8 +4,9 @@ use super::failure::Failure;
 use super::figures::Figures;
 use super::plan::Plan;
 use super::pool::Pool;
-use super::settings::{Role, Security, Settings};
+use super::settings::{Role, Security, Settings, speaks_frames};
 use super::state::ServiceId;
+use super::usage::Usage;
 use crate::net::tcp;
 use crate::throttle::{Throttle, Throttles, and_more};
 use log::warn;
@@ -27,10 +28,15 @@ pub(super) struct Service {
     pub(super) pool: Pool,
     /// In dev mode, from when on the Connector is asked whether it marks where payload begins.
     pub(super) ask_again: Instant,
+    /// From when on it is asked whether it speaks version 2; `None`: it never is.
+    pub(super) hello_again: Option<Instant>,
+    /// It does, as far as is known.
+    pub(super) knows_frames: bool,
     /// Places that wait for the Connector's addresses.
     pub(super) asking: Vec<usize>,
     /// `None`: lines are joined to the local service.
     pub(super) clients: Option<Clients>,
+    pub(super) usage: Usage,
     pub(super) figures: Figures,
     /// In a box: with it a service would take the allocator's next size, which is twice as large.
     pub(super) log: Box<Log>,
@@ -55,6 +61,8 @@ pub(super) struct Log {
     pub(super) connected: bool,
     /// The Connector has accepted the passcode at some time.
     pub(super) was_accepted: bool,
+    /// The operator has been told that the Connector speaks version 1, and not yet that it does not.
+    pub(super) said_version: bool,
     pub(super) last_failure: Option<Discriminant<Failure>>,
     pub(super) failures: Throttle,
     pub(super) said: Throttles<Topic>,
@@ -92,8 +100,11 @@ impl Service {
             id,
             pool: Pool::new(settings.connections.into(), now),
             ask_again: now,
+            hello_again: speaks_frames(settings.protocol, settings.role).then_some(now),
+            knows_frames: false,
             asking: Vec::new(),
             clients,
+            usage: Usage::new(now),
             figures: Figures::new(),
             log: Box::default(),
             settings,
@@ -119,8 +130,9 @@ impl Service {
             Role::Expose => format!("exposes {target}"),
             Role::Listen => format!("listens on {target} for clients of the other end"),
         };
+        let more = if self.hello_again.is_some() { " and more as they are needed" } else { "" };
         let security = if *security == Security::Dev { "dev mode" } else { "TLS" };
-        format!("{role} through {connector}, {security}, {connections} connections")
+        format!("{role} through {connector}, {security}, {connections} connections{more}")
     }
 }
 

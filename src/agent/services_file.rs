@@ -8,7 +8,8 @@
 use super::file::certificate;
 use super::proxy::{self, Proxy};
 use super::settings::{
-    ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Process, Role, Security, Settings, SettingsError, certified_name, passcode,
+    ABSENCE, CONNECTIONS, HEARTBEAT, Mode, Process, Protocol, Role, Security, Settings, SettingsError, certified_name,
+    connections, passcode,
 };
 use super::target::Target;
 use crate::config::SettingsFault;
@@ -20,6 +21,7 @@ use crate::net::certificate::read_chain;
 use crate::net::tcp::Local;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
+use crate::wire::proxy_protocol::Version;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cell::{Cell, RefCell};
@@ -30,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What both a service and all of them may say, and what each key expects.
-const SHARED: [(&str, &str); 10] = [
+const SHARED: [(&str, &str); 12] = [
     ("connector", "a name or an IP address, as a string"),
     ("ca", "the name of a PEM file"),
     ("cert", "base64 of a certificate (DER), as a string"),
@@ -41,6 +43,8 @@ const SHARED: [(&str, &str); 10] = [
     ("connections", "a whole number, 1 to 65535"),
     ("heartbeat", "a whole number of milliseconds, 0 to 4294967295 (0: never)"),
     ("threshold", "a whole number of milliseconds, 0 to 4294967295 (0: never)"),
+    ("protocol", "1 or 2"),
+    ("proxyprotocol", "\"v1\" or \"v2\""),
 ];
 /// What only a service may say.
 const OWN: [(&str, &str); 7] = [
@@ -117,6 +121,8 @@ struct Shared {
     connections: Option<u16>,
     heartbeat: Option<u32>,
     threshold: Option<u32>,
+    protocol: Option<Protocol>,
+    proxy_protocol: Option<Version>,
 }
 
 /// Where it stands whom to trust.
@@ -203,10 +209,13 @@ impl Own {
             (None, to) => (Role::Expose, to.ok_or_else(|| missing("to"))?),
         };
         let every = |time: u32| (time > 0).then(|| Duration::from_millis(time.into()));
+        let kept = own.connections.or(all.connections);
+        let protocol = own.protocol.or(all.protocol).unwrap_or(Protocol::Two);
         Ok(Settings {
             name: self.name.map(Arc::from),
             connector: Target { host, port: self.port.ok_or_else(|| missing("port"))? },
-            connections: own.connections.or(all.connections).unwrap_or(CONNECTIONS),
+            connections: kept.unwrap_or(connections(protocol, role)),
+            connections_v1: kept.unwrap_or(CONNECTIONS),
             passcode,
             role,
             may_tunnel: self.mode != Some(Mode::Public),
@@ -216,6 +225,8 @@ impl Own {
             security,
             bind: own.bind.or(all.bind.clone()),
             proxy: own.proxy.or(all.proxy.clone()).map(Box::new),
+            proxy_protocol: own.proxy_protocol.or(all.proxy_protocol),
+            protocol,
         })
     }
 }
@@ -405,6 +416,8 @@ impl Shared {
             "proxy" => self.proxy = Some(map.next_value::<Text<Proxy>>()?.0),
             "dev" => self.dev = Some(map.next_value()?),
             "connections" => self.connections = Some(map.next_value::<Whole<u16>>()?.0),
+            "proxyprotocol" => self.proxy_protocol = Some(map.next_value::<Text<Version>>()?.0),
+            "protocol" => self.protocol = Some(map.next_value::<Whole<Protocol>>()?.0),
             "heartbeat" => self.heartbeat = Some(map.next_value()?),
             _ => self.threshold = Some(map.next_value()?),
         }
@@ -466,6 +479,8 @@ mod tests {
             (listed(&LEAST.replace("\"port\":1,", "")), &["service \"a\"", "\"port\": missing"]),
             (listed(r#""port":1"#), &["service 1", "\"name\": missing"]),
             (listed(&format!("{LEAST}}},{{{LEAST}")), &["service \"a\"", "another service"]),
+            (listed(&format!("{LEAST},\"protocol\":3")), &["service \"a\"", "\"protocol\"", "1 or 2"]),
+            (listed(&format!("{LEAST},\"proxyprotocol\":2")), &["\"proxyprotocol\"", "\"v1\" or \"v2\""]),
             (listed(&format!("{LEAST},\"hots\":1")), &["service \"a\"", "\"hots\": unknown", "passcodefile"]),
             (listed(&format!("{LEAST},\"port\":1")), &["service \"a\"", "\"port\": given twice"]),
             (listed(&format!("{LEAST},\"listen\":\"h:1\"")), &["\"listen\"", "not both"]),

@@ -13,6 +13,7 @@ use crate::net::certificate::CertificateError;
 use crate::net::tcp::Local;
 use crate::net::trust::Trust;
 use crate::secret::Secret;
+use crate::wire::proxy_protocol::Version;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::net::SocketAddr;
@@ -24,8 +25,10 @@ use thiserror::Error;
 
 /// The environment variable that may hold the passcode. The command line may not: everybody can read it there.
 pub const PASSCODE_VARIABLE: &str = "IOFOG_PASSCODE";
-/// Connections to the Connector, unless told otherwise.
+/// Connections to a Connector that speaks version 1, unless told otherwise.
 pub const CONNECTIONS: u16 = 10;
+/// The same of version 2: one that serves, and one for who comes next. It asks for more.
+const FRAMED_CONNECTIONS: u16 = 2;
 /// Interval of heartbeats, unless told otherwise. Milliseconds.
 pub(super) const HEARTBEAT: u32 = 20_000;
 /// Silence after a heartbeat that means the Connector is gone, unless told otherwise. Milliseconds.
@@ -41,6 +44,8 @@ pub struct Settings {
     pub connector: Target,
     /// Authorized connections to keep, at least 1.
     pub connections: u16,
+    /// The same where the Connector does not speak version 2.
+    pub connections_v1: u16,
     pub passcode: Secret,
     pub role: Role,
     /// Payload may be the words of a tunnel's listening end. At a public pipe it is the user's, whatever it is.
@@ -56,12 +61,46 @@ pub struct Settings {
     pub bind: Option<Local>,
     /// Through whom it is reached; `None`: directly. In a box, since most services have none.
     pub proxy: Option<Box<Proxy>>,
+    /// What is spoken with the Connector at most.
+    pub protocol: Protocol,
+    /// The local service is told where a user comes from.
+    pub proxy_protocol: Option<Version>,
 }
 
 impl Settings {
     /// Whom to connect to on the way to the Connector.
     pub(super) fn first_hop(&self) -> &Target {
         self.proxy.as_ref().map_or(&self.connector, |proxy| &proxy.target)
+    }
+}
+
+/// The versions of the pipe protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// The field's.
+    One,
+    /// Frames, where the Connector knows them.
+    Two,
+}
+
+impl TryFrom<u64> for Protocol {
+    type Error = ();
+
+    fn try_from(number: u64) -> Result<Self, ()> {
+        match number {
+            1 => Ok(Self::One),
+            2 => Ok(Self::Two),
+            _ => Err(()),
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number: Option<u64> = text.parse().ok();
+        number.and_then(|number| number.try_into().ok()).ok_or(format!("found {text:?}; expected 1 or 2"))
     }
 }
 
@@ -133,6 +172,8 @@ pub struct Draft {
     pub server_name: Option<String>,
     pub bind: Option<Local>,
     pub proxy: Option<Proxy>,
+    pub protocol: Option<Protocol>,
+    pub proxy_protocol: Option<Version>,
     pub dev: bool,
 }
 
@@ -199,10 +240,12 @@ impl Draft {
             },
         };
         let every = |time: u32| (time > 0).then(|| Duration::from_millis(time.into()));
+        let protocol = self.protocol.unwrap_or(Protocol::Two);
         Ok(Settings {
             name: self.name,
             connector: Target { host, port },
-            connections: self.connections.unwrap_or(CONNECTIONS),
+            connections: self.connections.unwrap_or(connections(protocol, role)),
+            connections_v1: self.connections.unwrap_or(CONNECTIONS),
             passcode,
             role,
             may_tunnel: self.mode != Some(Mode::Public),
@@ -212,8 +255,20 @@ impl Draft {
             security,
             bind: self.bind,
             proxy: self.proxy.map(Box::new),
+            protocol,
+            proxy_protocol: self.proxy_protocol,
         })
     }
+}
+
+/// How many connections are kept unless the settings say so.
+pub(super) fn connections(protocol: Protocol, role: Role) -> u16 {
+    if speaks_frames(protocol, role) { FRAMED_CONNECTIONS } else { CONNECTIONS }
+}
+
+/// Private pipes are at version 1: who listens for clients has come to one.
+pub(super) fn speaks_frames(protocol: Protocol, role: Role) -> bool {
+    protocol == Protocol::Two && role == Role::Expose
 }
 
 /// The passcode in `file`, without the white space that editors leave behind it.
@@ -252,7 +307,9 @@ mod tests {
     #[test]
     fn what_nobody_has_to_say_is_filled_in() {
         let settings = least().complete().unwrap();
-        assert_eq!(settings.connections, CONNECTIONS);
+        assert_eq!((settings.connections, settings.connections_v1), (FRAMED_CONNECTIONS, CONNECTIONS));
+        let first = Draft { protocol: Some(Protocol::One), ..least() }.complete().unwrap();
+        assert_eq!(first.connections, CONNECTIONS);
         assert_eq!((settings.role, settings.target.to_string().as_str()), (Role::Expose, "127.0.0.1:80"));
         assert_eq!((settings.heartbeat, settings.absence), ([20, 60].map(Duration::from_secs).map(Some)).into());
         assert!(matches!(&settings.security, Security::Tls { trust, .. } if **trust == Trust::System));

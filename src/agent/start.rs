@@ -4,7 +4,7 @@ use super::arguments::Arguments;
 use super::error::{StartError, system};
 use super::names::Names;
 use super::plan::{Plan, plans};
-use super::settings::{Process, Settings};
+use super::settings::{Process, Protocol, Settings};
 use super::status::{Question, Report, StatusSocket};
 use super::{Agent, WAKE, monitor};
 use crate::descriptors;
@@ -195,7 +195,8 @@ impl Agent {
 /// How many relay buffers there are: enough for all sessions of the only service. A list of services may grow later.
 fn buffers(plans: &[Plan]) -> usize {
     match plans {
-        [only] if only.settings.name.is_none() => {
+        // It may have more connections when they are needed: buffers that nobody uses take no memory.
+        [only] if only.settings.name.is_none() && only.settings.protocol == Protocol::One => {
             (usize::from(only.settings.connections) * BUFFERS_EACH).clamp(2, BUFFERS)
         }
         _ => BUFFERS,

@@ -8,11 +8,13 @@ use super::pool::SlotId;
 use super::proxy::Stage;
 use crate::limits::PROVED;
 use crate::net::buffers::IoContext;
+use crate::net::framed::Framed;
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::marked::Marked;
 use crate::net::pump::Framing;
 use crate::net::reactor::Key;
 use crate::net::session::Party;
+use crate::wire::v2::open::Open;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -33,15 +35,26 @@ pub(crate) enum State {
     Dialling { to: Destination, rest: Vec<SocketAddr>, next: Option<Instant>, besides: bool, until: Instant },
     /// To a proxy, which is asked for the Connector. `heard` is the beginning of its answer.
     Proxying { place: Place, stage: Stage, heard: Vec<u8>, until: Instant },
-    /// To the Connector, not authorized yet. `asked`: `None` in the TLS handshake; then the passcode has been sent, and
-    /// perhaps the preamble before it, whose answer comes first. `heard` is the beginning of what authorizes it.
-    Greeting { place: Place, heard: Vec<u8>, asked: Option<bool>, until: Instant },
+    /// To the Connector, not authorized yet. `asked`: `None` in the TLS handshake; then the passcode has been sent.
+    /// `heard` is the beginning of what authorizes it.
+    Greeting { place: Place, heard: Vec<u8>, asked: Option<Asked>, until: Instant },
     /// An authorized connection to the Connector.
     Line(Line),
     /// A local client that waits for a free line. Its bytes stay in the kernel.
     Waiting { service: ServiceId, until: Instant },
     /// A local connection that belongs to a line.
     Local(Local),
+}
+
+/// What was sent with the passcode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Nothing.
+    Bare,
+    /// The preamble of dev mode before it, whose answer comes first.
+    Preamble,
+    /// A hello behind it, with this token: its answer comes behind `AUTHORIZED`.
+    Hello([u8; 8]),
 }
 
 /// What is dialled, and for whom.
@@ -65,6 +78,8 @@ pub(crate) struct Line {
     pub(super) pulse: Pulse,
     /// Both ends mark where payload begins: dev mode, and a Connector that understood the preamble.
     pub(super) marked: Option<Marked>,
+    /// Both ends speak in frames: version 2.
+    pub(super) framed: Option<Box<Framed>>,
     pub(super) task: Task,
     pub(super) session: Session,
 }
@@ -95,12 +110,23 @@ pub(crate) enum Task {
     Opening { local: Key, heard: Vec<u8>, call_at: Option<Instant>, until: Instant },
     /// It serves a session.
     Joined { local: Key },
+    /// Its session is over, and the Connector has not confirmed that yet: frames.
+    Released { until: Instant },
+}
+
+impl Task {
+    /// Somebody is served, or is to be.
+    pub(super) fn is_session(&self) -> bool {
+        matches!(self, Self::Connecting { .. } | Self::Opening { .. } | Self::Joined { .. })
+    }
 }
 
 /// What made a line needed.
 pub(crate) enum First {
     /// The first payload: it goes to the local service once that is there.
     Payload(Vec<u8>),
+    /// A user has connected: frames.
+    Open(Box<Open>),
     /// The other end of a tunnel has called.
     Call,
 }
@@ -116,13 +142,14 @@ pub(crate) struct Local {
 }
 
 impl Line {
-    pub(super) fn new(place: Place, marked: Option<Marked>, now: Instant) -> Self {
+    pub(super) fn new(place: Place, marked: Option<Marked>, framed: Option<Box<Framed>>, now: Instant) -> Self {
         Self {
             place,
             born: now,
             used: false,
             pulse: Pulse::new(now),
             marked,
+            framed,
             task: Task::Free,
             session: Session::new(now),
         }
@@ -198,7 +225,9 @@ impl State {
             Self::Proxying { until, .. } | Self::Greeting { until, .. } | Self::Waiting { until, .. } => Some(*until),
             Self::Line(line) => {
                 let until = match line.task {
-                    Task::Connecting { until, .. } | Task::Opening { until, .. } => Some(until),
+                    Task::Connecting { until, .. } | Task::Opening { until, .. } | Task::Released { until } => {
+                        Some(until)
+                    }
                     // Lives until it is needed, or as long as its session, or is found dead.
                     Task::Free | Task::Joined { .. } => None,
                 };
@@ -216,18 +245,35 @@ impl Party for State {
             Self::Line(line) => match line.task {
                 Task::Connecting { local, .. } => local,
                 Task::Opening { local, .. } | Task::Joined { local } => Some(local),
-                Task::Free => None,
+                Task::Free | Task::Released { .. } => None,
             },
             _ => None,
         }
     }
 
-    fn framing(&self, link: &Link) -> Framing {
-        match self.line() {
+    fn framing(&mut self, link: &Link) -> Framing<'_> {
+        match self.line_mut() {
+            Some(Line { framed: Some(framed), .. }) => Framing::Frames(framed),
             Some(_) if !link.is_plain() => Framing::Heartbeats,
             Some(Line { marked: None, pulse, .. }) => Framing::Answers(pulse.awaited()),
             _ => Framing::None,
         }
+    }
+
+    fn framed(&self) -> Option<&Framed> {
+        self.line()?.framed.as_deref()
+    }
+
+    fn framed_mut(&mut self) -> Option<&mut Framed> {
+        self.line_mut()?.framed.as_deref_mut()
+    }
+
+    fn may_half_close(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
+    fn answer_beats(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
+        self.framed_mut().map_or(Ok(()), |framed| framed.send_due(link, ctx, now))
     }
 
     fn marked(&mut self) -> Option<&mut Marked> {
@@ -235,12 +281,14 @@ impl Party for State {
     }
 
     fn quiet_until(&self, link: &Link, now: Instant) -> Option<Instant> {
-        self.line().filter(|line| link.is_plain() && line.marked.is_none())?.pulse.hold(now)
+        let is_delicate = |line: &&Line| link.is_plain() && line.marked.is_none() && line.framed.is_none();
+        self.line().filter(is_delicate)?.pulse.hold(now)
     }
 
     fn heard_beats(&mut self, count: usize, now: Instant) {
         if let Self::Line(line) = self {
-            line.pulse.answered(count, now);
+            let pongs = line.framed.as_mut().map_or(0, |framed| framed.take_pongs());
+            line.pulse.answered(count + pongs, now);
         }
     }
 

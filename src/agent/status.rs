@@ -46,7 +46,7 @@ pub struct ServiceReport {
     pub since: u64,
     /// Authorized connections, and how many there are to be.
     pub connections: usize,
-    pub maxconnections: u16,
+    pub maxconnections: usize,
     /// Sessions that are, and that have been or are.
     pub sessions: usize,
     pub totalsessions: u64,
@@ -171,7 +171,7 @@ impl Service {
             listen,
             since: millis(self.figures.since),
             connections: self.pool.authorized(),
-            maxconnections: self.settings.connections,
+            maxconnections: self.pool.size(),
             sessions,
             totalsessions: self.figures.sessions,
             waiting: self.clients.as_ref().map_or(0, |clients| clients.waiting),

@@ -6,8 +6,12 @@
 
 use crate::limits::{BUFFER, BUFFERS_FOR_FEW, BUFFERS_FOR_PAYLOAD};
 use crate::network::Network;
+use crate::wire::v2::frame::{HEADER, IN_A_RECORD};
 use memmap2::MmapMut;
 use std::io;
+
+/// A frame that fits a TLS record, bytes.
+const MAX_FRAME: usize = HEADER + IN_A_RECORD;
 
 /// Buffers of [`BUFFER`] bytes each. Last given back is first taken, so that the warm one is used again.
 ///
@@ -146,6 +150,8 @@ pub struct IoContext {
     pub pool: Pool,
     /// Where encrypted records are looked at before they are taken from the kernel.
     pub scratch: Box<[u8]>,
+    /// Where a frame is put together with its header, in order to be sealed.
+    pub frame: Box<[u8]>,
     /// Handshake messages and alerts on their way into an outbox.
     pub reply: Vec<u8>,
     /// Room that is named to the kernel when bytes are to be thrown away; never written to.
@@ -155,7 +161,8 @@ pub struct IoContext {
 impl IoContext {
     /// With these buffers.
     pub fn new(pool: Pool) -> Self {
-        Self { pool, scratch: vec![0; BUFFER].into(), reply: Vec::new(), nowhere: Vec::with_capacity(BUFFER) }
+        let [scratch, frame] = [BUFFER, MAX_FRAME].map(|size| vec![0; size].into());
+        Self { pool, scratch, frame, reply: Vec::new(), nowhere: Vec::with_capacity(BUFFER) }
     }
 }
 

@@ -15,11 +15,12 @@ use super::stream::Stream;
 use super::tcp;
 use super::tls::{self, Tls};
 use crate::network::Network;
+use crate::wire::v2::frame::Reason;
 use patience::{Slow, Unacknowledged};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 /// One end of the relay.
@@ -55,6 +56,7 @@ pub struct Link {
     failed: bool,
     /// Closing it means a reset.
     abortive: bool,
+    output: Output,
 }
 
 /// [`Stream::write`] or [`Stream::write_ahead`].
@@ -64,6 +66,22 @@ type Write = fn(&mut Stream, &[u8]) -> io::Result<usize>;
 pub(super) enum Transport {
     Plain,
     Tls(Tls),
+}
+
+impl Transport {
+    pub(super) fn tls(&mut self) -> Option<&mut Tls> {
+        if let Self::Tls(tls) = self { Some(tls) } else { None }
+    }
+}
+
+/// How far what is sent has come to its end, while the peer may go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Open,
+    /// close_notify is on its way, if there is TLS.
+    Notified,
+    /// FIN is.
+    Ended,
 }
 
 /// What the events said and the kernel has not taken back since.
@@ -85,6 +103,8 @@ pub enum LinkError {
     Tls(tls::TlsError),
     /// FIN over TLS without close_notify: what came before it may not be all that the peer sent.
     Truncated,
+    /// The session was broken off, and not the connection.
+    Reset(Reason),
 }
 
 impl fmt::Display for LinkError {
@@ -93,6 +113,12 @@ impl fmt::Display for LinkError {
             Self::Io(e) => e.fmt(f),
             Self::Tls(e) => e.fmt(f),
             Self::Truncated => f.write_str("the peer closed the connection without close_notify"),
+            Self::Reset(reason) => f.write_str(match reason {
+                Reason::Broken => "the other end of the session has failed",
+                Reason::Refused => "the local service cannot be reached",
+                Reason::Silent => "nothing came for too long",
+                Reason::Ended | Reason::Other(_) => "the session was ended at the other end",
+            }),
         }
     }
 }
@@ -145,6 +171,7 @@ impl Link {
             finished: false,
             failed: false,
             abortive: false,
+            output: Output::Open,
         }
     }
 
@@ -368,6 +395,22 @@ impl Link {
         self.send_by(Stream::write_ahead, message, &mut ctx.pool, now)
     }
 
+    /// The kernel has room, as far as is known.
+    pub(super) fn may_write(&self) -> bool {
+        self.ready.writable
+    }
+
+    /// Sends what is at this place of the scratch, over a plain link.
+    pub(super) fn send_plain(
+        &mut self,
+        place: Range<usize>,
+        ctx: &mut IoContext,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        let IoContext { scratch, pool, .. } = ctx;
+        self.send_raw(&scratch[place], pool, now)
+    }
+
     fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), LinkError> {
         self.send_by(Stream::write, bytes, pool, now)
     }
@@ -450,6 +493,28 @@ impl Link {
             tls.close(&mut ctx.reply);
         }
         self.send_reply(ctx, now)
+    }
+
+    /// Ends what is sent: all that is held, close_notify, FIN. What the peer sends can still be read. False: to be called
+    /// again when more can be written.
+    pub fn end_output(&mut self, ctx: &mut IoContext, now: Instant) -> Result<bool, LinkError> {
+        if self.output == Output::Open && self.flush(&mut ctx.pool, now)? {
+            self.output = Output::Notified;
+            if let Transport::Tls(tls) = &mut self.transport {
+                tls.end_output(&mut ctx.reply);
+            }
+            self.send_reply(ctx, now)?;
+        }
+        if self.output == Output::Notified && self.flush(&mut ctx.pool, now)? {
+            self.stream.shutdown_write()?;
+            self.output = Output::Ended;
+        }
+        Ok(self.output == Output::Ended)
+    }
+
+    /// The peer knows that nothing will come any more.
+    pub fn has_ended_output(&self) -> bool {
+        self.output == Output::Ended
     }
 
     /// Frees what TLS takes: nothing will be read any more. Returns the close_notify that may still be sent.

@@ -8,6 +8,7 @@ use super::tls::MAX_MESSAGE;
 use crate::limits::BUFFER;
 use crate::network::Network;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 
 /// At most one buffer of bytes, in order.
 #[derive(Debug)]
@@ -89,6 +90,18 @@ impl Outbox {
             debug_assert!(*end as usize + count <= BUFFER);
             *end += count as u32;
             if start == end {
+                self.clear(pool);
+            }
+        }
+    }
+
+    /// What is to go out is at this place of the room, which was all free.
+    pub fn filled_at(&mut self, place: Range<usize>, pool: &mut Pool) {
+        self.filled(place.end, pool);
+        if let Held::Buffer { start, mark, .. } = &mut self.held {
+            debug_assert_eq!(*start, 0);
+            (*start, *mark) = (place.start as u32, place.start as u32);
+            if place.is_empty() {
                 self.clear(pool);
             }
         }

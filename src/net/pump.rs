@@ -10,15 +10,21 @@
 //! | TLS | TLS | one record in, one record out |
 //! | TLS | plain | the message of each record is appended |
 //! | plain | TLS | read, sealed in records as large as allowed |
+//!
+//! Frames (version 2) change none of this. Their headers are laid in front of the payload where it is read to, or are
+//! left out of what is written, so that payload is not copied for them; only a record that is sealed again behind a
+//! header has to be put together first.
 
 use super::buffers::{IoContext, Pool, Want};
+use super::framed::Framed;
 use super::link::{Input, Link, LinkError, Transport};
 use super::outbox::{NoRoom, Outbox};
 use super::tls::{MAX_MESSAGE, MAX_SEALED, Tls};
 use crate::limits::CHUNKS_A_TURN;
 use crate::wire::v1;
+use crate::wire::v2::frame::{HEADER, IN_A_RECORD};
 use std::io::ErrorKind;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 /// Room that one more message may need, cut in two (see [`v1::cut`]) and sealed.
@@ -27,23 +33,29 @@ const ONE_MESSAGE: usize = MAX_SEALED + 256;
 const TO_SEAL: usize = 3 * MAX_MESSAGE;
 
 /// What travels on a connection besides payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+#[derive(Debug)]
+pub enum Framing<'f> {
     /// Nothing: every byte is payload.
     None,
     /// The agents' protocol: heartbeats are taken out on the way in and cannot be forged on the way out.
     Heartbeats,
     /// The same without TLS, where so many answers to heartbeats are to come: they may have run together with payload.
     Answers(usize),
+    /// Version 2.
+    Frames(&'f mut Framed),
 }
 
-impl Framing {
+impl<'f> Framing<'f> {
+    fn frames(self) -> Option<&'f mut Framed> {
+        if let Self::Frames(framed) = self { Some(framed) } else { None }
+    }
+
     /// So many `BEAT` in one message are heartbeats; more are payload.
-    fn most_beats(self, is_plain: bool) -> usize {
+    fn most_beats(&self, is_plain: bool) -> usize {
         match self {
             Self::Heartbeats if is_plain => v1::BEATS_A_READ,
             Self::Heartbeats => v1::BEATS_A_RECORD,
-            Self::None | Self::Answers(_) => 0,
+            Self::None | Self::Answers(_) | Self::Frames(_) => 0,
         }
     }
 }
@@ -95,15 +107,17 @@ impl Flow {
 
 /// Moves what is there, a bounded amount. Both handshakes must be done.
 pub fn pump(
-    (source, from): (&mut Link, Framing),
-    (sink, to): (&mut Link, Framing),
+    (source, from): (&mut Link, Framing<'_>),
+    (sink, to): (&mut Link, Framing<'_>),
     ctx: &mut IoContext,
     now: Instant,
 ) -> Pumped {
     let mut tally = Tally {
         most_beats: from.most_beats(source.is_plain()),
         answers: if let Framing::Answers(count) = from { count } else { 0 },
-        shield: to != Framing::None,
+        shield: matches!(to, Framing::Heartbeats | Framing::Answers(_)),
+        from: from.frames(),
+        to: to.frames(),
         payload: 0,
         beats: 0,
     };
@@ -115,7 +129,7 @@ pub fn pump(
 fn move_chunks(
     source: &mut Link,
     sink: &mut Link,
-    tally: &mut Tally,
+    tally: &mut Tally<'_>,
     ctx: &mut IoContext,
     now: Instant,
 ) -> Result<Flow, Flow> {
@@ -123,14 +137,26 @@ fn move_chunks(
         if !sink.flush(&mut ctx.pool, now).map_err(Flow::sink_failed)? {
             return Ok(Flow::Blocked);
         }
-        if !source.may_read() && !source.has_ended() {
+        let flow = if tally.from.as_ref().is_some_and(|framed| framed.has_kept()) {
+            kept(sink, tally, ctx)
+        } else if !source.may_read() && !source.has_ended() {
             return Ok(Flow::WouldBlock);
-        }
-        let flow = match (&source.transport, &mut sink.transport) {
-            (Transport::Plain, Transport::Plain) => copy(source, sink, tally, ctx, now),
-            (Transport::Plain, Transport::Tls(tls)) => seal(source, tls, &mut sink.outbox, tally, ctx, now),
-            (Transport::Tls(_), _) => records(source, sink, tally, ctx, now),
+        } else {
+            match (&source.transport, &mut sink.transport) {
+                (Transport::Plain, Transport::Plain) => copy(source, sink, tally, ctx, now),
+                (Transport::Plain, Transport::Tls(_)) => seal(source, sink, tally, ctx, now),
+                (Transport::Tls(_), _) => records(source, sink, tally, ctx, now),
+            }
         }?;
+        if let (Flow::Eof, Some(_)) = (&flow, &tally.from) {
+            // The connection has ended, and the session that is on it has not, or cannot be answered any more.
+            sink.flush(&mut ctx.pool, now).map_err(Flow::sink_failed)?;
+            return Err(Flow::source_failed(std::io::Error::from(ErrorKind::UnexpectedEof)));
+        }
+        if let Some(over) = tally.is_over() {
+            sink.flush(&mut ctx.pool, now).map_err(Flow::sink_failed)?;
+            return over;
+        }
         match flow {
             Flow::Again => {}
             // There is nothing to be flushed without a buffer.
@@ -155,7 +181,11 @@ fn after_reading(got: Input, source: &Link) -> Flow {
 }
 
 /// Tells heartbeats from payload, and counts both.
-struct Tally {
+struct Tally<'f> {
+    /// The source speaks in frames.
+    from: Option<&'f mut Framed>,
+    /// The sink does.
+    to: Option<&'f mut Framed>,
     most_beats: usize,
     /// Answers that may stand before or behind payload.
     answers: usize,
@@ -164,7 +194,16 @@ struct Tally {
     beats: usize,
 }
 
-impl Tally {
+impl Tally<'_> {
+    /// What the source sends in this session has come to its end.
+    fn is_over(&self) -> Option<Result<Flow, Flow>> {
+        let framed = self.from.as_ref()?;
+        match framed.reset() {
+            Some(reason) => Some(Err(Flow::SourceFailed(LinkError::Reset(reason)))),
+            None => framed.has_ended().then_some(Ok(Flow::Eof)),
+        }
+    }
+
     /// The part of `message` that is payload and goes on.
     fn admit<'m>(&mut self, message: &'m [u8]) -> &'m [u8] {
         let (payload, beats) = match v1::beats(message, self.most_beats) {
@@ -181,7 +220,7 @@ impl Tally {
 fn copy(
     source: &mut Link,
     sink: &mut Link,
-    tally: &mut Tally,
+    tally: &mut Tally<'_>,
     ctx: &mut IoContext,
     now: Instant,
 ) -> Result<Flow, Flow> {
@@ -190,17 +229,87 @@ fn copy(
         return hand_over(source, sink, tally, ctx, now);
     }
     let Ok(room) = outbox.room(&mut ctx.pool) else { return Ok(Flow::Starved(sink.outbox.want())) };
-    let read = source.read(room, now);
+    // Whoever speaks in frames is read up to the end of the next header: what follows it begins in the right place.
+    let (before, most) = (tally.room_before(), tally.most());
+    let end = room.len().min(before.saturating_add(most));
+    let read = source.read(&mut room[before..end], now);
     let came = read.as_ref().map_or(0, |(_, count)| *count);
-    let payload = tally.admit(&room[..came]);
-    let count = payload.len();
-    if count < came && count > 0 {
-        // Rare: without TLS, with an answer to a heartbeat in front.
-        let payload = payload.to_vec();
-        room[..count].copy_from_slice(&payload);
-    }
-    outbox.filled(count, &mut ctx.pool);
+    let place = match tally.lay(room, before..before + came) {
+        Ok(place) => place,
+        Err(fault) => {
+            outbox.filled(0, &mut ctx.pool);
+            return Err(Flow::SourceFailed(fault));
+        }
+    };
+    outbox.filled_at(place, &mut ctx.pool);
     read.map(|(got, _)| after_reading(got, source)).map_err(Flow::source_failed)
+}
+
+impl Tally<'_> {
+    /// Bytes that are to be left free in front of what is read.
+    fn room_before(&self) -> usize {
+        match (&self.from, &self.to) {
+            // In the middle of a frame or its header; else the frame's own header becomes the next one's.
+            (Some(from), Some(_)) if from.is_within_frame() => HEADER,
+            (None, Some(_)) => HEADER,
+            _ => 0,
+        }
+    }
+
+    /// Bytes that may be read at once.
+    fn most(&self) -> usize {
+        let most = self.to.as_ref().map_or(usize::MAX - HEADER, |to| to.largest());
+        match &self.from {
+            None => most,
+            Some(from) if !from.is_within_frame() => most + HEADER,
+            Some(from) if (1..=most).contains(&from.awaits()) => from.awaits() + HEADER,
+            Some(_) => most,
+        }
+    }
+
+    /// Makes what goes out of what was read to `came`. Returns where it is.
+    fn lay(&mut self, room: &mut [u8], came: Range<usize>) -> Result<Range<usize>, LinkError> {
+        if self.from.is_some() {
+            return self.lay_frames(room, came);
+        }
+        let payload = self.admit(&room[came.clone()]);
+        let count = payload.len();
+        if count < came.len() && count > 0 {
+            // Rare: without TLS, with an answer to a heartbeat in front.
+            let payload = payload.to_vec();
+            room[came.start..][..count].copy_from_slice(&payload);
+        }
+        Ok(match &self.to {
+            Some(to) if count > 0 => {
+                room[..HEADER].copy_from_slice(&to.header(count));
+                0..HEADER + count
+            }
+            _ => came.start..came.start + count,
+        })
+    }
+
+    /// The same where the source speaks in frames: payload moves only if it is in a frame behind another one.
+    fn lay_frames(&mut self, room: &mut [u8], came: Range<usize>) -> Result<Range<usize>, LinkError> {
+        let Some(from) = &mut self.from else { return Ok(came) };
+        let (mut at, mut out): (usize, Option<Range<usize>>) = (came.start, None);
+        while at < came.end {
+            let (used, payload) = from.next(&room[at..came.end])?;
+            at += used;
+            let Some(count) = payload else { break };
+            self.payload += count as u64;
+            let header = self.to.as_ref().map(|to| to.header(count));
+            let before = header.map_or(0, |header| header.len());
+            let start = match &out {
+                None => at - count - before,
+                Some(out) => out.end,
+            };
+            room.copy_within(at - count..at, start + before);
+            header.into_iter().for_each(|header| room[start..start + before].copy_from_slice(&header));
+            out = Some(out.map_or(start, |out| out.start)..start + before + count);
+        }
+        from.keep(&room[at..came.end]);
+        Ok(out.unwrap_or(0..0))
+    }
 }
 
 /// [`copy`] without a buffer: only what the destination takes at once is taken from the source.
@@ -210,13 +319,13 @@ fn copy(
 fn hand_over(
     source: &mut Link,
     sink: &mut Link,
-    tally: &mut Tally,
+    tally: &mut Tally<'_>,
     ctx: &mut IoContext,
     now: Instant,
 ) -> Result<Flow, Flow> {
     let starved = Flow::Starved(sink.outbox.want());
-    if tally.answers > 0 {
-        return Ok(starved);
+    if tally.answers > 0 || tally.from.is_some() || tally.to.is_some() {
+        return hand_over_frames(source, sink, tally, ctx, now);
     }
     let seen = match source.look(&mut ctx.scratch) {
         Ok(None) => return Ok(Flow::WouldBlock),
@@ -235,29 +344,105 @@ fn hand_over(
     Ok(if taken == seen { Flow::Again } else { Flow::Blocked })
 }
 
+/// The same where there are frames. One at a time, as large as a record.
+fn hand_over_frames(
+    source: &mut Link,
+    sink: &mut Link,
+    tally: &mut Tally<'_>,
+    ctx: &mut IoContext,
+    now: Instant,
+) -> Result<Flow, Flow> {
+    let starved = Flow::Starved(sink.outbox.want());
+    if tally.answers > 0 || !sink.may_write() {
+        return Ok(starved);
+    }
+    let end = HEADER + tally.to.as_ref().map_or(IN_A_RECORD, |to| to.largest().min(IN_A_RECORD));
+    let seen = match source.look(&mut ctx.scratch[HEADER..end]) {
+        Ok(None) => return Ok(Flow::WouldBlock),
+        Ok(Some(0)) => return Ok(Flow::Eof),
+        Ok(Some(seen)) => seen,
+        Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(starved),
+        Err(e) => return Err(Flow::source_failed(e)),
+    };
+    let came = HEADER..HEADER + seen;
+    let (used, payload) = match &mut tally.from {
+        None => (seen, Some(seen)),
+        Some(from) => from.next(&ctx.scratch[came]).map_err(Flow::SourceFailed)?,
+    };
+    if let Some(count) = payload {
+        let mut start = HEADER + used - count;
+        if let Some(to) = &tally.to {
+            start -= HEADER;
+            ctx.scratch[start..start + HEADER].copy_from_slice(&to.header(count));
+        }
+        tally.payload += count as u64;
+        // What the kernel does not take of it is kept without a buffer.
+        sink.send_plain(start..HEADER + used, ctx, now).map_err(Flow::SinkFailed)?;
+    }
+    source.dismiss(used, &mut ctx.nowhere, now).map_err(Flow::source_failed)?;
+    Ok(if sink.is_flushed() { Flow::Again } else { Flow::Blocked })
+}
+
 fn seal(
     source: &mut Link,
-    tls: &mut Tls,
-    outbox: &mut Outbox,
-    tally: &mut Tally,
+    sink: &mut Link,
+    tally: &mut Tally<'_>,
     ctx: &mut IoContext,
     now: Instant,
 ) -> Result<Flow, Flow> {
     // What has been read must have somewhere to go.
-    if !outbox.has_room(&ctx.pool) {
-        return Ok(Flow::Starved(outbox.want()));
+    if !sink.outbox.has_room(&ctx.pool) {
+        return Ok(Flow::Starved(sink.outbox.want()));
     }
-    let (got, count) = source.read(&mut ctx.scratch[..TO_SEAL], now).map_err(Flow::source_failed)?;
-    for message in tally.admit(&ctx.scratch[..count]).chunks(MAX_MESSAGE) {
-        put(Some(tls), outbox, message, tally.shield, &mut ctx.pool).map_err(Flow::SinkFailed)?;
+    let (before, each) = if tally.to.is_some() { (HEADER, IN_A_RECORD) } else { (0, MAX_MESSAGE) };
+    let place = before..before + TO_SEAL / MAX_MESSAGE * each;
+    let (got, count) = source.read(&mut ctx.scratch[place], now).map_err(Flow::source_failed)?;
+    let (Link { transport: Transport::Tls(tls), outbox, .. }, None) = (&mut *sink, &tally.from) else {
+        let message = ctx.scratch[before..before + count].to_vec();
+        deliver(&message, sink, tally, ctx)?;
+        return Ok(after_reading(got, source));
+    };
+    let Some(to) = &mut tally.to else {
+        for message in tally.admit(&ctx.scratch[..count]).chunks(MAX_MESSAGE) {
+            put(Some(tls), outbox, message, tally.shield, &mut ctx.pool).map_err(Flow::SinkFailed)?;
+        }
+        return Ok(after_reading(got, source));
+    };
+    tally.payload += count as u64;
+    let mut at = 0;
+    while at < count {
+        let length = (count - at).min(each.min(to.largest()));
+        // In the place of the last bytes of what has been sealed before.
+        let frame = &mut ctx.scratch[at..at + HEADER + length];
+        frame[..HEADER].copy_from_slice(&to.header(length));
+        put(Some(tls), outbox, frame, false, &mut ctx.pool).map_err(Flow::SinkFailed)?;
+        at += length;
     }
     Ok(after_reading(got, source))
+}
+
+/// What came behind the end of the session before.
+fn kept(sink: &mut Link, tally: &mut Tally<'_>, ctx: &mut IoContext) -> Result<Flow, Flow> {
+    if !sink.outbox.has_room(&ctx.pool) {
+        return Ok(Flow::Starved(sink.outbox.want()));
+    }
+    let bytes = tally.from.as_mut().map(|from| from.take_kept()).unwrap_or_default();
+    deliver(&bytes, sink, tally, ctx)?;
+    Ok(Flow::Again)
+}
+
+/// Passes on what is in these bytes; rare, and not where much is moved.
+fn deliver(bytes: &[u8], sink: &mut Link, tally: &mut Tally<'_>, ctx: &mut IoContext) -> Result<(), Flow> {
+    let tls = sink.transport.tls();
+    let result = tally.pass_on(bytes, tls, &mut sink.outbox, &mut ctx.frame, &mut ctx.pool);
+    sink.outbox.filled(0, &mut ctx.pool);
+    result.map(drop)
 }
 
 fn records(
     source: &mut Link,
     sink: &mut Link,
-    tally: &mut Tally,
+    tally: &mut Tally<'_>,
     ctx: &mut IoContext,
     now: Instant,
 ) -> Result<Flow, Flow> {
@@ -267,29 +452,92 @@ fn records(
     if !outbox.has_room(&ctx.pool) {
         return Ok(Flow::Starved(outbox.want()));
     }
-    let mut tls = match &mut sink.transport {
-        Transport::Plain => None,
-        Transport::Tls(tls) => Some(tls),
-    };
+    let mut tls = sink.transport.tls();
+    let mut frame = std::mem::take(&mut ctx.frame);
     let mut failed = None;
     let got = source.records(ctx, now, |message, pool| {
-        let payload = tally.admit(message);
-        if !payload.is_empty() {
-            if let Err(fault) = put(tls.as_deref_mut(), outbox, payload, tally.shield, pool) {
+        match tally.pass_on(message, tls.as_deref_mut(), outbox, &mut frame, pool) {
+            Ok(flow) => flow,
+            Err(fault) => {
                 failed = Some(fault);
-                return ControlFlow::Break(());
+                ControlFlow::Break(())
             }
         }
-        match outbox.room(pool) {
-            Ok(room) if room.len() >= ONE_MESSAGE => ControlFlow::Continue(()),
-            _ => ControlFlow::Break(()),
-        }
     });
+    ctx.frame = frame;
     outbox.filled(0, &mut ctx.pool);
     match failed {
-        Some(fault) => Err(Flow::SinkFailed(fault)),
+        Some(fault) => Err(fault),
         None => got.map(|got| after_reading(got, source)).map_err(Flow::SourceFailed),
     }
+}
+
+impl Tally<'_> {
+    /// Passes the payload of one message on. Breaks when there is not room for another one.
+    fn pass_on(
+        &mut self,
+        message: &[u8],
+        mut tls: Option<&mut Tls>,
+        outbox: &mut Outbox,
+        frame: &mut [u8],
+        pool: &mut Pool,
+    ) -> Result<ControlFlow<()>, Flow> {
+        let mut flow = room_for_more(outbox, pool);
+        let Some(from) = &mut self.from else {
+            let payload = self.admit(message);
+            if !payload.is_empty() {
+                let (to, shield) = (self.to.as_deref_mut(), self.shield);
+                put_framed(to, tls, outbox, payload, shield, frame, pool).map_err(Flow::SinkFailed)?;
+                flow = room_for_more(outbox, pool);
+            }
+            return Ok(flow);
+        };
+        let mut at = 0;
+        while at < message.len() && flow.is_continue() {
+            let end = message.len().min(at + MAX_MESSAGE);
+            let (used, payload) = from.next(&message[at..end]).map_err(Flow::SourceFailed)?;
+            at += used;
+            let Some(count) = payload else {
+                if from.has_ended() || from.reset().is_some() {
+                    flow = ControlFlow::Break(());
+                }
+                continue;
+            };
+            self.payload += count as u64;
+            let (payload, to) = (&message[at - count..at], self.to.as_deref_mut());
+            put_framed(to, tls.as_deref_mut(), outbox, payload, self.shield, frame, pool).map_err(Flow::SinkFailed)?;
+            flow = room_for_more(outbox, pool);
+        }
+        from.keep(&message[at..]);
+        Ok(flow)
+    }
+}
+
+fn room_for_more(outbox: &mut Outbox, pool: &mut Pool) -> ControlFlow<()> {
+    match outbox.room(pool) {
+        Ok(room) if room.len() >= ONE_MESSAGE => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    }
+}
+
+/// [`put`], behind a header where the sink speaks in frames.
+fn put_framed(
+    to: Option<&mut Framed>,
+    mut tls: Option<&mut Tls>,
+    outbox: &mut Outbox,
+    message: &[u8],
+    shield: bool,
+    frame: &mut [u8],
+    pool: &mut Pool,
+) -> Result<(), LinkError> {
+    let Some(to) = to else { return put(tls, outbox, message, shield, pool) };
+    for payload in message.chunks(to.largest().min(IN_A_RECORD)) {
+        let length = HEADER + payload.len();
+        frame[..HEADER].copy_from_slice(&to.header(payload.len()));
+        frame[HEADER..length].copy_from_slice(payload);
+        put(tls.as_deref_mut(), outbox, &frame[..length], false, pool)?;
+    }
+    Ok(())
 }
 
 /// Sends one message of payload towards an agent to whom nothing is on its way, past the pump. At most

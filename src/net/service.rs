@@ -1,5 +1,6 @@
 //! The turn of an event loop, and how its connections end: the same for the daemon and the agent.
 
+use super::closing::Ending;
 use super::reactor::{Close, Entry, Key, Reactor, Socket, TICK};
 use super::session::{self, Cause, Party, STOPPING};
 use super::shortage;
@@ -41,6 +42,11 @@ pub(crate) trait Service {
     fn describe(&self, _key: Key, peer: SocketAddr) -> String {
         peer.to_string()
     }
+    /// The session on `key` ends, and the connection goes on: it speaks in frames. `ending`: what it is to conclude. False:
+    /// it is closed.
+    fn release(&mut self, _key: Key, _ending: Ending, _cause: &Cause) -> bool {
+        false
+    }
     /// A connection has left its state: what belongs to that is given back. It is closing, or gone.
     fn left(&mut self, state: Self::State);
     /// Payload has gone from `key` to its partner.
@@ -64,8 +70,26 @@ pub(crate) trait Service {
             let partner = socket.state.partner();
             self.ends(key, partner, &cause);
         }
-        for (key, how) in session::endings(self.reactor(), key, &cause).into_iter().flatten() {
-            self.close(key, how);
+        let endings = session::endings(self.reactor(), key, &cause);
+        let is_framed = |it: &Self, key| it.reactor().get(key).is_some_and(|socket| socket.state.framed().is_some());
+        // The next session may begin as soon as a connection is released: the others are closed before.
+        let mut last = None;
+        for (key, how) in endings.into_iter().flatten() {
+            if is_framed(self, key) && last.is_none() {
+                last = Some((key, how));
+            } else {
+                self.close_or_release(key, how, &cause);
+            }
+        }
+        if let Some((key, how)) = last {
+            self.close_or_release(key, how, &cause);
+        }
+    }
+
+    fn close_or_release(&mut self, key: Key, how: Close, cause: &Cause) {
+        match how {
+            Close::Drain(ending) if self.release(key, ending, cause) => {}
+            _ => self.close(key, how),
         }
     }
 

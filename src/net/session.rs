@@ -6,11 +6,13 @@
 
 use super::buffers::IoContext;
 use super::closing::Ending;
+use super::framed::Framed;
 use super::link::{Input, Link, LinkError};
 use super::marked::Marked;
 use super::pump::{Flow, Framing, Pumped, pump};
 use super::reactor::{Close, Group, Key, Reactor, Socket, SocketMut};
 use crate::limits::{DELIVERY, HALF_CLOSED_CONTENDED};
+use crate::wire::v2::frame::Reason;
 use std::fmt;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -27,8 +29,16 @@ pub trait Party {
         None
     }
     /// What travels besides payload.
-    fn framing(&self, _link: &Link) -> Framing {
+    fn framing(&mut self, _link: &Link) -> Framing<'_> {
         Framing::None
+    }
+    /// It speaks in frames.
+    fn framed(&self) -> Option<&Framed> {
+        None
+    }
+    /// The same, to be changed.
+    fn framed_mut(&mut self) -> Option<&mut Framed> {
+        None
     }
     /// Where payload begins on the connection, if that is marked.
     fn marked(&mut self) -> Option<&mut Marked> {
@@ -63,6 +73,12 @@ pub trait Party {
     fn half_close(&mut self, _link: &Link, _now: Instant) -> bool {
         false
     }
+    /// It is a plain connection, on which either direction may end before the other.
+    fn may_half_close(&self) -> bool {
+        false
+    }
+    /// One direction of the session has ended, if that was not known.
+    fn note_half_closed(&mut self, _now: Instant) {}
     /// When payload last came for it, since it sends no more.
     fn half_closed_since(&self) -> Option<Instant> {
         None
@@ -110,6 +126,8 @@ impl End {
     fn of_fault(fault: &LinkError) -> Self {
         match fault {
             LinkError::Truncated => Self::Truncated,
+            LinkError::Reset(Reason::Silent) => Self::Timeout,
+            LinkError::Reset(_) => Self::Reset,
             LinkError::Tls(_) => Self::Error,
             LinkError::Io(e) => match e.kind() {
                 ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
@@ -145,6 +163,8 @@ pub enum Interruption {
     Idle,
     /// Its mapping is removed.
     Removed,
+    /// The local service cannot be reached.
+    Refused,
     /// Something that has words only.
     Other(&'static str),
 }
@@ -155,6 +175,7 @@ impl fmt::Display for Interruption {
             Self::Stopping => "the process is stopping",
             Self::Idle => "nothing moved for its `idletimeout`",
             Self::Removed => "its mapping is removed",
+            Self::Refused => "the local service cannot be reached",
             Self::Other(why) => why,
         })
     }
@@ -166,8 +187,15 @@ impl Cause {
         Self::Interrupted(Interruption::Other(why))
     }
 
-    fn of_source(key: Key, fault: LinkError) -> Self {
-        if let LinkError::Io(_) = fault { Self::Failed(key, fault) } else { Self::Truncated(key, fault) }
+    fn of_source<S: Party>(reactor: &Reactor<S>, key: Key, fault: LinkError) -> Self {
+        let is_framed = reactor.get(key).is_some_and(|it| it.state.framed().is_some());
+        match fault {
+            LinkError::Reset(_) => Self::Truncated(key, fault),
+            // Where frames tell the end of a session, whatever ends the connection breaks it.
+            LinkError::Io(_) => Self::Failed(key, fault),
+            _ if is_framed => Self::Failed(key, fault),
+            _ => Self::Truncated(key, fault),
+        }
     }
 
     /// How it ends, for who counts and lists sessions.
@@ -181,7 +209,7 @@ impl Cause {
             Self::Interrupted(Interruption::Stopping) => End::Stop,
             Self::Interrupted(Interruption::Removed) => End::Removed,
             Self::Interrupted(Interruption::Idle) => End::Idle,
-            Self::Interrupted(Interruption::Other(_)) => End::Error,
+            Self::Interrupted(Interruption::Refused | Interruption::Other(_)) => End::Error,
         }
     }
 
@@ -202,13 +230,16 @@ impl Cause {
     }
 
     /// What `to` is to conclude from its end: whether it has got all that `from` had to send, as far as anybody knows.
-    fn ending(&self, to: &Link, (from, source): (Key, &Link)) -> Ending {
+    fn ending<S: Party>(&self, to: &Socket<'_, S>, (from, source): (Key, &Socket<'_, S>)) -> Ending {
+        let is_duplex = is_duplex(to.state, source.state);
         let complete = match self {
+            // What came behind it concerns the other direction.
+            _ if source.state.framed().is_some_and(Framed::is_complete) => true,
             Self::Truncated(key, _) if *key == from => false,
             _ if self.broken() == Some(from) => false,
-            _ if source.has_ended() => true,
+            _ if has_ended(source) => true,
             // Who has ended first wants no more, unless it was in the middle of listening.
-            Self::Ended(_) | Self::NoAnswer(_) => to.has_ended() && !source.may_read(),
+            Self::Ended(_) | Self::NoAnswer(_) if !is_duplex => has_ended(to) && !source.link.may_read(),
             _ => false,
         };
         if complete { Ending::Complete } else { Ending::Truncated }
@@ -238,13 +269,26 @@ pub struct Report {
 }
 
 /// The session begins: from now on an end that is not told as one is a reset.
-pub fn begin<S>(reactor: &mut Reactor<S>, keys: [Key; 2]) {
+pub fn begin<S: Party>(reactor: &mut Reactor<S>, keys: [Key; 2]) {
     for key in keys {
         if let Some((socket, _)) = reactor.get_mut(key) {
             socket.link.trust();
-            socket.link.set_abortive(true);
+            // Frames tell an end; without one nobody takes it for that.
+            socket.link.set_abortive(socket.state.framed().is_none());
         }
     }
+}
+
+/// All that it had to send has been read.
+fn has_ended<S: Party>(Socket { link, state }: &Socket<'_, S>) -> bool {
+    state.framed().map_or_else(|| link.has_ended(), Framed::is_complete)
+}
+
+/// Both directions end by themselves: one speaks in frames, which tell an end, and the other is no agent of version 1,
+/// which has no way to say it without ending its connection.
+fn is_duplex<S: Party>(one: &S, other: &S) -> bool {
+    let may = |state: &S| state.framed().is_some() || state.may_half_close();
+    (one.framed().is_some() || other.framed().is_some()) && may(one) && may(other)
 }
 
 /// Moves what there is to move between the two. `stopping`: a session with nothing in flight is over.
@@ -252,6 +296,11 @@ pub fn relay<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping:
     if reactor.get(other).is_some_and(|it| it.state.leaves_on_reset() && it.link.is_reset()) {
         let reset = LinkError::Io(ErrorKind::ConnectionReset.into());
         return Report { payload: [0, 0], over: Some(Cause::Failed(other, reset)) };
+    }
+    if let (Some(a), Some(b)) = (reactor.get(one), reactor.get(other)) {
+        if is_duplex(a.state, b.state) {
+            return relay_both(reactor, one, other, stopping);
+        }
     }
     let forth = forward(reactor, one, other);
     let back = if is_half_closed(reactor, other) {
@@ -263,9 +312,9 @@ pub fn relay<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping:
     };
     let payload = [forth.payload, back.payload];
     let over = match (forth.flow, back.flow) {
-        (Flow::SourceFailed(fault), _) => Some(Cause::of_source(one, fault)),
+        (Flow::SourceFailed(fault), _) => Some(Cause::of_source(reactor, one, fault)),
         (Flow::Eof, _) => Some(Cause::Ended(one)),
-        (_, Flow::SourceFailed(fault)) => Some(Cause::of_source(other, fault)),
+        (_, Flow::SourceFailed(fault)) => Some(Cause::of_source(reactor, other, fault)),
         // It takes nothing any more, and all that it sent is on its way.
         (Flow::SinkFailed(_), Flow::Eof) => Some(Cause::Ended(other)),
         (Flow::SinkFailed(fault), _) => end_of_sink(reactor, other, fault),
@@ -274,6 +323,72 @@ pub fn relay<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping:
         _ => (stopping && is_idle(reactor, one, other)).then_some(STOPPING),
     };
     Report { payload, over }
+}
+
+/// The same where each direction ends by itself.
+fn relay_both<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping: bool) -> Report {
+    // Who has ended first, for the log.
+    let first = if is_told(reactor, one) { other } else { one };
+    let forth = forward_to_end(reactor, one, other);
+    let back = forward_to_end(reactor, other, one);
+    let payload = [forth.payload, back.payload];
+    let over = match (forth.flow, back.flow) {
+        (Flow::SourceFailed(fault), _) => Some(Cause::of_source(reactor, one, fault)),
+        (_, Flow::SourceFailed(fault)) => Some(Cause::of_source(reactor, other, fault)),
+        // It takes nothing any more, and all that it sent is on its way.
+        (Flow::SinkFailed(_), Flow::Eof) => Some(Cause::Ended(other)),
+        (Flow::Eof, Flow::SinkFailed(_)) => Some(Cause::Ended(one)),
+        (Flow::SinkFailed(fault), _) => end_of_sink(reactor, other, fault),
+        (_, Flow::SinkFailed(fault)) => end_of_sink(reactor, one, fault),
+        _ if is_told(reactor, one) && is_told(reactor, other) => Some(Cause::Ended(first)),
+        _ => (stopping && is_idle(reactor, one, other)).then_some(STOPPING),
+    };
+    Report { payload, over }
+}
+
+/// It has been told that it gets nothing more.
+fn is_told<S: Party>(reactor: &Reactor<S>, key: Key) -> bool {
+    let is = |Socket { link, state }: Socket<'_, S>| {
+        state.framed().map_or_else(|| link.has_ended_output(), Framed::has_told_end)
+    };
+    reactor.get(key).is_none_or(is)
+}
+
+/// One direction, one turn; and its end, if that has come.
+fn forward_to_end<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped {
+    let is_framed = reactor.get(from).is_some_and(|it| it.state.framed().is_some());
+    if is_told(reactor, to) && !is_framed {
+        let flow = answer_beats(reactor, to).map_or_else(Flow::SinkFailed, |()| Flow::Eof);
+        return Pumped { payload: 0, beats: 0, flow };
+    }
+    let mut pumped = forward(reactor, from, to);
+    if let Flow::Eof = pumped.flow {
+        let now = reactor.now;
+        // Frames that stand behind the end of the payload are heard all the same.
+        reactor.again_if(from, |it| is_framed && it.link.may_read());
+        if let Err(fault) = tell_end(reactor, to, now) {
+            pumped.flow = Flow::SinkFailed(fault);
+        }
+        for key in [from, to] {
+            if let Some((SocketMut { state, .. }, _)) = reactor.get_mut(key) {
+                state.note_half_closed(now);
+            }
+        }
+        reactor.wake_by(now + HALF_CLOSED_CONTENDED);
+    }
+    pumped
+}
+
+/// Tells `to` that it gets nothing more, as soon as it has taken everything.
+fn tell_end<S: Party>(reactor: &mut Reactor<S>, to: Key, now: Instant) -> Result<(), LinkError> {
+    let Some((SocketMut { link, state }, ctx)) = reactor.get_mut(to) else { return Ok(()) };
+    match state.framed_mut() {
+        Some(framed) => {
+            framed.finish();
+            framed.send_due(link, ctx, now)
+        }
+        None => link.end_output(ctx, now).map(drop),
+    }
 }
 
 /// One direction, one turn.
@@ -294,11 +409,12 @@ pub fn forward<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped
     let Some((source, sink, ctx)) = reactor.pair_mut(from, to) else { return only(Flow::Eof) };
     let framings = (source.state.framing(source.link), sink.state.framing(sink.link));
     let pumped = pump((source.link, framings.0), (sink.link, framings.1), ctx, now);
+    let is_framed = source.state.framed().is_some();
     if pumped.payload > 0 {
         source.state.note_sent(now);
         sink.state.note_received(now);
     }
-    if pumped.beats > 0 {
+    if pumped.beats > 0 || is_framed {
         source.state.heard_beats(pumped.beats, now);
         // If it does not take the answers, the other direction will find out.
         let _ = source.state.answer_beats(source.link, ctx, now);
@@ -389,8 +505,9 @@ fn is_idle<S: Party>(reactor: &Reactor<S>, one: Key, other: Key) -> bool {
 
 /// Until when the end of a session is kept for a reader that takes nothing, while who sent it is gone already.
 pub fn delivery_deadline<S: Party>(reactor: &Reactor<S>, Socket { link, state }: &Socket<'_, S>) -> Option<Instant> {
-    let sender = reactor.get(state.partner()?)?.link;
-    let is_gone = sender.has_hung_up() || sender.has_ended();
+    let sender = reactor.get(state.partner()?)?;
+    let has_ended = sender.state.framed().map_or_else(|| sender.link.has_ended(), Framed::has_ended);
+    let is_gone = sender.link.has_hung_up() || has_ended;
     (is_gone && !link.is_flushed()).then(|| link.last_tx + DELIVERY)
 }
 
@@ -419,7 +536,7 @@ pub fn endings<S: Party>(reactor: &Reactor<S>, key: Key, cause: &Cause) -> [Opti
         let is_interrupted = matches!(cause, Cause::Interrupted(_));
         return [Some((key, how(key, if is_interrupted { Ending::Truncated } else { Ending::Complete }))), None];
     };
-    let own = cause.ending(socket.link, (partner, other.link));
-    let others = cause.ending(other.link, (key, socket.link));
+    let own = cause.ending(&socket, (partner, &other));
+    let others = cause.ending(&other, (key, &socket));
     [(key, own), (partner, others)].map(|(key, ending)| Some((key, how(key, ending))))
 }

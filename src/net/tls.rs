@@ -43,7 +43,10 @@ pub struct Tls {
     state: State,
     /// Bytes that the peer may still send before its handshake is done; `None`: it is.
     handshake: Option<usize>,
+    /// The peer has sent close_notify ...
     closed: bool,
+    /// ... and we have.
+    notified: bool,
 }
 
 enum State {
@@ -132,7 +135,7 @@ impl Tls {
 
     fn new(end: End, most: usize) -> Self {
         let session = Session { end, kept: Vec::new(), most };
-        Self { state: State::Live(session), handshake: Some(HANDSHAKE_BYTES), closed: false }
+        Self { state: State::Live(session), handshake: Some(HANDSHAKE_BYTES), closed: false, notified: false }
     }
 
     /// Before the handshake is done nothing can be sealed and no message comes out.
@@ -192,14 +195,26 @@ impl Tls {
         })
     }
 
-    /// Puts close_notify into `reply`. The connection is over then; what it takes of memory is free.
-    pub fn close(&mut self, reply: &mut Vec<u8>) {
+    /// Puts close_notify into `reply`. What the peer sends can still be read.
+    pub fn end_output(&mut self, reply: &mut Vec<u8>) {
         // Failing to say goodbye changes nothing: the FIN follows.
-        let _ = self.enter(|Session { end, kept, .. }| match end {
+        let _ = self.notify(reply);
+    }
+
+    /// Puts close_notify into `reply`, if that was not done before. The connection is over then; what it takes of memory is free.
+    pub fn close(&mut self, reply: &mut Vec<u8>) {
+        let _ = self.notify(reply);
+        self.state = State::Over;
+    }
+
+    fn notify(&mut self, reply: &mut Vec<u8>) -> Result<(), TlsError> {
+        if std::mem::replace(&mut self.notified, true) {
+            return Ok(());
+        }
+        self.enter(|Session { end, kept, .. }| match end {
             End::Server(c) => close(c, process_server, kept, reply),
             End::Client(c) => close(c, process_client, kept, reply),
-        });
-        self.state = State::Over;
+        })
     }
 
     /// The only way to rustls, and the last one if it fails.

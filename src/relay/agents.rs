@@ -8,7 +8,7 @@ use crate::net::buffers::IoContext;
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Key, Socket, SocketMut};
 use crate::net::service::Service;
-use crate::net::session::{self, Cause};
+use crate::net::session::{self, Cause, Party};
 use crate::throttle::and_more;
 use crate::wire::v1;
 use log::info;
@@ -33,8 +33,14 @@ impl Relay {
     pub(super) fn first_free(&mut self, place: PipePort) -> Option<Key> {
         loop {
             let Self { mappings, reactor, .. } = self;
-            let free = &mappings.agents(place)?.free;
-            let key = free.iter().find(|&key| reactor.get(key).is_some_and(|socket| is_fit(&socket)))?;
+            let agents = mappings.agents(place)?;
+            let fit = |key: &Key| reactor.get(*key).is_some_and(|socket| is_fit(&socket));
+            let framed = |key: &Key| reactor.get(*key).is_some_and(|socket| socket.state.framed().is_some());
+            // Those that can be told of a user come first, where there are others.
+            let first = agents.free.iter().find(fit)?;
+            let is_mixed = agents.has_framed() && !framed(&first);
+            let better = is_mixed.then(|| agents.free.iter().find(|key| framed(key) && fit(key))).flatten();
+            let key = better.unwrap_or(first);
             // Its end may have come in this very turn, and not have had its own. At a private pipe what it has said may
             // be for the one that has just come; at a public one it is for nobody.
             let is_public = matches!(mappings.get(place.pipe)?.ends, Ends::Public { .. });
@@ -63,7 +69,9 @@ impl Relay {
         self.reactor.again(key);
         match self.mappings.get(place.pipe).map(|pipe| &pipe.ends) {
             Some(Ends::Public { users, .. }) => {
-                if let Some(user) = users.next_waiting() {
+                // One that has not said anything yet may have come before there was anybody who could be told of it.
+                let silent = users.silent.first().filter(|_| self.is_framed(key));
+                if let Some(user) = users.next_waiting().or(silent) {
                     self.reactor.again(user);
                 }
             }
@@ -105,7 +113,11 @@ impl Relay {
         }
         let mut discarded = 0;
         let was_stuck = !link.is_flushed();
-        let heard = listen_to(link, agent, &mut discarded, ctx, now);
+        let heard = match &mut agent.framed {
+            Some(framed) => framed.listen(link, ctx, now),
+            None => listen_to(link, agent, &mut discarded, ctx, now),
+        };
+        let is_leaving = agent.framed.as_ref().is_some_and(|framed| framed.is_leaving());
         let (place, is_fit_again) = (agent.place, was_stuck && link.is_flushed());
         let wanted = matches!(heard, Ok(Input::Starved)).then(|| link.record_want());
         self.mappings.count_discarded(place, discarded);
@@ -114,6 +126,7 @@ impl Relay {
         }
         self.reactor.wait_for_buffer(key, wanted);
         match heard {
+            Ok(_) if is_leaving => return self.dismiss(key),
             Ok(Input::Data) => self.reactor.again(key),
             Ok(Input::WouldBlock | Input::Starved) => {}
             Ok(Input::Eof) => self.end(key, Cause::Ended(key)),

@@ -4,6 +4,7 @@ use super::census::Census;
 use super::command::{AgentCounts, PipeStatus, Traffic, UserCounts};
 use super::fair_queue::FairQueue;
 use super::queue::Queue;
+use super::wanted::Wanted;
 use crate::clock;
 use crate::limits::{UNAUTHENTICATED, UNAUTHENTICATED_OF_A_FLEET};
 use crate::mapping::{AgentPort, Kind, Mapping, Options};
@@ -52,9 +53,13 @@ pub(super) struct Agents {
     pub(super) free: Queue,
     /// Authorized, free or not.
     authorized: usize,
+    /// Of those, how many speak in frames.
+    framed: usize,
     /// Where those come from.
     networks: Census,
     pub(super) rejected: u64,
+    /// Connections that its agents have been asked for.
+    pub(super) wanted: Wanted,
     /// Until then an agent that comes may still send the end of an answer that nobody waits for any more.
     pub(super) leftovers: Option<Instant>,
 }
@@ -127,8 +132,17 @@ impl Pipe {
         }
     }
 
+    /// Users wait for a connection of those that there are; where more can be asked for, they wait for one of these.
     pub(super) fn has_waiting_users(&self) -> bool {
-        matches!(&self.ends, Ends::Public { users, .. } if !users.waiting.is_empty())
+        let Ends::Public { agents, users } = &self.ends else { return false };
+        let more_may_come = agents.has_framed() && agents.has_place();
+        !users.waiting.is_empty() && !more_may_come
+    }
+
+    /// Users are joined when they say something, and not before.
+    pub(super) fn users_speak_first(&self) -> bool {
+        let is_told = matches!(&self.ends, Ends::Public { agents, .. } if agents.has_framed());
+        !is_told && self.options.proxy_protocol.is_none()
     }
 
     /// What there is to say of it.
@@ -160,8 +174,10 @@ impl Agents {
             unauthenticated: FairQueue::default(),
             free: Queue::default(),
             authorized: 0,
+            framed: 0,
             networks: Census::default(),
             rejected: 0,
+            wanted: Wanted::default(),
             leftovers: None,
         }
     }
@@ -176,15 +192,22 @@ impl Agents {
     }
 
     /// One more is authorized.
-    pub(super) fn count_in(&mut self, network: Network) {
+    pub(super) fn count_in(&mut self, network: Network, is_framed: bool) {
         self.authorized += 1;
+        self.framed += usize::from(is_framed);
         self.networks.add(network);
     }
 
     /// An authorized one is gone.
-    pub(super) fn count_out(&mut self, network: Network) {
+    pub(super) fn count_out(&mut self, network: Network, is_framed: bool) {
         self.authorized -= 1;
+        self.framed -= usize::from(is_framed);
         self.networks.remove(network);
+    }
+
+    /// There are agents that are told of a user as soon as it has connected.
+    pub(super) fn has_framed(&self) -> bool {
+        self.framed > 0
     }
 
     /// Who must leave before one more unauthenticated connection may come.

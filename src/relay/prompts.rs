@@ -21,8 +21,12 @@ impl Relay {
 
     fn prompt_is_due(&self, Socket { link, state }: &Socket<'_, State>) -> bool {
         let Some(agent) = state.agent().filter(|agent| !agent.is_free()) else { return false };
-        // One that marks where payload begins does not wait for heartbeats behind its mark.
-        if agent.marked.is_some() || !link.is_flushed() || !link.can_send(&self.reactor.ctx.pool) {
+        // One that speaks in frames hears from us when it asks. One that marks where payload begins does not wait for heartbeats behind its mark.
+        if agent.marked.is_some()
+            || agent.framed.is_some()
+            || !link.is_flushed()
+            || !link.can_send(&self.reactor.ctx.pool)
+        {
             return false;
         }
         let due = |since| self.reactor.now >= since + PROMPT;

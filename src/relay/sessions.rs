@@ -117,6 +117,9 @@ impl Relay {
     fn agent_leaves(&mut self, key: Key, lost: Lost, cause: &Cause) {
         let Some(socket) = self.reactor.get(key) else { return };
         let Some(agent) = socket.state.agent() else { return };
+        if lost == Lost::Session && self.outlives(key, cause) {
+            return;
+        }
         let (place, peer) = (agent.place, socket.link.peer);
         self.counters.agents_lost.add(lost);
         let is_last = self.mappings.agents(place).is_some_and(|agents| agents.authorized() == 1);
@@ -134,7 +137,7 @@ impl Relay {
         let has_left = match fault {
             LinkError::Io(e) => matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset),
             LinkError::Tls(_) => false,
-            LinkError::Truncated => true,
+            LinkError::Truncated | LinkError::Reset(_) => true,
         };
         // Who only looks whether the port is open (load balancers do) leaves like that.
         let why: &dyn Display = if has_left { &"it closed the connection" } else { fault };

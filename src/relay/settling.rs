@@ -59,7 +59,8 @@ impl Relay {
         let now = self.reactor.now;
         for (agent, peer) in [(key, partner), (partner, key)] {
             let (Some(source), Some(sink)) = (self.reactor.get(agent), self.reactor.get(peer)) else { return };
-            let Some(agent) = source.state.agent() else { continue };
+            // Frames say what belongs to whom.
+            let Some(agent) = source.state.agent().filter(|agent| agent.framed.is_none()) else { continue };
             let place = agent.place;
             let has_more = source.link.may_read() || !sink.link.is_flushed();
             let may_have_more = agent.answer.may_go_on(now, cause.broken() == Some(peer));
@@ -75,9 +76,8 @@ impl Relay {
     /// A new agent is listened to before it is joined, if there may be leftovers.
     pub(super) fn expect_leftovers(&mut self, key: Key) {
         let now = self.reactor.now;
-        let Some(place) = self.reactor.get(key).and_then(|it| it.state.agent()).map(|agent| agent.place) else {
-            return;
-        };
+        let agent = self.reactor.get(key).and_then(|it| it.state.agent()).filter(|agent| agent.framed.is_none());
+        let Some(place) = agent.map(|agent| agent.place) else { return };
         if self.mappings.agents(place).is_some_and(|agents| agents.leftovers.is_some_and(|until| now < until)) {
             self.hold(key);
         }

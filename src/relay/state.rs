@@ -12,6 +12,7 @@ use super::rate_limit::Source;
 use super::settling::Answer;
 use crate::limits::OWED_BEATS;
 use crate::net::buffers::IoContext;
+use crate::net::framed::Framed;
 use crate::net::link::{Link, LinkError};
 use crate::net::marked::Marked;
 use crate::net::pump::Framing;
@@ -72,6 +73,8 @@ pub(crate) struct Agent {
     pub(super) duty: Duty,
     /// It marks where payload begins, and so do we: dev mode, and an agent that began with the preamble.
     pub(super) marked: Option<Marked>,
+    /// It speaks in frames: version 2.
+    pub(super) framed: Option<Box<Framed>>,
     /// Heartbeats that are to be answered when there is room.
     pub(super) owed: u8,
     /// Without records, nothing may follow `AUTHORIZED` before then: it must be read by itself.
@@ -104,6 +107,10 @@ pub(super) enum Duty {
     Free(Ticket),
     /// Joined to a user, or to an agent of the other side.
     Joined(Key),
+    /// Its session is over for us, and it has not confirmed that yet: frames.
+    Released {
+        until: Instant,
+    },
 }
 
 /// A user of a public pipe.
@@ -144,6 +151,7 @@ impl Agent {
             network,
             duty: Duty::Free(ticket),
             marked,
+            framed: None,
             owed: 0,
             welcome: None,
             unsettled: None,
@@ -180,6 +188,9 @@ impl Agent {
     ///
     /// What cannot be sent now (all relay buffers are in use, and the kernel takes nothing) is owed until it can.
     pub(super) fn answer_beats(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
+        if let Some(framed) = &mut self.framed {
+            return framed.send_due(link, ctx, now);
+        }
         if self.marked.as_ref().is_some_and(Marked::sends_payload) {
             self.owed = 0;
         }
@@ -197,8 +208,10 @@ impl Agent {
         if self.welcome.is_some() {
             return self.welcome;
         }
-        if let (Duty::Free(_), Some(until)) = (&self.duty, self.unsettled) {
-            return Some(until);
+        match &self.duty {
+            Duty::Free(_) if self.unsettled.is_some() => return self.unsettled,
+            Duty::Released { until } => return Some(*until),
+            _ => {}
         }
         // Bytes that wait to be read count as life: it is we who do not read. Behind its marker it has no way to say
         // that it lives, and the kernel's keepalive finds out whether its host is there.
@@ -207,7 +220,7 @@ impl Agent {
         }
         // Without records an agent that is busy taking payload cannot ask for an answer: it would run together with the
         // payload. That it takes is its sign of life.
-        let takes = link.is_plain() && !self.is_free();
+        let takes = link.is_plain() && !self.is_free() && self.framed.is_none();
         let last = if takes { link.last_rx.max(self.last_tx(link)) } else { link.last_rx };
         absence.map(|threshold| last + threshold)
     }
@@ -306,9 +319,21 @@ impl Party for State {
         if let Self::Api(_) = self { Some(API) } else { self.pipe().map(group_of) }
     }
 
-    fn framing(&self, _: &Link) -> Framing {
-        // Behind its markers a connection has no heartbeats.
-        if self.agent().is_some_and(|agent| agent.marked.is_none()) { Framing::Heartbeats } else { Framing::None }
+    fn framing(&mut self, _: &Link) -> Framing<'_> {
+        match self {
+            Self::Agent(Agent { framed: Some(framed), .. }) => Framing::Frames(framed),
+            // Behind its markers a connection has no heartbeats.
+            Self::Agent(Agent { marked: None, .. }) => Framing::Heartbeats,
+            _ => Framing::None,
+        }
+    }
+
+    fn framed(&self) -> Option<&Framed> {
+        self.agent()?.framed.as_deref()
+    }
+
+    fn framed_mut(&mut self) -> Option<&mut Framed> {
+        self.agent_mut()?.framed.as_deref_mut()
     }
 
     fn marked(&mut self) -> Option<&mut Marked> {
@@ -325,13 +350,25 @@ impl Party for State {
         }
     }
 
+    fn may_half_close(&self) -> bool {
+        matches!(self, Self::User(_))
+    }
+
+    fn note_half_closed(&mut self, now: Instant) {
+        if let Self::User(User { stage: Stage::Joined { half_closed, .. }, .. }) = self {
+            half_closed.get_or_insert(now);
+        }
+    }
+
     fn answer_beats(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         if let Self::Agent(agent) = self { agent.answer_beats(link, ctx, now) } else { Ok(()) }
     }
 
     fn note_sent(&mut self, now: Instant) {
-        if let Self::Agent(agent) = self {
-            agent.answer.add(now);
+        match self {
+            Self::User(User { stage: Stage::Joined { half_closed: Some(since), .. }, .. }) => *since = now,
+            Self::Agent(agent) => agent.answer.add(now),
+            _ => {}
         }
         self.note_moved(now);
     }

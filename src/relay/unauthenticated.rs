@@ -10,6 +10,7 @@ use super::state::{Agent, Duty, State, Unauthenticated};
 use super::{Relay, Topic};
 use crate::limits::{AUTHENTICATION, MESSAGES_A_TURN, NO_PLACE, WELCOME};
 use crate::net::buffers::IoContext;
+use crate::net::framed::Framed;
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::marked::Marked;
 use crate::net::pump::send_payload;
@@ -21,6 +22,7 @@ use crate::secret::Secret;
 use crate::throttle::and_more;
 use crate::wire::passcode::{Offer, Progress};
 use crate::wire::v1::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
+use crate::wire::v2::hello::Hello;
 use log::{Level, log, warn};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -124,6 +126,11 @@ impl Relay {
         let now = self.reactor.now;
         let Some(peer) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
         let is_within_share = self.is_within_share(peer.ip());
+        let hello = self.take_hello(key);
+        if hello.is_some() && !self.speaks_frames(key) {
+            // It comes again without a hello, as it does after a Connector that does not know it.
+            return self.close(key, Close::Now);
+        }
         let Some(it) = self.unauthenticated(key) else { return };
         let (place, has_preamble) = (it.place, it.offer.has_preamble);
         let behind = std::mem::take(&mut it.offer.behind);
@@ -141,7 +148,8 @@ impl Relay {
             return self.reject_after(key, NO_PLACE, Source::new(peer.ip(), port), Some(place.pipe), &[]);
         }
         let (network, port) = (Network::of(peer.ip()), agents.binding.port);
-        agents.count_in(network);
+        agents.count_in(network, hello.is_some());
+        agents.wanted.has_come();
         let is_first = agents.authorized() == 1;
         let ticket = agents.free.join(key);
         self.counters.agents_authorized += 1;
@@ -150,19 +158,23 @@ impl Relay {
             let (level, which) = if is_first { (Level::Info, "the first agent") } else { (Level::Debug, "agent") };
             log!(level, "{}: {which}, {peer}, is authorized{}", self.mappings.place(place), and_more(unsaid));
         }
-        let agent = Agent::new(place, network, ticket, has_preamble.then(Marked::new), now);
+        let mut agent = Agent::new(place, network, ticket, has_preamble.then(Marked::new), now);
+        agent.framed = hello.as_ref().map(Self::framed);
         if let Some(left) = self.reactor.change(key, State::Agent(agent)) {
             self.left(left);
         }
-        self.welcome(key, &behind);
+        self.welcome(key, &behind, hello);
     }
 
-    fn welcome(&mut self, key: Key, behind: &[u8]) {
+    fn welcome(&mut self, key: Key, behind: &[u8], hello: Option<Hello>) {
         let now = self.reactor.now;
         let Some((SocketMut { link, state: State::Agent(agent) }, ctx)) = self.reactor.get_mut(key) else { return };
         link.trust();
-        let sent = link.send(AUTHORIZED, ctx, now);
-        if link.is_plain() && agent.marked.is_none() {
+        let sent = match hello {
+            None => link.send(AUTHORIZED, ctx, now),
+            Some(hello) => say_hello(link, hello, ctx, now),
+        };
+        if link.is_plain() && agent.marked.is_none() && agent.framed.is_none() {
             agent.welcome = Some(now + WELCOME);
             self.reactor.wake_by(now + WELCOME);
         }
@@ -254,6 +266,17 @@ impl Relay {
         let State::Unauthenticated(it) = socket.state else { return None };
         Some(Source::new(socket.link.peer.ip(), self.mappings.agents(it.place)?.binding.port))
     }
+}
+
+/// Lets an agent in that speaks in frames: `AUTHORIZED`, and our own hello as the next message.
+fn say_hello(link: &mut Link, hello: Hello, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
+    let ours = Framed::hello(hello.token).encode();
+    if link.is_plain() {
+        link.send_ahead(AUTHORIZED, ctx, now)?;
+    } else {
+        link.send(AUTHORIZED, ctx, now)?;
+    }
+    link.send(&ours, ctx, now)
 }
 
 /// Takes in what belongs to the passcode, and to the preamble before it.

@@ -2,11 +2,12 @@
 //!
 //! A user is joined to an agent when its first byte arrives, and not before: an idle or speculative connection
 //! holds no agent. Until then its bytes stay in the kernel, so that no user costs a buffer. With `proxyprotocol` it is
-//! joined when it has connected: the header that the agent gets stands for the first bytes. Behind a proxy that names no
-//! user, in a health check of its own, say, it is joined at its first byte all the same.
+//! joined when it has connected: the header that the agent gets stands for the first bytes. So it is where agents speak
+//! in frames ([`super::frames`]): those are told of it. Behind a proxy that names no user, in a health check of its own,
+//! say, it is joined at its first byte all the same.
 
 use super::counters::{Port, Refused, WAITS};
-use super::pipe::{PipeKey, PipePort};
+use super::pipe::{Pipe, PipeKey, PipePort};
 use super::settling::Answer;
 use super::state::{Stage, State, User};
 use super::{Relay, Topic};
@@ -39,9 +40,8 @@ impl Relay {
         if link.is_reset() {
             return self.close_user(key);
         }
-        let is_introduced = self.mappings.get(pipe).is_some_and(|pipe| pipe.options.proxy_protocol.is_some());
         // A health check takes no agent: it would end each of them, one after the other.
-        let speaks_first = !is_introduced || user.is_nobody;
+        let speaks_first = user.is_nobody || self.mappings.get(pipe).is_some_and(Pipe::users_speak_first);
         let asks = match link.handshake(ctx, now) {
             // Without TLS a FIN may be a half-close: it is still answered.
             Ok(true) if !speaks_first && (link.is_plain() || !link.has_hung_up()) => Ok(Input::Data),
@@ -150,7 +150,7 @@ impl Relay {
     }
 
     /// What the agent is told of a user before anything else, if its mapping wants that.
-    fn proxy_header(&self, key: Key, pipe: PipeKey) -> Option<Vec<u8>> {
+    pub(super) fn proxy_header(&self, key: Key, pipe: PipeKey) -> Option<Vec<u8>> {
         let version = self.mappings.get(pipe)?.options.proxy_protocol?;
         let Socket { link, state: State::User(user), .. } = self.reactor.get(key)? else { return None };
         let ends = Ends { from: link.peer, to: user.called.or_else(|| link.local_addr())? };
@@ -183,6 +183,9 @@ impl Relay {
     /// The agent that has been free longest, if it may be sent something.
     fn agent_for(&mut self, pipe: PipeKey) -> Option<Key> {
         let agent = self.first_free(PipePort { pipe, side: 0 })?;
+        if self.is_framed(agent) {
+            return Some(agent);
+        }
         let is_welcomed = self.reactor.get(agent)?.state.agent()?.welcome.is_none();
         is_welcomed.then_some(agent)
     }
@@ -192,6 +195,9 @@ impl Relay {
         if let Some((from, to, _)) = self.reactor.pair_mut(user, agent) {
             // Its agents may all be behind one address: it is the users that are many, and must not stop each other.
             to.link.hold_for(from.link.holds_for());
+        }
+        if self.is_framed(agent) {
+            return self.open_session(user, agent, pipe);
         }
         if let Some(header) = self.proxy_header(user, pipe) {
             return self.introduce_user(user, agent, pipe, &header);
@@ -223,7 +229,7 @@ impl Relay {
         }
     }
 
-    fn pair(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
+    pub(super) fn pair(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
         self.reactor.wait_for_buffer(user, None);
         let (moved, received) = (self.reactor.now, payload);
         let waited = self.waited(user);
@@ -294,6 +300,7 @@ impl Relay {
         let Some(users) = self.mappings.users(pipe) else { return };
         let ticket = users.waiting.join(key, address);
         self.change_stage(key, Stage::Waiting { ticket, since: now, until });
+        self.note_want(pipe);
         self.reactor.wake_by(until);
         // Half-closed sessions have less patience from now on: see soon whether one of them makes room.
         self.reactor.wake_by(now + SOON);

@@ -11,6 +11,27 @@ pub enum Version {
     Two,
 }
 
+impl FromStr for Version {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "v1" => Ok(Self::One),
+            "v2" => Ok(Self::Two),
+            _ => Err(format!("found {text:?}; expected v1 or v2")),
+        }
+    }
+}
+
+/// The header where nothing is known of the connection.
+pub fn unknown(version: Version) -> Vec<u8> {
+    match version {
+        Version::One => b"PROXY UNKNOWN\r\n".to_vec(),
+        // No family, no transport, no addresses.
+        Version::Two => [V2, &[LOCAL, 0, 0, 0]].concat(),
+    }
+}
+
 /// A header of version 1, its CR LF included, is no longer than this.
 const LONGEST_V1: usize = 107;
 /// The same of version 2 as far as it is read here: addresses, and some TLVs of whoever is in front.

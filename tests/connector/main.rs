@@ -24,6 +24,7 @@ mod early_answer;
 mod exhaustion;
 mod fairness;
 mod footprint;
+mod frames;
 mod fuzz;
 mod golden;
 mod harness;

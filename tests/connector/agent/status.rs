@@ -24,7 +24,7 @@ fn connections_sessions_and_bytes_of_each_service_are_told() {
         user.send(b"second");
         user.expect(b"second");
         wait_until("all are connected", PATIENCE, || {
-            services(&agent).iter().all(|service| service["connections"] == 2)
+            services(&agent).iter().all(|service| service["connections"].as_u64() >= Some(2))
         });
         let told = services(&agent);
         let figures = |of: &Value| ["sessions", "totalsessions", "received", "sent"].map(|key| of[key].as_u64());

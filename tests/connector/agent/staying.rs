@@ -150,7 +150,7 @@ fn a_connector_that_answers_no_heartbeats_is_given_up() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let connector = listener.local_addr().expect("it is bound").to_string();
     let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector]);
-    let _agent = agent.with(&["--heartbeat", "200", "--threshold", "600"]).exposing(1, 1).spawn();
+    let _agent = agent.with(&["--protocol", "1", "--heartbeat", "200", "--threshold", "600"]).exposing(1, 1).spawn();
     let (mut first, _) = listener.accept().expect("a connection");
     first.read_exact(&mut [0; 20]).expect("the preamble of dev mode and the passcode");
     first.write_all(b"iofog/1 dev modeAUTHORIZED").expect("a connection");
@@ -168,7 +168,7 @@ fn a_connector_that_does_not_know_the_preamble_is_asked_without_it() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let connector = listener.local_addr().expect("it is bound").to_string();
     let service = Service::echo();
-    let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector]);
+    let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector, "--protocol", "1"]);
     let agent = agent.with(&["--heartbeat", "0"]).exposing(service.port, 1).spawn();
     let mut read = [0; 100];
     let (mut asked, _) = listener.accept().expect("a connection");

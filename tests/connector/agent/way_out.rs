@@ -132,7 +132,7 @@ fn the_connector_is_reached_through_an_http_proxy() {
         let keys = json!({"proxy": format!("http://127.0.0.1:{}", proxy.port)});
         let _agent = agent(daemon, &mapping, &service, &keys).start();
         expect_service(daemon, &mapping);
-        assert!(served.load(Ordering::Relaxed) >= 3);
+        assert!(served.load(Ordering::Relaxed) >= 1);
     });
 }
 

@@ -23,6 +23,15 @@ pub fn in_both_modes(test: impl Fn(&mut Daemon) + Sync) {
     for_both_modes(|mode| test(&mut Setup::new(mode).start()));
 }
 
+/// Runs a test in both modes, with agents of both versions of the pipe protocol: the option that says which.
+pub fn in_both_versions(test: impl Fn(&mut Daemon, [&str; 2]) + Sync) {
+    in_both_modes(|daemon| {
+        for version in ["1", "2"] {
+            test(daemon, ["--protocol", version]);
+        }
+    });
+}
+
 /// Like [`in_both_modes`], for a test that starts its daemon itself.
 pub fn for_both_modes(test: impl Fn(Mode) + Sync) {
     thread::scope(|scope| {

@@ -1,0 +1,131 @@
+//! Lines that speak in frames (docs/protocol.md, section 10): one session after the other on one connection.
+
+use super::Agent;
+use super::service::Service;
+use super::state::{First, Line, ServiceId, State, Task};
+use crate::limits::RESET_ANSWER;
+use crate::net::closing::Ending;
+use crate::net::link::Input;
+use crate::net::reactor::{Close, Key, Socket, SocketMut};
+use crate::net::service::Service as _;
+use crate::net::session::{Cause, Interruption, Party};
+use crate::wire::proxy_protocol::{self, Origin};
+use crate::wire::v2::frame::Reason;
+use std::collections::HashMap;
+
+impl Agent {
+    /// Listens to a line that serves nobody: a user may come, or the end of the last session be confirmed.
+    pub(super) fn read_frames(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else { return };
+        let Some(framed) = &mut line.framed else { return };
+        let heard = framed.listen(link, ctx, now);
+        line.pulse.answered(framed.take_pongs(), now);
+        let is_free = framed.is_free() || framed.is_asked();
+        if is_free {
+            line.task = Task::Free;
+        }
+        let is_over = framed.is_leaving() && framed.is_free();
+        let open = if is_free { framed.accept() } else { None };
+        let wanted = matches!(heard, Ok(Input::Starved)).then(|| link.record_want());
+        self.reactor.wait_for_buffer(key, wanted);
+        match heard {
+            Ok(Input::Data) => self.reactor.again(key),
+            Ok(Input::WouldBlock | Input::Starved) => {}
+            Ok(Input::Eof) => return self.lost(key, Cause::Ended(key)),
+            Err(fault) => return self.lost(key, Cause::Failed(key, fault)),
+        }
+        match open {
+            Some(open) => self.connect_to_service(key, First::Open(open)),
+            None if is_over => self.close(key, Close::Drain(Ending::Complete)),
+            None => {}
+        }
+    }
+
+    /// The session of a line is over. It serves the next one. False: it is to be closed.
+    pub(super) fn release_line(&mut self, key: Key, ending: Ending, cause: &Cause) -> bool {
+        let now = self.reactor.now;
+        let is_over = matches!(cause, Cause::Interrupted(Interruption::Stopping | Interruption::Other(_)));
+        if is_over || self.ending.is_some() {
+            return false;
+        }
+        let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else { return false };
+        let Some(framed) = line.framed.as_mut().filter(|_| line.task.is_session()) else { return false };
+        framed.end(ending == Ending::Complete, reason(cause));
+        let sent = framed.send_due(link, ctx, now);
+        let until = now + RESET_ANSWER;
+        line.task = Task::Released { until };
+        self.reactor.wait_for_buffer(key, None);
+        self.reactor.wake_by(until);
+        match sent {
+            // What has come already is looked at in a turn of its own.
+            Ok(()) => self.reactor.again(key),
+            Err(_) => self.close(key, Close::Abort),
+        }
+        true
+    }
+
+    /// What a service is told of a user before anything else, if it wants that.
+    pub(super) fn introduction(service: &Service, first: &First) -> Option<Vec<u8>> {
+        let version = service.settings.proxy_protocol?;
+        let First::Open(open) = first else { return Some(proxy_protocol::unknown(version)) };
+        let header = |ends| Origin { ends, tls: open.tls }.header(version);
+        Some(open.ends.map_or_else(|| proxy_protocol::unknown(version), header))
+    }
+
+    /// Gives back the connections that have not been needed for [`UNUSED`](crate::limits::UNUSED). To be called once a second.
+    pub(super) fn shrink(&mut self) {
+        let now = self.reactor.now;
+        let mut used: HashMap<ServiceId, usize> = HashMap::new();
+        for line in self.reactor.iter().filter_map(|(_, socket)| socket.state.line()) {
+            *used.entry(line.place.service).or_default() += usize::from(line.task.is_session());
+        }
+        let mut surplus = HashMap::new();
+        for service in self.services.values_mut() {
+            let most = service.usage.note(used.get(&service.id).copied().unwrap_or_default(), now);
+            let count = service.pool.surplus(most);
+            if count > 0 {
+                surplus.insert(service.id, count);
+            }
+        }
+        for key in if surplus.is_empty() { Vec::new() } else { self.reactor.keys(is_idle) } {
+            let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else { continue };
+            let Some(left) = surplus.get_mut(&line.place.service).filter(|left| **left > 0) else { continue };
+            let Some(framed) = &mut line.framed else { continue };
+            *left -= 1;
+            if !framed.has_said_bye() {
+                framed.bye();
+                // If that cannot be said, the connection is found broken soon.
+                let _ = framed.send_due(link, ctx, now);
+            }
+        }
+    }
+
+    /// What the Connector has asked for besides.
+    pub(super) fn note_wanted(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((SocketMut { state, .. }, _)) = self.reactor.get_mut(key) else { return };
+        let wanted = state.framed_mut().map_or(0, |framed| framed.take_wanted());
+        if wanted == 0 {
+            return;
+        }
+        if let Some(service) = self.service_of_mut(key) {
+            service.pool.grow(wanted.into(), now);
+            self.may_fill = true;
+        }
+    }
+}
+
+fn is_idle(socket: &Socket<'_, State>) -> bool {
+    matches!(socket.state, State::Line(Line { task: Task::Free, framed: Some(_), .. }))
+}
+
+/// What the Connector is told of why a session is broken off.
+fn reason(cause: &Cause) -> Reason {
+    match cause {
+        Cause::Interrupted(Interruption::Refused) => Reason::Refused,
+        Cause::NoAnswer(_) | Cause::Undeliverable(_) => Reason::Silent,
+        Cause::Shortage(_) | Cause::Interrupted(_) => Reason::Ended,
+        _ => Reason::Broken,
+    }
+}

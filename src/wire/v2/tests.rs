@@ -1,0 +1,248 @@
+//! Two channels talk over a stream that is cut anywhere; and illegal frames.
+
+use super::channel::{Channel, Event, Fault, Role};
+use super::frame::{self, Header, Reason, header, kind};
+use super::hello::{self, Hello, Parsed};
+use super::open::Open;
+use crate::limits::FRAME;
+use crate::wire::proxy_protocol::Ends;
+use std::collections::VecDeque;
+
+/// Numbers that look random and are the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
+/// One end, what is on its way to it, and what it knows of the session.
+struct End {
+    channel: Channel,
+    incoming: VecDeque<u8>,
+    /// Payload that was sent in each session; the last one is the one that is.
+    sent: Vec<Vec<u8>>,
+    /// Payload that was heard in this one.
+    heard: Vec<u8>,
+}
+
+impl End {
+    fn new(role: Role) -> Self {
+        let channel = Channel::new(role, FRAME);
+        Self { channel, incoming: VecDeque::new(), sent: vec![Vec::new()], heard: Vec::new() }
+    }
+
+    fn begin(&mut self) {
+        self.sent.push(Vec::new());
+        self.heard.clear();
+    }
+
+    /// Takes in a piece of what is on its way.
+    fn hear(&mut self, piece: usize, other: &mut Self) {
+        let bytes: Vec<u8> = self.incoming.drain(..piece.min(self.incoming.len())).collect();
+        let mut at = 0;
+        while at < bytes.len() {
+            let (used, event) = self
+                .channel
+                .take(&bytes[at..])
+                .unwrap_or_else(|fault| panic!("{fault:?} of {:?} at {:?}", &bytes[at..], self.channel));
+            at += used;
+            match event {
+                Some(Event::Payload(count)) => self.heard.extend(&bytes[at - count..at]),
+                Some(Event::Open(_)) => {
+                    self.channel.accept();
+                    self.begin();
+                }
+                Some(Event::Fin) if self.channel.is_complete() => {
+                    assert_eq!(self.heard, other.sent[self.sent.len() - 1], "FIN stands behind all payload");
+                }
+                Some(Event::Reset(_)) if self.channel.sends() => {
+                    other.incoming.extend(self.channel.reset(Reason::Broken));
+                }
+                _ => {}
+            }
+            // The other end may not know of the session yet.
+            let sent = other.sent.get(self.sent.len() - 1).map(Vec::as_slice).unwrap_or_default();
+            assert!(sent.starts_with(&self.heard), "payload of another session, or in another order");
+        }
+    }
+
+    fn act(&mut self, numbers: &mut Numbers, other: &mut Self) {
+        match numbers.below(8) {
+            0..=3 if self.channel.sends() => {
+                let payload: Vec<u8> = (0..numbers.below(40)).map(|_| numbers.below(256) as u8).collect();
+                other.incoming.extend(self.channel.data(payload.len()));
+                other.incoming.extend(&payload);
+                self.sent.last_mut().expect("one at least").extend(payload);
+            }
+            4 if self.channel.sends() => other.incoming.extend(self.channel.fin()),
+            5 if self.channel.hears() && numbers.below(4) == 0 => {
+                other.incoming.extend(self.channel.reset(Reason::Silent));
+            }
+            6 => other.incoming.extend([frame::PING, frame::PONG][numbers.below(2)]),
+            7 => {
+                let unknown = Header { kind: 99, may_be_ignored: true, session: 3, length: 5 };
+                other.incoming.extend(unknown.encode().into_iter().chain(*b"HELLO"));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn sessions_follow_each_other_and_nothing_of_one_is_heard_in_another() {
+    for seed in 1..200_u64 {
+        let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (mut connector, mut agent) = (End::new(Role::Connector), End::new(Role::Agent));
+        let mut sessions = 0;
+        for _ in 0..3_000 {
+            if connector.channel.is_over() && numbers.below(3) == 0 {
+                connector.begin();
+                agent.incoming.extend(connector.channel.open(&Open::default()));
+                sessions += 1;
+            }
+            connector.act(&mut numbers, &mut agent);
+            agent.act(&mut numbers, &mut connector);
+            let piece = 1 + numbers.below(30);
+            agent.hear(piece, &mut connector);
+            let piece = 1 + numbers.below(30);
+            connector.hear(piece, &mut agent);
+        }
+        assert!(sessions > 5, "{sessions} sessions with seed {seed}");
+        // Whatever state they are in, a session can always be ended.
+        for _ in 0..4 {
+            let (to_connector, to_agent) = (connector.incoming.len(), agent.incoming.len());
+            agent.hear(to_agent, &mut connector);
+            connector.hear(to_connector, &mut agent);
+            if connector.channel.sends() || connector.channel.hears() {
+                agent.incoming.extend(connector.channel.reset(Reason::Ended));
+            }
+        }
+        assert!(connector.channel.is_over() && agent.channel.is_over(), "seed {seed}");
+    }
+}
+
+/// What an agent makes of these bytes, cut into pieces of this length.
+fn agent_hears(bytes: &[u8], piece: usize) -> Result<(Vec<Event>, Vec<u8>), Fault> {
+    let mut channel = Channel::new(Role::Agent, FRAME);
+    let (mut events, mut payload) = (Vec::new(), Vec::new());
+    for piece in bytes.chunks(piece) {
+        let mut at = 0;
+        while at < piece.len() {
+            let (used, event) = channel.take(&piece[at..])?;
+            at += used;
+            match event {
+                Some(Event::Payload(count)) => payload.extend(&piece[at - count..at]),
+                Some(Event::Open(_)) => {
+                    channel.accept();
+                    events.extend(event);
+                }
+                _ => events.extend(event),
+            }
+        }
+    }
+    Ok((events, payload))
+}
+
+#[test]
+fn frames_may_be_cut_anywhere() {
+    let open = Open {
+        ends: Some(Ends { from: ([192, 0, 2, 1], 1234).into(), to: ([192, 0, 2, 2], 80).into() }),
+        over_tls: true,
+        tls: Some("TLSv1.3"),
+    };
+    let mut connector = Channel::new(Role::Connector, FRAME);
+    let mut bytes = connector.open(&open);
+    bytes.extend(connector.data(5));
+    bytes.extend(b"hello");
+    bytes.extend(frame::want(513));
+    bytes.extend(connector.data(0));
+    bytes.extend(frame::PING);
+    bytes.extend(connector.fin());
+    bytes.extend(frame::BYE);
+    let expected = vec![Event::Open(open), Event::Want(513), Event::Ping, Event::Fin, Event::Bye];
+    for piece in 1..=bytes.len() {
+        assert_eq!(agent_hears(&bytes, piece), Ok((expected.clone(), b"hello".to_vec())), "{piece}");
+    }
+}
+
+#[test]
+fn illegal_frames_end_the_connection() {
+    let open = Channel::new(Role::Connector, FRAME).open(&Open::default());
+    let after_open = |rest: &[u8]| agent_hears(&[&open, rest].concat(), 7).map(drop);
+    let fin = header(kind::FIN, 1, 0);
+    for (bytes, fault) in [
+        (&header(9, 0, 0)[..], Fault::Unknown(9)),
+        (&header(0, 0, 0), Fault::Unknown(0)),
+        (&header(kind::OPEN, 2, 2), Fault::Order(kind::OPEN)),
+        (&header(kind::DATA, 1, u16::MAX), Fault::Length(kind::DATA)),
+        (&[&fin[..], &header(kind::DATA, 1, 1)].concat(), Fault::Order(kind::DATA)),
+        (&[&fin[..], &fin].concat(), Fault::Order(kind::FIN)),
+        (&header(kind::WANT, 0, 1), Fault::Length(kind::WANT)),
+        (&header(kind::RESET, 1, 0), Fault::Length(kind::RESET)),
+        (&header(kind::PING, 0, 2000), Fault::Length(kind::PING)),
+    ] {
+        assert_eq!(after_open(bytes), Err(fault), "{bytes:?}");
+    }
+    assert_eq!(agent_hears(&header(kind::OPEN, 7, 2), 1).map(drop), Err(Fault::Order(kind::OPEN)));
+    assert_eq!(agent_hears(&[&header(kind::OPEN, 1, 2)[..], &[7, 0]].concat(), 9).map(drop), Err(Fault::Open));
+    assert_eq!(Channel::new(Role::Connector, FRAME).take(&open).map(drop), Err(Fault::Order(kind::OPEN)));
+}
+
+#[test]
+fn what_is_late_is_thrown_away() {
+    let mut connector = Channel::new(Role::Connector, FRAME);
+    connector.open(&Open::default());
+    connector.reset(Reason::Broken);
+    let late = [&header(kind::DATA, 1, 4)[..], b"late", &header(kind::RESET, 1, 1), &[1]].concat();
+    let (used, event) = connector.take(&late).unwrap();
+    assert_eq!((used, event), (late.len(), Some(Event::Reset(Reason::Broken))));
+    assert!(connector.is_over());
+    connector.open(&Open::default());
+    for frame in [&[&header(kind::DATA, 1, 4)[..], b"late"].concat()[..], &header(kind::FIN, 1, 0)] {
+        assert_eq!(connector.take(frame), Ok((frame.len(), None)), "of a session that is over");
+    }
+    assert!(connector.sends() && connector.hears());
+}
+
+#[test]
+fn a_hello_is_recognised_in_pieces_and_nothing_else_is() {
+    let said = Hello { largest: 16_380, token: *b"tokenTOK" };
+    let bytes = said.encode();
+    for end in 0..hello::LENGTH {
+        assert_eq!(hello::parse(&bytes[..end]), Parsed::Part(hello::LENGTH - end));
+        let mut other = bytes;
+        other[end] ^= 1;
+        let is_version_or_flags = (8..10).contains(&end);
+        assert_eq!(hello::parse(&other) == Parsed::Hello(said), is_version_or_flags, "{end}");
+    }
+    assert_eq!(hello::parse(&bytes), Parsed::Hello(said));
+    let mut later = bytes;
+    later[8] = 3;
+    assert_eq!(hello::parse(&later), Parsed::Hello(said), "who speaks 3 speaks 2, too");
+    assert_eq!(hello::parse(b"\0iofog/2\x01"), Parsed::Other);
+    assert_eq!(hello::parse(b"BEAT"), Parsed::Other);
+}
+
+#[test]
+fn open_says_again_what_it_was_told() {
+    let v6 = "[2001:db8::1]:9".parse().unwrap();
+    for ends in [None, Some(Ends { from: ([192, 0, 2, 1], 1).into(), to: v6 }), Some(Ends { from: v6, to: v6 })] {
+        for (over_tls, tls) in [(false, None), (true, None), (true, Some("TLSv1.2"))] {
+            let open = Open { ends, over_tls, tls };
+            let bytes = open.encode();
+            let again = Open::decode(&bytes).unwrap();
+            assert_eq!((again.over_tls, again.tls, again.ends.map(|it| it.to)), (over_tls, tls, ends.map(|it| it.to)));
+            for end in 0..bytes.len() {
+                if let Some(shorter) = Open::decode(&bytes[..end]) {
+                    assert_eq!((shorter.ends, shorter.tls), (again.ends, None), "only optional parts may be missing");
+                }
+            }
+        }
+    }
+    assert_eq!(Open::decode(&[0, 0, 99, 1, 7]), Some(Open::default()), "an optional part that is not known");
+}

@@ -1,0 +1,139 @@
+//! An agent's connection that speaks in frames, written from docs/protocol.md, section 10, and from nothing else.
+
+use super::{Daemon, Heard, Mapping, PATIENCE, Peer, SILENCE};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+pub const OPEN: u8 = 1;
+pub const DATA: u8 = 2;
+pub const FIN: u8 = 3;
+pub const RESET: u8 = 4;
+pub const PING: u8 = 5;
+pub const PONG: u8 = 6;
+pub const WANT: u8 = 7;
+pub const BYE: u8 = 8;
+
+/// What an agent says behind its passcode.
+pub const HELLO: &[u8; 20] = b"\0iofog/2\x02\0\xff\xfcTOKEN-42";
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub payload: Vec<u8>,
+}
+
+/// The bytes of a frame.
+pub fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).expect("a frame's length");
+    [&[kind, flags], &length.to_be_bytes()[..], payload].concat()
+}
+
+/// Such a connection.
+pub struct Frames {
+    pub peer: Peer,
+    /// Has come, and is not a whole frame.
+    rest: Mutex<Vec<u8>>,
+}
+
+impl Daemon {
+    /// An authorized agent on port1 that speaks in frames.
+    #[track_caller]
+    pub fn framed_agent(&self, mapping: &Mapping) -> Frames {
+        let peer = self.stranger(mapping, 0);
+        peer.send(&[mapping.passcodes[0].as_bytes(), HELLO].concat());
+        peer.expect_message(b"AUTHORIZED");
+        let hello = peer.expect_up_to(20);
+        assert_eq!((hello.len(), &hello[..9], &hello[12..]), (20, &HELLO[..9], &HELLO[12..]));
+        Frames { peer, rest: Mutex::default() }
+    }
+}
+
+impl Frames {
+    #[track_caller]
+    pub fn send(&self, kind: u8, session: u8, payload: &[u8]) {
+        self.peer.send(&frame(kind, session, payload));
+    }
+
+    /// The next frame. `None`: neither a frame nor the end within `patience`.
+    #[track_caller]
+    pub fn hear(&self, patience: Duration) -> Option<Frame> {
+        let deadline = Instant::now() + patience;
+        let mut rest = self.rest.lock().expect("no panic in another thread");
+        loop {
+            if let Some(&[kind, flags, high, low]) = rest.first_chunk() {
+                let end = 4 + usize::from(u16::from_be_bytes([high, low]));
+                if rest.len() >= end {
+                    let payload = rest[4..end].to_vec();
+                    rest.drain(..end);
+                    return Some(Frame { kind, flags, payload });
+                }
+            }
+            match self.peer.hear(deadline.saturating_duration_since(Instant::now())) {
+                Heard::Message(bytes) => rest.extend(bytes),
+                Heard::Silence => return None,
+                Heard::Ended(end) => panic!("the connection has ended, {end:?}, instead of a frame"),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn next(&self) -> Frame {
+        self.hear(PATIENCE).expect("a frame")
+    }
+
+    /// Exactly this as the next frame.
+    #[track_caller]
+    pub fn expect(&self, kind: u8, flags: u8, payload: &[u8]) {
+        assert_eq!(self.next(), Frame { kind, flags, payload: payload.to_vec() });
+    }
+
+    /// The next frame that is no WANT, which must be this session's OPEN.
+    #[track_caller]
+    pub fn expect_open(&self, session: u8) -> Frame {
+        loop {
+            let next = self.next();
+            if next.kind != WANT {
+                assert_eq!((next.kind, next.flags), (OPEN, session), "{next:?}");
+                return next;
+            }
+        }
+    }
+
+    /// Exactly this payload next, in whatever frames of this session; other frames are passed over.
+    #[track_caller]
+    pub fn expect_data(&self, session: u8, expected: &[u8]) {
+        let mut got = Vec::new();
+        while got.len() < expected.len() {
+            let next = self.next();
+            match next.kind {
+                DATA => {
+                    assert_eq!(next.flags, session);
+                    got.extend(next.payload);
+                }
+                WANT | PONG => {}
+                _ => panic!("{next:?} after {} of {} bytes", got.len(), expected.len()),
+            }
+        }
+        assert_eq!(got, expected);
+    }
+
+    /// The next frame that is no WANT.
+    #[track_caller]
+    pub fn expect_besides_want(&self, kind: u8, flags: u8) -> Frame {
+        loop {
+            let next = self.next();
+            if next.kind != WANT {
+                assert_eq!((next.kind, next.flags), (kind, flags), "{next:?}");
+                return next;
+            }
+        }
+    }
+
+    /// No frame, and no end, for [`SILENCE`].
+    #[track_caller]
+    pub fn expect_silence(&self) {
+        assert_eq!(self.hear(SILENCE), None);
+    }
+}
