@@ -1,6 +1,6 @@
 //! What the service manager hears, at a socket like systemd's.
 
-use crate::harness::{AgentProgram, Mode, PATIENCE, Setup, wait_until};
+use crate::harness::{AgentProgram, Listed, Mode, PATIENCE, Setup, wait_until};
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -125,13 +125,17 @@ fn nobody_feeds_a_watchdog_that_means_another_process() {
 fn an_agent_says_when_it_is_ready_alive_reloading_and_stopping() {
     let daemon = &Setup::new(Mode::Plain).start();
     let manager = Manager::at_a_path();
-    let agent = AgentProgram::of_services(daemon, &[]).environment("NOTIFY_SOCKET", &manager.name);
+    let mapping = daemon.add_public(1);
+    let service = Listed { name: "web", mapping: &mapping, side: 0, local: ("to", 1), connections: 1 };
+    let agent = AgentProgram::of_services(daemon, &[service]).environment("NOTIFY_SOCKET", &manager.name);
     let mut agent = agent.environment("WATCHDOG_USEC", "2000000").spawn();
     manager.expect("READY=1");
     manager.expect("WATCHDOG=1");
     manager.expect("WATCHDOG=1");
-    for settings in ["{\"services\": []}", "{"] {
-        agent.configure(settings);
+    for are_broken in [false, true] {
+        if are_broken {
+            agent.configure("{");
+        }
         agent.reload("Reload");
         assert!(manager.expect("RELOADING=1").contains("MONOTONIC_USEC="));
         manager.expect("READY=1");
