@@ -31,9 +31,12 @@ fn a_passcode_may_come_byte_by_byte() {
 #[test]
 fn what_comes_right_behind_the_passcode_is_not_lost() {
     in_both_modes(|daemon| {
-        let mapping = daemon.add_private(1);
-        let passcode = mapping.passcodes[0].as_bytes();
-        for messages in [vec![&[passcode, b"payload"].concat()[..]], vec![passcode, b"payload"]] {
+        for is_one_message in [true, false] {
+            // One of its own: what comes soon after an early end may be what was left of that, and is discarded.
+            let mapping = daemon.add_private(1);
+            let passcode = mapping.passcodes[0].as_bytes();
+            let whole = [passcode, b"payload"].concat();
+            let messages = if is_one_message { vec![&whole[..]] } else { vec![passcode, b"payload"] };
             let listening = daemon.agent_on(&mapping, 1);
             let hasty = daemon.stranger(&mapping, 0);
             messages.iter().for_each(|message| hasty.send(message));
