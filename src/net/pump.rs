@@ -303,7 +303,10 @@ impl Tally<'_> {
                 None => at - count - before,
                 Some(out) => out.end,
             };
-            room.copy_within(at - count..at, start + before);
+            // Payload that is in its place already is not copied onto itself.
+            if start + before != at - count {
+                room.copy_within(at - count..at, start + before);
+            }
             header.into_iter().for_each(|header| room[start..start + before].copy_from_slice(&header));
             out = Some(out.map_or(start, |out| out.start)..start + before + count);
         }
