@@ -41,7 +41,8 @@ pub struct Arguments {
     /// where local clients of a tunnel connect to
     #[argh(option, arg_name = "host:port")]
     listen: Option<Target>,
-    /// connections to keep, which is how many can be served at once (default: 10)
+    /// connections to keep: how many can be served at once in version 1 of the pipe protocol (default: 10), how many are
+    /// ready in version 2 (default: 2)
     #[argh(option, arg_name = "n")]
     connections: Option<u16>,
     /// the Connector's certificate, or that of the authority that signed it (PEM; default: the system's authorities)

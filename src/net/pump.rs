@@ -234,14 +234,9 @@ fn copy(
     let end = room.len().min(before.saturating_add(most));
     let read = source.read(&mut room[before..end], now);
     let came = read.as_ref().map_or(0, |(_, count)| *count);
-    let place = match tally.lay(room, before..before + came) {
-        Ok(place) => place,
-        Err(fault) => {
-            outbox.filled(0, &mut ctx.pool);
-            return Err(Flow::SourceFailed(fault));
-        }
-    };
+    let (place, legal) = tally.lay(room, before..before + came);
     outbox.filled_at(place, &mut ctx.pool);
+    legal.map_err(Flow::SourceFailed)?;
     read.map(|(got, _)| after_reading(got, source)).map_err(Flow::source_failed)
 }
 
@@ -267,8 +262,9 @@ impl Tally<'_> {
         }
     }
 
-    /// Makes what goes out of what was read to `came`. Returns where it is.
-    fn lay(&mut self, room: &mut [u8], came: Range<usize>) -> Result<Range<usize>, LinkError> {
+    /// Makes what goes out of what was read to `came`. Returns where it is, and whether all of it was legal: what stands
+    /// before an illegal frame goes out.
+    fn lay(&mut self, room: &mut [u8], came: Range<usize>) -> (Range<usize>, Result<(), LinkError>) {
         if self.from.is_some() {
             return self.lay_frames(room, came);
         }
@@ -279,21 +275,25 @@ impl Tally<'_> {
             let payload = payload.to_vec();
             room[came.start..][..count].copy_from_slice(&payload);
         }
-        Ok(match &self.to {
+        let place = match &self.to {
             Some(to) if count > 0 => {
                 room[..HEADER].copy_from_slice(&to.header(count));
                 0..HEADER + count
             }
             _ => came.start..came.start + count,
-        })
+        };
+        (place, Ok(()))
     }
 
     /// The same where the source speaks in frames: payload moves only if it is in a frame behind another one.
-    fn lay_frames(&mut self, room: &mut [u8], came: Range<usize>) -> Result<Range<usize>, LinkError> {
-        let Some(from) = &mut self.from else { return Ok(came) };
+    fn lay_frames(&mut self, room: &mut [u8], came: Range<usize>) -> (Range<usize>, Result<(), LinkError>) {
+        let Some(from) = &mut self.from else { return (came, Ok(())) };
         let (mut at, mut out): (usize, Option<Range<usize>>) = (came.start, None);
         while at < came.end {
-            let (used, payload) = from.next(&room[at..came.end])?;
+            let (used, payload) = match from.next(&room[at..came.end]) {
+                Ok(next) => next,
+                Err(fault) => return (out.unwrap_or(0..0), Err(fault)),
+            };
             at += used;
             let Some(count) = payload else { break };
             self.payload += count as u64;
@@ -311,7 +311,7 @@ impl Tally<'_> {
             out = Some(out.map_or(start, |out| out.start)..start + before + count);
         }
         from.keep(&room[at..came.end]);
-        Ok(out.unwrap_or(0..0))
+        (out.unwrap_or(0..0), Ok(()))
     }
 }
 

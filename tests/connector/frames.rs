@@ -205,6 +205,23 @@ fn many_small_frames_in_one_record_are_one_stream() {
 }
 
 #[test]
+fn what_stands_before_an_illegal_frame_is_delivered() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        for is_complete in [true, false] {
+            let agent = daemon.framed_agent(&mapping);
+            let user = daemon.user(&mapping);
+            agent.expect_open(1);
+            let end = if is_complete { frame(FIN, 1, b"") } else { Vec::new() };
+            agent.peer.send(&[frame(DATA, 1, b"before"), end, frame(99, 0, b"")].concat());
+            user.expect(b"before");
+            assert_eq!(user.expect_end() == End::Clean, is_complete);
+            agent.peer.expect_end();
+        }
+    });
+}
+
+#[test]
 fn what_is_no_frame_ends_the_connection_and_nothing_else() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(3);

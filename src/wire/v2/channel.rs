@@ -314,7 +314,7 @@ impl Channel {
             }
             (kind::PING, _) => Event::Ping,
             (kind::PONG, _) => Event::Pong,
-            (kind::WANT, &[high, low]) => Event::Want(u16::from_be_bytes([high, low])),
+            (kind::WANT, &[high, low, ..]) => Event::Want(u16::from_be_bytes([high, low])),
             (kind::BYE, _) => Event::Bye,
             _ => return Err(Fault::Length(kind)),
         };

@@ -1,4 +1,5 @@
 SUMMARY = "Relay that joins outside users to agents behind NAT"
+SUMMARY:${PN}-agent = "Services of the agent of an ioFog Connector"
 DESCRIPTION = "The ioFog Connector runs where everybody can reach it. Agents behind NAT dial out to it, users \
                connect to its public ports, and it joins each user to a connection of the agent, or two agents \
                to each other."
@@ -45,8 +46,6 @@ USERADD_PARAM:${PN} = "--system --user-group --no-create-home --home-dir /nonexi
 # The agent's services: on their own, because a device that has an agent rarely has a Connector. Without settings they
 # start nothing.
 PACKAGE_BEFORE_PN = "${PN}-agent"
-SUMMARY:${PN}-agent = "Services of the agent that makes local services reachable through an ioFog Connector"
-RDEPENDS:${PN}-agent = "${PN}"
 
 INITSCRIPT_PACKAGES = "${PN} ${PN}-agent"
 INITSCRIPT_NAME:${PN} = "iofog-connector"
@@ -85,9 +84,10 @@ do_install:append() {
     fi
 }
 
-FILES:${PN}-agent = "${systemd_system_unitdir}/iofog-connector-agent*.service \
-                     ${sysconfdir}/init.d/iofog-connector-agent \
-                     ${sysconfdir}/logrotate.d/iofog-connector-agent \
-                     "
+FILES:${PN}-agent += "${systemd_system_unitdir}/iofog-connector-agent*.service \
+                      ${sysconfdir}/init.d/iofog-connector-agent \
+                      ${sysconfdir}/logrotate.d/iofog-connector-agent \
+                      "
 FILES:${PN} += "${systemd_system_unitdir} ${nonarch_libdir}/tmpfiles.d"
 CONFFILES:${PN} = "${sysconfdir}/iofog-connector/iofog-connector.conf"
+RDEPENDS:${PN}-agent = "${PN}"
