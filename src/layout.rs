@@ -19,6 +19,14 @@ const DEFAULT_PID_FILE: &str = "/run/iofog-connector.pid";
 /// The state folder of its daemon, on machines that have this folder: packages make it.
 const DEFAULT_STATE: &str = "/var/lib/iofog-connector";
 
+/// The file of the mappings, in the state folder.
+pub const MAPPINGS: &str = "configs.json";
+/// Certificate chain and private key, without the ending.
+pub const CERTIFICATE: &str = "server-cert";
+pub const KEY: &str = "server-key";
+/// Both spellings of that: the second one is in some documentation.
+pub const ENDINGS: [&str; 2] = ["pem", "per"];
+
 /// The places of one daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -41,10 +49,12 @@ impl Layout {
 
     /// The files that the daemon reads or writes by name, which no log may be.
     pub fn own_files(&self) -> impl Iterator<Item = PathBuf> {
-        let folder = folder_of(&self.settings);
-        let of_folder = ["server-cert.pem", "server-key.pem"].map(|name| folder.join(name));
-        let of_state = ["configs.json", "server-cert.pem", "server-key.pem"].map(|name| self.state.join(name));
-        [self.settings.clone(), self.pid_file.clone()].into_iter().chain(of_folder).chain(of_state)
+        let pair_in = |folder: &Path| {
+            let stems = [CERTIFICATE, KEY].map(|stem| folder.join(stem));
+            stems.map(|stem| ENDINGS.map(|ending| stem.with_extension(ending))).into_iter().flatten()
+        };
+        let pairs = pair_in(folder_of(&self.settings)).chain(pair_in(&self.state));
+        [self.settings.clone(), self.pid_file.clone(), self.state.join(MAPPINGS)].into_iter().chain(pairs)
     }
 
     /// Whoever can change one of these can say where the pid file is.

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// The file's name, in the state folder.
-pub const FILE_NAME: &str = "configs.json";
+pub use crate::layout::MAPPINGS as FILE_NAME;
 
 /// Where mappings are kept.
 #[derive(Debug)]

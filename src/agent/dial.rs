@@ -106,11 +106,6 @@ impl Agent {
         let Some(service) = self.services.get(&place.service) else { return Ok(None) };
         let passcode = service.settings.passcode.expose().as_bytes();
         let dev = service.tls.is_none();
-        let asks = match service.hello_again {
-            Some(again) if now >= again => Asked::Hello(token()),
-            _ if dev && now >= service.ask_again => Asked::Preamble,
-            _ => Asked::Bare,
-        };
         let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(None) };
         let State::Greeting { heard, asked, until, .. } = socket.state else { return Ok(None) };
         if asked.is_none() {
@@ -120,6 +115,11 @@ impl Agent {
                 Err(LinkError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Failure::HandshakeCut),
                 Err(fault) => return Err(Failure::Handshake(fault)),
             }
+            let asks = match service.hello_again {
+                Some(again) if now >= again => Asked::Hello(token()),
+                _ if dev && now >= service.ask_again => Asked::Preamble,
+                _ => Asked::Bare,
+            };
             let said = match asks {
                 Asked::Bare => passcode.to_vec(),
                 Asked::Preamble => [PREAMBLE, passcode].concat(),

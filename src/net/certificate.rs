@@ -2,16 +2,13 @@
 
 use crate::config::Config;
 use crate::files;
+use crate::layout::{CERTIFICATE, ENDINGS, KEY};
 use crate::limits::CONFIG_FILE;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
-
-/// The files' names, without their ending.
-const CERTIFICATE: &str = "server-cert";
-pub(super) const KEY: &str = "server-key";
 
 /// Why the daemon has no TLS. Names the file, and what was expected in it.
 #[derive(Debug, Error)]
@@ -71,7 +68,7 @@ pub fn folder(config: &Config) -> &Path {
 /// The one of both spellings that exists: `stem.pem`, or `stem.per` as some documentation has it.
 pub(super) fn spelled(folder: &Path, stem: &str) -> Result<PathBuf, CertificateError> {
     let expected = folder.join(stem).with_extension("pem");
-    let found = ["pem", "per"].map(|ending| expected.with_extension(ending)).into_iter().find(|file| file.exists());
+    let found = ENDINGS.map(|ending| expected.with_extension(ending)).into_iter().find(|file| file.exists());
     found.ok_or(CertificateError::Missing { expected })
 }
 

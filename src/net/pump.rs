@@ -330,12 +330,9 @@ fn hand_over(
     if tally.answers > 0 || tally.from.is_some() || tally.to.is_some() {
         return hand_over_frames(source, sink, tally, ctx, now);
     }
-    let seen = match source.look(&mut ctx.scratch) {
-        Ok(None) => return Ok(Flow::WouldBlock),
-        Ok(Some(0)) => return Ok(Flow::Eof),
-        Ok(Some(seen)) => seen,
-        Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(starved),
-        Err(e) => return Err(Flow::source_failed(e)),
+    let seen = match look(source, &mut ctx.scratch, starved) {
+        Ok(seen) => seen,
+        Err(flow) => return flow,
     };
     let bytes = &ctx.scratch[..seen];
     let taken = match v1::beats(bytes, tally.most_beats) > 0 {
@@ -360,12 +357,9 @@ fn hand_over_frames(
         return Ok(starved);
     }
     let end = HEADER + tally.to.as_ref().map_or(IN_A_RECORD, |to| to.largest().min(IN_A_RECORD));
-    let seen = match source.look(&mut ctx.scratch[HEADER..end]) {
-        Ok(None) => return Ok(Flow::WouldBlock),
-        Ok(Some(0)) => return Ok(Flow::Eof),
-        Ok(Some(seen)) => seen,
-        Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(starved),
-        Err(e) => return Err(Flow::source_failed(e)),
+    let seen = match look(source, &mut ctx.scratch[HEADER..end], starved) {
+        Ok(seen) => seen,
+        Err(flow) => return flow,
     };
     let came = HEADER..HEADER + seen;
     let (used, payload) = match &mut tally.from {
@@ -384,6 +378,17 @@ fn hand_over_frames(
     }
     source.dismiss(used, &mut ctx.nowhere, now).map_err(Flow::source_failed)?;
     Ok(if sink.is_flushed() { Flow::Again } else { Flow::Blocked })
+}
+
+/// How much the source has to be taken; `Err`: how the direction stands if there is nothing, or no way to look.
+fn look(source: &mut Link, room: &mut [u8], starved: Flow) -> Result<usize, Result<Flow, Flow>> {
+    match source.look(room) {
+        Ok(None) => Err(Ok(Flow::WouldBlock)),
+        Ok(Some(0)) => Err(Ok(Flow::Eof)),
+        Ok(Some(seen)) => Ok(seen),
+        Err(e) if e.kind() == ErrorKind::Unsupported => Err(Ok(starved)),
+        Err(e) => Err(Err(Flow::source_failed(e))),
+    }
 }
 
 fn seal(

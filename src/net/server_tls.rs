@@ -1,9 +1,10 @@
 //! What TLS is set up to at the daemon's ports: TLS 1.2 and 1.3.
 
 use super::authority::Authority;
-use super::certificate::{CertificateError, KEY, chain, read_key, spelled};
+use super::certificate::{CertificateError, chain, read_key, spelled};
 use super::expiry::Expiry;
 use super::provider::{TimeOfDay, has_aes, provider};
+use crate::layout::KEY;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use std::path::{Path, PathBuf};

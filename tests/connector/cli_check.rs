@@ -104,7 +104,15 @@ fn more_buffers_than_there_is_room_for_are_a_fault_of_their_key() {
 
 #[test]
 fn a_log_is_not_written_into_another_file_of_the_daemons() {
-    for file in ["connector.conf", "./configs.json", "server-key.pem", "connector.conf.pid", "token", "one.log"] {
+    for file in [
+        "connector.conf",
+        "./configs.json",
+        "server-key.pem",
+        "server-key.per",
+        "connector.conf.pid",
+        "token",
+        "one.log",
+    ] {
         let daemon = Setup::new(Mode::Tls).set("apitoken", "token").set("logfile", "one.log").set("accesslog", file);
         let daemon = daemon.prepare();
         fs::write(daemon.path("token"), "a token of some length").expect("a file");

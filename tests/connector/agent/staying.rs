@@ -105,11 +105,24 @@ fn an_agent_that_gets_fewer_connections_than_it_wants_is_told_so_by_both_sides()
 
 #[test]
 fn attempts_are_few_whatever_the_number_of_connections() {
+    // 0.1 s or more, 0.2, 0.4, 0.8, 1.6: a bare connect starts nothing anew.
+    let attempts = attempts_in_four_seconds("1");
+    assert!((3..=7).contains(&attempts), "{attempts} attempts in 4 s");
+}
+
+/// The same, and the one with a hello before them.
+#[test]
+fn attempts_are_one_more_with_version_2() {
+    let attempts = attempts_in_four_seconds("2");
+    assert!((4..=8).contains(&attempts), "{attempts} attempts in 4 s");
+}
+
+fn attempts_in_four_seconds(protocol: &str) -> usize {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
     let connector = listener.local_addr().expect("it is bound").to_string();
     let _agent = AgentProgram::bare("a passcode that is refused")
-        .with(&["--dev", "--connector", &connector])
+        .with(&["--dev", "--protocol", protocol, "--connector", &connector])
         .exposing(1, 60)
         .spawn();
     let (mut attempts, end) = (0, Instant::now() + Duration::from_secs(4));
@@ -121,8 +134,7 @@ fn attempts_are_few_whatever_the_number_of_connections() {
         }
         thread::sleep(Duration::from_millis(5));
     }
-    // 0.1 s or more, 0.2, 0.4, 0.8, 1.6: a bare connect starts nothing anew.
-    assert!((3..=7).contains(&attempts), "{attempts} attempts in 4 s");
+    attempts
 }
 
 #[test]
