@@ -315,8 +315,11 @@ pub fn relay<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping:
         (Flow::SourceFailed(fault), _) => Some(Cause::of_source(reactor, one, fault)),
         (Flow::Eof, _) => Some(Cause::Ended(one)),
         (_, Flow::SourceFailed(fault)) => Some(Cause::of_source(reactor, other, fault)),
-        // It takes nothing any more, and all that it sent is on its way.
-        (Flow::SinkFailed(_), Flow::Eof) => Some(Cause::Ended(other)),
+        // It takes nothing any more, and all that it sent is on its way. Who might have been answered behind its end is
+        // gone: whoever would answer is to stop.
+        (Flow::SinkFailed(fault), Flow::Eof) => {
+            half_close(reactor, other).or_else(|| Some(Cause::Failed(other, fault)))
+        }
         (Flow::SinkFailed(fault), _) => end_of_sink(reactor, other, fault),
         (_, Flow::SinkFailed(fault)) => end_of_sink(reactor, one, fault),
         (_, Flow::Eof) => half_close(reactor, other),

@@ -296,12 +296,24 @@ fn the_service_is_told_when_a_client_that_has_finished_its_question_breaks_off()
         let mapping = daemon.add_private(2);
         let port = crate::agent::listening_port(daemon);
         let _exposing = AgentProgram::new(daemon, &mapping, 1).exposing(service.port, 2).start();
-        let _listening = AgentProgram::new(daemon, &mapping, 0).listening(port, 2).start();
-        let client = Dial::new(port, None).small_buffers().connect().expect("the listening end listens");
-        client.send(b"question");
-        client.finish();
-        client.expect_some();
-        client.reset();
-        ends.recv_timeout(PATIENCE).expect("the service is told");
+        let listening = AgentProgram::new(daemon, &mapping, 0).listening(port, 2).start();
+        // The end is heard before it breaks off, or both are heard at once.
+        for at_once in [false, true] {
+            let client = Dial::new(port, None).small_buffers().connect().expect("the listening end listens");
+            client.send(b"question");
+            if at_once {
+                client.expect_some();
+                listening.freeze();
+            }
+            client.finish();
+            if !at_once {
+                client.expect_some();
+            }
+            client.reset();
+            if at_once {
+                listening.thaw();
+            }
+            ends.recv_timeout(PATIENCE).expect("the service is told");
+        }
     });
 }

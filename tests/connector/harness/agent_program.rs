@@ -223,6 +223,17 @@ impl AgentProgram {
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "{}", io::Error::last_os_error());
     }
 
+    /// It stands still from when this returns.
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        wait_until("it stands still", PATIENCE, || process::is_stopped(self.pid()));
+    }
+
+    /// Ends [`AgentProgram::freeze`].
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
     /// Ends it as a power failure would.
     pub fn kill(&mut self) {
         self.signal(libc::SIGKILL);
