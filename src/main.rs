@@ -3,6 +3,10 @@
 use iofog_connector::{cli, crash};
 use std::process::ExitCode;
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     crash::end_on_panic();
     ExitCode::from(cli::run(std::env::args_os().skip(1)))

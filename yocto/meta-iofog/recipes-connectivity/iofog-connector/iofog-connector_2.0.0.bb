@@ -9,7 +9,7 @@ CVE_PRODUCT = "iofog-connector"
 # Of the program, and of the crates that are compiled in.
 LICENSE = "EPL-2.0 & MIT & ISC & BSD-3-Clause & Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=2dd765ca47a05140be15ebafddbeadfe \
-                    file://packaging/licences/crates;md5=eab4d31d4c247175b0a53fe9d6dd6062 \
+                    file://packaging/licences/crates;md5=192f3b040be9440e73646afb64660cb9 \
                     file://packaging/licences/Apache-2.0;md5=3b83ef96387f14655fc854ddc3c6bd57 \
                     "
 
