@@ -1,7 +1,8 @@
 //! The cryptography of all TLS here: ring.
 //!
 //! Where the CPU has no AES instructions (Raspberry Pi 1 to 4), ChaCha20-Poly1305 is preferred: it is several times as
-//! fast there. Elsewhere the client's order stands.
+//! fast there. Elsewhere a client prefers AES with 128 bits and SHA-256, for which such CPUs have instructions too; its
+//! order stands.
 
 use crate::clock;
 use rustls::crypto::{CryptoProvider, ring};
@@ -39,13 +40,21 @@ impl TimeProvider for TimeOfDay {
     }
 }
 
-/// ring, with ChaCha20-Poly1305 first where AES is slow.
+/// ring, with what this CPU is fast at first.
 pub fn provider(fast_aes: bool) -> CryptoProvider {
     let mut provider = ring::default_provider();
-    if !fast_aes {
-        provider.cipher_suites.sort_by_key(|suite| !is_chacha(suite));
-    }
+    let is_preferred = if fast_aes { is_aes_128 } else { is_chacha };
+    provider.cipher_suites.sort_by_key(|suite| !is_preferred(suite));
     provider
+}
+
+fn is_aes_128(suite: &SupportedCipherSuite) -> bool {
+    matches!(
+        suite.suite(),
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
 }
 
 fn is_chacha(suite: &SupportedCipherSuite) -> bool {
@@ -73,11 +82,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chacha_comes_first_where_aes_is_slow() {
-        let slow = provider(false);
-        let chacha = slow.cipher_suites.iter().filter(|suite| is_chacha(suite)).count();
-        assert_eq!(chacha, 3);
-        assert!(slow.cipher_suites.iter().take(3).all(is_chacha));
-        assert!(!is_chacha(&provider(true).cipher_suites[0]));
+    fn what_the_cpu_is_fast_at_comes_first() {
+        for (fast_aes, is_preferred) in [(false, is_chacha as fn(&SupportedCipherSuite) -> bool), (true, is_aes_128)] {
+            let suites = provider(fast_aes).cipher_suites;
+            assert_eq!(suites.iter().filter(|suite| is_preferred(suite)).count(), 3);
+            assert!(suites.iter().take(3).all(is_preferred));
+            assert_eq!(suites.len(), 9);
+        }
     }
 }
