@@ -10,6 +10,7 @@
 //! Without a state folder of its own everything stands beside the settings file.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The settings file that is meant if none is named.
@@ -73,30 +74,21 @@ pub fn folder_of(file: &Path) -> &Path {
     }
 }
 
-/// The same path for every spelling of it.
-fn resolved(settings: &Path) -> PathBuf {
-    let resolved = fs::canonicalize(settings).or_else(|_| std::path::absolute(settings));
-    resolved.unwrap_or_else(|_| DEFAULT_SETTINGS.into())
+/// The same path for every name of a file, which need not be there yet: links lead to where they lead.
+fn resolved(file: &Path) -> PathBuf {
+    let beside = || Ok::<_, io::Error>(fs::canonicalize(folder_of(file))?.join(file.file_name().unwrap_or_default()));
+    let resolved = fs::canonicalize(file).or_else(|_| beside()).or_else(|_| std::path::absolute(file));
+    resolved.unwrap_or_else(|_| file.to_owned())
 }
 
-/// Whether these are names of one file, which need not be there yet.
+/// Whether these are names of one file. The default settings file may be a link to where an operator keeps them: either
+/// name means the default then.
 pub fn is_one_file(one: &Path, other: &Path) -> bool {
-    let place = |file: &Path| {
-        let whole = fs::canonicalize(file);
-        whole.or_else(|_| {
-            Ok::<_, std::io::Error>(fs::canonicalize(folder_of(file))?.join(file.file_name().unwrap_or_default()))
-        })
-    };
-    one == other || matches!((place(one), place(other)), (Ok(one), Ok(other)) if one == other)
-}
-
-/// The default may be a link to where an operator keeps the settings: either name means the default then.
-fn are_same(settings: &Path, default: &Path) -> bool {
-    resolved(settings) == resolved(default)
+    one == other || resolved(one) == resolved(other)
 }
 
 fn usual_state(settings: &Path, default: &Path) -> PathBuf {
-    if are_same(settings, Path::new(DEFAULT_SETTINGS)) && default.is_dir() {
+    if is_one_file(settings, Path::new(DEFAULT_SETTINGS)) && default.is_dir() {
         return default.to_owned();
     }
     folder_of(settings).to_owned()
@@ -105,7 +97,7 @@ fn usual_state(settings: &Path, default: &Path) -> PathBuf {
 /// In /run for the default settings file, beside the settings file for any other. However the path is spelled, the
 /// answer is the same.
 fn usual_pid_file(settings: &Path) -> PathBuf {
-    if are_same(settings, Path::new(DEFAULT_SETTINGS)) {
+    if is_one_file(settings, Path::new(DEFAULT_SETTINGS)) {
         return DEFAULT_PID_FILE.into();
     }
     let mut path = resolved(settings).into_os_string();
@@ -140,10 +132,10 @@ mod tests {
     fn the_default_may_be_a_link() {
         let folder = Folder::new();
         let (default, theirs) = (folder.0.join("default.conf"), folder.0.join("theirs.conf"));
-        assert!(are_same(&default, &default) && !are_same(&theirs, &default));
+        assert!(is_one_file(&default, &default) && !is_one_file(&theirs, &default));
         fs::write(&theirs, "").unwrap();
         std::os::unix::fs::symlink("theirs.conf", &default).unwrap();
-        assert!(are_same(&default, &default) && are_same(&theirs, &default));
+        assert!(is_one_file(&default, &default) && is_one_file(&theirs, &default));
     }
 
     #[test]
