@@ -20,7 +20,7 @@ _iofog_connector()
 
 	# The word before the cursor may want a value of its own.
 	case $prev in
-		--config | --pid-file | --log-file | --passcode-file | --ca)
+		--config | --pid-file | --log-file | --passcode-file | --ca | --access-log | --socket)
 			_filedir
 			return
 			;;
@@ -40,7 +40,15 @@ _iofog_connector()
 			COMPREPLY=($(compgen -W "text json" -- "$cur"))
 			return
 			;;
-		--connector | --to | --listen)
+		--protocol)
+			COMPREPLY=($(compgen -W "1 2" -- "$cur"))
+			return
+			;;
+		--bind)
+			_available_interfaces -a
+			return
+			;;
+		--connector | --to | --listen | --server-name)
 			_known_hosts_real -- "$cur"
 			return
 			;;
@@ -53,7 +61,7 @@ _iofog_connector()
 			return
 			;;
 		--name | --address | --days | --timeout | --connections | --heartbeat | --threshold | --port1 | --port2 | \
-			--allow | --max-users | --wait-time | --idle-timeout)
+			--allow | --max-users | --wait-time | --idle-timeout | --proxy | --metrics-listen)
 			return
 			;;
 	esac
