@@ -81,10 +81,33 @@ impl Proxy {
     }
 }
 
+impl FromStr for Login {
+    type Err = ();
+
+    /// `USER:PASSWORD`, percent-encoded; neither may be longer than SOCKS5 can say.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let part = |encoded| decoded(encoded).filter(|part| (1..=255).contains(&part.len())).ok_or(());
+        let (user, password) = text.split_once(':').ok_or(())?;
+        Ok(Self { user: part(user)?, password: Secret::new(part(password)?) })
+    }
+}
+
+/// `p%40ss` is `p@ss`. `None`: a percent sign is followed by something else than two hexadecimal digits, or what comes
+/// out is no UTF-8.
+fn decoded(text: &str) -> Option<String> {
+    let mut encoded = text.bytes();
+    let mut bytes = Vec::with_capacity(text.len());
+    while let Some(byte) = encoded.next() {
+        let mut digit = || char::from(encoded.next()?).to_digit(16);
+        bytes.push(if byte == b'%' { (digit()? << 4 | digit()?) as u8 } else { byte });
+    }
+    String::from_utf8(bytes).ok()
+}
+
 impl Login {
     fn as_socks(&self) -> Vec<u8> {
         let (user, password) = (self.user.as_bytes(), self.password.expose().as_bytes());
-        // Neither is longer than 255 bytes, see `from_str`.
+        // Neither is longer than 255 bytes: `from_str` sees to that.
         [&[1, user.len() as u8], user, &[password.len() as u8], password].concat()
     }
 }
@@ -161,7 +184,7 @@ fn base64(bytes: &[u8]) -> String {
 
 /// What [`Proxy::from_str`] expects.
 pub const EXPECTED: &str =
-    "socks5://HOST:PORT or http://HOST:PORT, with USER:PASSWORD@ before HOST if it asks for that";
+    "socks5://HOST:PORT or http://HOST:PORT, with USER:PASSWORD@ (percent-encoded) before HOST if it asks for that";
 
 impl FromStr for Proxy {
     type Err = String;
@@ -175,13 +198,13 @@ impl FromStr for Proxy {
             _ => return Err(wrong()),
         };
         let (login, target) = match rest.rsplit_once('@') {
-            Some((login, target)) => (Some(login.split_once(':').ok_or_else(wrong)?), target),
+            Some((login, target)) => (Some(login.parse().map_err(|()| wrong())?), target),
             None => (None, rest),
         };
-        if login.is_some_and(|(user, password)| [user, password].iter().any(|it| it.is_empty() || it.len() > 255)) {
+        // The first colon would end it there.
+        if kind == Kind::Http && login.as_ref().is_some_and(|login: &Login| login.user.contains(':')) {
             return Err(wrong());
         }
-        let login = login.map(|(user, password)| Login { user: user.to_owned(), password: Secret::new(password) });
         let target = target.strip_suffix('/').unwrap_or(target).parse().map_err(|_| wrong())?;
         Ok(Self { kind, target, login })
     }
@@ -203,7 +226,22 @@ mod tests {
         let proxy: Proxy = "socks5://user:p@ss@[::1]:1080/".parse().unwrap();
         assert_eq!(proxy.target.to_string(), "[::1]:1080");
         assert_eq!(proxy.login.unwrap().password.expose(), "p@ss");
-        for wrong in ["a:1", "ftp://a:1", "http://a", "http://hush@a:1", "http://hush:@a:1", "http://hush:hush@a"] {
+        let proxy: Proxy = "http://%75s%C3%a9r:p%40s%3As%25%2f@proxy:3128".parse().unwrap();
+        let login = proxy.login.unwrap();
+        assert_eq!((login.user.as_str(), login.password.expose()), ("usér", "p@s:s%/"));
+        for wrong in [
+            "a:1",
+            "ftp://a:1",
+            "http://a",
+            "http://hush@a:1",
+            "http://hush:@a:1",
+            "http://hush:hush@a",
+            "http://h:hush%@a:1",
+            "http://h:hush%4@a:1",
+            "http://h:hush%zz@a:1",
+            "http://h:hush%ff@a:1",
+            "http://h%3ahush:x@a:1",
+        ] {
             assert!(!wrong.parse::<Proxy>().unwrap_err().contains("hush"), "{wrong}");
         }
     }
