@@ -18,6 +18,7 @@ pub(super) struct Figures {
 
 /// What went wrong last. It may be over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(expecting = "an object about an error")]
 pub struct LastError {
     /// Milliseconds since the epoch.
     pub timestamp: u64,

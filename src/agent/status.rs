@@ -25,6 +25,7 @@ use std::time::Duration;
 
 /// The whole answer.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(expecting = "an object with an agent's version and services")]
 pub struct Report {
     pub version: String,
     /// Milliseconds since the epoch, as all moments here.
@@ -34,6 +35,7 @@ pub struct Report {
 
 /// One service.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(expecting = "an object about a service")]
 pub struct ServiceReport {
     /// `None`: the only one, which has no name.
     pub name: Option<String>,

@@ -29,6 +29,17 @@ const HEADERS: usize = 32;
 /// Nobody looks at the name: it is the certificate itself that counts.
 const ANY_NAME: &str = "connector.invalid";
 
+/// What a Connector's answer has: a key, and how its value looks.
+#[derive(Clone, Copy)]
+pub(super) struct Expected(pub &'static str, pub fn(&Value) -> bool);
+
+/// The answer about the whole daemon.
+pub(super) const ABOUT_ALL: Expected = Expected("status", Value::is_string);
+/// The answer to a command of another command line.
+pub(super) const RESPONSE: Expected = Expected("response", Value::is_string);
+/// Every answer that says no has this.
+const REASON: Expected = Expected("errormessage", Value::is_string);
+
 /// The way to a daemon.
 pub(super) struct Client {
     address: String,
@@ -106,16 +117,20 @@ impl Client {
         }
     }
 
-    /// Sends a form and returns the JSON of a successful answer.
-    pub fn post(&self, path: &str, fields: &[(&str, &str)]) -> Result<Value, ClientError> {
+    /// Sends a form and returns the JSON of a successful answer, in which a Connector has what is `expected`: whatever
+    /// else listens there says something else.
+    pub fn post(&self, path: &str, fields: &[(&str, &str)], expected: Expected) -> Result<Value, ClientError> {
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let (status, body) = self.exchange("POST", path, &form)?;
         let json: Value = serde_json::from_slice(&body).map_err(|e| self.not_understood(json::explained(&e)))?;
+        let Expected(key, is_right) = if status == 200 { expected } else { REASON };
+        if !is_right(&json[key]) {
+            return Err(self.not_understood(format!("its answer (HTTP status {status}) has no {key:?}")));
+        }
         if status == 200 {
             return Ok(json);
         }
-        let reason = json["errormessage"].as_str().unwrap_or("no reason given").to_owned();
-        Err(ClientError::Refused { status, reason })
+        Err(ClientError::Refused { status, reason: json[key].as_str().unwrap_or_default().to_owned() })
     }
 
     /// Sends a request; returns status and body of the answer.

@@ -6,7 +6,7 @@
 mod folder;
 mod running;
 
-use super::client::Client;
+use super::client::{ABOUT_ALL, Client, RESPONSE};
 use super::mapping;
 use super::output::{complain, say};
 use super::{Failure, Outcome};
@@ -72,7 +72,7 @@ impl Demo {
         self.explain(folder, &config, &mapping, page);
         if self.once {
             look(&config, &mapping)?;
-            client.post("/api/v2/commandline", &[("command", "stop"), ("params", "")])?;
+            client.post("/api/v2/commandline", &[("command", "stop"), ("params", "")], RESPONSE)?;
         } else {
             say("\nCtrl-C ends it all and leaves nothing behind.");
         }
@@ -112,7 +112,7 @@ impl Demo {
 impl Mapping {
     /// Opens it as a Controller does.
     fn open(client: &Client) -> Result<Self, Failure> {
-        let answer = client.post("/api/v2/mapping/add", &[("mapping", &request().to_string())])?;
+        let answer = client.post("/api/v2/mapping/add", &[("mapping", &request().to_string())], mapping::ADDED)?;
         Self::deserialize(&answer).map_err(|e| {
             Failure::new(exit::SOFTWARE, format!("the Connector's answer is not understood: {e}: {answer}"))
         })
@@ -127,7 +127,7 @@ fn request() -> Value {
 fn await_answer(client: &Client, connector: &Running) -> Result<(), Failure> {
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        match client.post("/api/v2/status", &[("mappingid", "all")]) {
+        match client.post("/api/v2/status", &[("mappingid", "all")], ABOUT_ALL) {
             Ok(_) => return Ok(()),
             Err(e) if connector.has_ended() || Instant::now() > deadline => return Err(e.into()),
             Err(_) => thread::sleep(Duration::from_millis(20)),

@@ -2,7 +2,7 @@
 
 mod show;
 
-use super::client::Client;
+use super::client::{Client, Expected};
 use super::output::{say, say_facts, say_table};
 use super::{Failure, Outcome, identity};
 use crate::agent::settings::CONNECTIONS;
@@ -19,6 +19,13 @@ const PUBLIC_CONNECTIONS: u16 = 60;
 const PRIVATE_CONNECTIONS: u16 = CONNECTIONS;
 /// An agent may be silent for so long, if no time is named. Milliseconds.
 const THRESHOLD: u32 = 200_000;
+
+/// What is in the daemon's answers: to `list`,
+const LIST: Expected = Expected("mappings", Value::is_array);
+/// to `add`,
+pub(super) const ADDED: Expected = Expected("port1", Value::is_u64);
+/// to `show` and `remove`.
+const ABOUT_ONE: Expected = Expected("id", Value::is_string);
 
 /// List, add, remove or show mappings of the running daemon.
 #[derive(FromArgs)]
@@ -119,17 +126,18 @@ impl Mapping {
     pub fn run(self) -> Outcome {
         match self.action {
             Action::List(List { config, state, json }) => {
-                let answer = connect(config, state)?.post("/api/v2/mapping/list", &[])?;
+                let answer = connect(config, state)?.post("/api/v2/mapping/list", &[], LIST)?;
                 print(&answer, json, print_list);
             }
             Action::Add(add) => {
                 let (request, private) = (add.request().to_string(), add.private);
-                let answer = connect(add.config, add.state)?.post("/api/v2/mapping/add", &[("mapping", &request)])?;
+                let client = connect(add.config, add.state)?;
+                let answer = client.post("/api/v2/mapping/add", &[("mapping", &request)], ADDED)?;
                 print(&answer, add.json, |answer| print_added(answer, private));
             }
             Action::Remove(remove) => return remove.run(),
             Action::Show(Show { config, state, json, id }) => {
-                let answer = connect(config, state)?.post("/api/v2/status", &[("mappingid", &id)])?;
+                let answer = connect(config, state)?.post("/api/v2/status", &[("mappingid", &id)], ABOUT_ONE)?;
                 print(&answer, json, |answer| say_facts(&show::facts(answer)));
             }
         }
@@ -213,7 +221,7 @@ impl Remove {
         }
         let client = connect(self.config, self.state)?;
         for id in &self.ids {
-            let answer = client.post("/api/v2/mapping/remove", &[("mappingid", id)]).map_err(|e| {
+            let answer = client.post("/api/v2/mapping/remove", &[("mappingid", id)], ABOUT_ONE).map_err(|e| {
                 let failure = Failure::from(e);
                 Failure { message: format!("{id}: {}", failure.message), ..failure }
             })?;

@@ -2,7 +2,7 @@
 //!
 //! `stop` waits until the daemon is gone. Who may not signal it asks it over the API, as any program on this machine may.
 
-use super::client::Client;
+use super::client::{Client, RESPONSE};
 use super::output::{complain, say};
 use super::{Failure, Outcome, identity};
 use crate::config::Config;
@@ -88,7 +88,7 @@ fn end_by_force(running: &mut Running, timeout: Duration) -> io::Result<bool> {
 
 /// Asks the daemon to end, as any program on this machine may.
 fn ask(layout: &Layout) -> Result<(), Failure> {
-    Client::of(&Config::load(layout)?)?.post("/api/v2/commandline", &[("command", "stop")])?;
+    Client::of(&Config::load(layout)?)?.post("/api/v2/commandline", &[("command", "stop")], RESPONSE)?;
     Ok(())
 }
 

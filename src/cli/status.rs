@@ -6,7 +6,7 @@
 
 pub(super) mod report;
 
-use super::client::{Client, ClientError};
+use super::client::{ABOUT_ALL, Client, ClientError};
 use super::output::{complain, say, say_facts};
 use super::{Failure, Outcome, identity};
 use crate::config::Config;
@@ -92,7 +92,7 @@ fn look(running: &Running, layout: &Layout) -> Finding {
 fn ask(layout: &Layout, pid: Option<i32>) -> Result<Report, Failure> {
     let config = Config::load(layout)?;
     let client = Client::of(&config)?;
-    let answer = match client.post("/api/v2/status", &[("mappingid", "all")]) {
+    let answer = match client.post("/api/v2/status", &[("mappingid", "all")], ABOUT_ALL) {
         Ok(answer) => Ok(answer),
         Err(refusal @ ClientError::Refused { .. }) => Err(refusal.to_string()),
         Err(e) => return Err(e.into()),

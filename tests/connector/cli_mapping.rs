@@ -3,6 +3,9 @@
 use crate::harness::{Mode, Setup, in_both_modes};
 use serde_json::Value;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
 
 const EX_DATAERR: i32 = 65;
 const EX_UNAVAILABLE: i32 = 69;
@@ -155,4 +158,32 @@ fn options_are_given_and_shown_and_a_name_stands_for_the_id() {
     assert!(said.status == EX_DATAERR && said.err.contains("\"tls\" or \"plain\""), "{said:?}");
     let removed = daemon.command(&["mapping", "remove", "ssh"]);
     assert_eq!((removed.status, removed.out.as_str()), (0, "removed ssh\n"));
+}
+
+/// What listens at the API's port answers in JSON, and is something else.
+#[test]
+fn whatever_is_no_connectors_answer_is_said_to_be_none() {
+    let daemon = Setup::new(Mode::Plain).prepare();
+    let listener = TcpListener::bind(("127.0.0.1", daemon.ports.api())).expect("a port");
+    let commands: [&[&str]; 4] =
+        [&["mapping", "list"], &["mapping", "show", "x"], &["mapping", "add"], &["mapping", "remove", "x"]];
+    let answers =
+        [("200 OK", "{}"), ("200 OK", "[]"), ("200 OK", "{\"mappings\":{},\"id\":1}"), ("404 Not Found", "{}")];
+    let count = commands.len() * answers.len();
+    let impostor = thread::spawn(move || {
+        for (at, stream) in listener.incoming().take(count).enumerate() {
+            let (mut stream, mut request) = (stream.expect("a caller"), [0; 4096]);
+            let (status, body) = answers[at % answers.len()];
+            let _ = stream.read(&mut request);
+            write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("a reader");
+        }
+    });
+    for words in commands {
+        for answer in answers {
+            let said = daemon.command(words);
+            assert_eq!((said.status, said.out.as_str()), (EX_UNAVAILABLE, ""), "{words:?} {answer:?}: {said:?}");
+            assert!(said.err.contains("is not a Connector's API: its answer"), "{words:?} {answer:?}: {said:?}");
+        }
+    }
+    impostor.join().expect("it answered");
 }

@@ -6,6 +6,7 @@ use crate::cli::output::{complain, say, say_table};
 use crate::cli::units::{duration, size};
 use crate::cli::{Failure, Outcome};
 use crate::exit;
+use crate::json;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -33,7 +34,11 @@ pub(super) fn run(status: &Status, socket: Option<&Path>) -> Outcome {
         Err(e) => return Err(unknown(e)),
     };
     let text = read(stream).map_err(unknown)?;
-    let report: Report = serde_json::from_slice(&text).map_err(|e| unknown(e.into()))?;
+    if text.is_empty() {
+        return Err(unknown(io::Error::other("it gives no answer")));
+    }
+    let report: Report = serde_json::from_slice(&text)
+        .map_err(|e| unknown(io::Error::other(format!("this is no agent's status: {}", json::explained(&e)))))?;
     if status.json {
         say(String::from_utf8_lossy(&text));
     } else {

@@ -2,7 +2,9 @@
 
 use crate::harness::{AgentProgram, Listed, Mode, PATIENCE, Service, Setup, in_both_modes, wait_until};
 use serde_json::Value;
-use std::os::unix::net::UnixStream;
+use std::io::Write;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
 
 fn services(agent: &AgentProgram) -> Vec<Value> {
     let (text, status) = agent.status(&["--json"]);
@@ -86,4 +88,22 @@ fn callers_that_read_nothing_disturb_nobody() {
     user.expect(b"hello");
     assert_eq!(agent.status(&[]).1, Some(0));
     drop(callers);
+}
+
+#[test]
+fn whatever_is_no_agents_status_is_said_to_be_none() {
+    let agent = AgentProgram::bare("hush-hush-hush");
+    let listener = UnixListener::bind(agent.socket()).expect("a socket");
+    let answers = [("{}", "this is no agent's status: line 1"), ("[]", "this is no agent's status"), ("", "no answer")];
+    let impostor = thread::spawn(move || {
+        for (answer, _) in answers {
+            let (mut stream, _) = listener.accept().expect("a caller");
+            stream.write_all(answer.as_bytes()).expect("a reader");
+        }
+    });
+    for (answer, words) in answers {
+        let (said, status) = agent.status(&[]);
+        assert!(status == Some(1) && said.contains(words) && !said.contains("struct"), "{answer}: {said}");
+    }
+    impostor.join().expect("it answered");
 }
