@@ -26,6 +26,7 @@ use crate::control::{self, Control};
 use crate::layout::Layout;
 use crate::logging::{self, AccessLog, Format, Logging};
 use crate::net::server_tls::ServerTls;
+use crate::plural::counted;
 use crate::ports::ephemeral;
 use crate::relay::command::{EventLoop, Handle};
 use crate::relay::{self, LoopEvent, NewError, ParserSocket, Relay};
@@ -197,12 +198,13 @@ fn start_relay(
     let listen = listen.map_or("all addresses".to_owned(), |ip| ip.to_string());
     let broker = broker.map_or("off".to_owned(), |port| format!("port {port}"));
     info!(
-        "iofog-connector {} started: {}, {} mode, {listen}, API port {api_port}, broker {broker}, {} ports for mappings, \
-         {connections} connections, {buffer_count} buffers",
+        "iofog-connector {} started: {}, {} mode, {listen}, API port {api_port}, broker {broker}, {} for mappings, {}, {}",
         env!("CARGO_PKG_VERSION"),
         config.file.display(),
         if config.dev { "dev" } else { "TLS" },
-        config.ports.len(),
+        counted(config.ports.len(), "port"),
+        counted(connections, "connection"),
+        counted(buffer_count, "buffer"),
     );
     config.warnings().into_iter().chain(warning).for_each(|warning| warn!("{warning}"));
     Ok(started)

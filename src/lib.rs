@@ -7,7 +7,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | what a daemon is told | [`layout`], [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`json`], [`prometheus`], [`secret`], [`limits`], `network`, `fairness`, `bucket` |
+//! | what a daemon is told | [`layout`], [`config`], [`cidr`], [`mapping`], [`store`], [`ports`], [`json`], [`plural`], [`prometheus`], [`secret`], [`limits`], `network`, `fairness`, `bucket` |
 //! | what a daemon says | [`logging`], [`failure`], [`crash`] |
 //! | one socket, TLS or not | [`net`] |
 //! | the event loop | [`relay`] |
@@ -40,6 +40,7 @@ pub mod logging;
 pub mod mapping;
 pub mod net;
 mod network;
+pub mod plural;
 pub mod ports;
 pub mod prometheus;
 pub mod relay;

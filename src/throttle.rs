@@ -6,6 +6,7 @@
 
 use crate::bucket::Bucket;
 use crate::limits::{LOG_INTERVAL, LOG_LINES};
+use crate::plural::counted;
 use log::warn;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -126,7 +127,9 @@ pub(crate) fn is_within_budget(now: Instant) -> bool {
 /// Has the log tell, once a minute, how many lines were held back. To be called every now and then.
 pub(crate) fn tell_held_back(now: Instant) {
     if let Some(count) = budget().summary(now) {
-        warn!("{count} more log lines about single addresses and ports were held back: there were too many");
+        let lines = counted(count, "more log line");
+        let were = if count == 1 { "was" } else { "were" };
+        warn!("{lines} about single addresses and ports {were} held back: there were too many");
     }
 }
 

@@ -21,6 +21,7 @@ const FLOORS: &[&[&str]] = &[
         "bucket",
         "json",
         "clock",
+        "plural",
         "prometheus",
     ],
     &["wire", "failure"],

@@ -45,7 +45,8 @@ pub struct Arguments {
     /// ready in version 2 (default: 2)
     #[argh(option, arg_name = "n")]
     connections: Option<u16>,
-    /// the Connector's certificate, or that of the authority that signed it (PEM; default: the system's authorities)
+    /// the Connector's certificate, accepted whatever name it is for, or that of the authority that signed it (PEM;
+    /// default: the system's authorities)
     #[argh(option, arg_name = "file")]
     ca: Option<PathBuf>,
     /// the name that the Connector's certificate is for, if it is not the one that is dialled

@@ -8,6 +8,7 @@ use super::settings::{Role, Security, Settings, speaks_frames};
 use super::state::ServiceId;
 use super::usage::Usage;
 use crate::net::tcp;
+use crate::plural::counted;
 use crate::throttle::{Throttle, Throttles, and_more};
 use log::warn;
 use mio::net::TcpListener;
@@ -132,7 +133,7 @@ impl Service {
         };
         let more = if self.hello_again.is_some() { " and more as they are needed" } else { "" };
         let security = if *security == Security::Dev { "dev mode" } else { "TLS" };
-        format!("{role} through {connector}, {security}, {connections} connections{more}")
+        format!("{role} through {connector}, {security}, {}{more}", counted(*connections, "connection"))
     }
 }
 

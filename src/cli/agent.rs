@@ -8,6 +8,7 @@ use crate::agent;
 use crate::agent::arguments::{Arguments, Command};
 use crate::exit;
 use crate::logging::{self, Logging};
+use crate::plural::counted;
 use log::error;
 use std::path::Path;
 
@@ -37,7 +38,7 @@ fn check(arguments: &Arguments) -> Outcome {
     let services = agent::check(arguments).map_err(|e| Failure::new(e.status(), e))?;
     log::logger().flush();
     let what = arguments.config().map_or("the options".to_owned(), |file| file.display().to_string());
-    say(format!("{what}: good, {services} {}", if services == 1 { "service" } else { "services" }));
+    say(format!("{what}: good, {}", counted(services, "service")));
     Ok(exit::OK)
 }
 

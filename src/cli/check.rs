@@ -1,4 +1,7 @@
 //! `check`: looks at everything that `start` would, without starting anything and without changing a file.
+//!
+//! What `start` would end with, and that no mapping could ever be added, is a fault. What it would live with is said,
+//! too, and no fault: a script that checks before it restarts must not be kept from that by one mapping.
 
 use super::output::{complain, say};
 use super::{Outcome, identity};
@@ -14,11 +17,13 @@ use crate::mapping::Mapping;
 use crate::net::authority::Authority;
 use crate::net::expiry::Expiry;
 use crate::net::{certificate, provider, server_tls, tcp};
+use crate::plural::counted;
 use crate::ports::ephemeral;
 use crate::store;
 use nix::unistd::geteuid;
 use std::fmt::Display;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +44,7 @@ impl Check {
             Ok(capacity) => capacity.warning.into_iter().for_each(complain),
             Err(e) => verdict.fault(e),
         }
-        conflicts(&config, &mappings).for_each(|conflict| verdict.fault(conflict));
+        conflicts(&config, &mappings).for_each(complain);
         misfits(&config, &mappings).for_each(complain);
         // If the daemon runs it has its files and ports, and there is nothing to find out.
         if let Ok(Some(running)) = Running::find(&layout.pid_file) {
@@ -75,7 +80,8 @@ impl Verdict {
 /// Those that the settings name, and themselves.
 fn look_at_files(config: &Config, verdict: &mut Verdict) {
     let mode = if config.dev { "dev" } else { "TLS" };
-    say(format!("{}: good, {mode} mode, {} ports for mappings", config.file.display(), config.ports.len()));
+    let ports = counted(config.ports.len(), "port");
+    say(format!("{}: good, {mode} mode, {ports} for mappings", config.file.display()));
     config.warnings().into_iter().for_each(complain);
     if config.has_too_few_ports() {
         verdict.status = exit::CONFIG;
@@ -118,7 +124,7 @@ fn look_at_mappings(config: &Config, verdict: &mut Verdict) -> Vec<Mapping> {
     let file = config.state_file(store::FILE_NAME);
     let found = store::load(&file);
     let mappings = found.as_ref().map_or(Vec::new(), Vec::clone);
-    verdict.of_file(&file, found.map(|mappings| format!(", {} mappings", mappings.len())));
+    verdict.of_file(&file, found.map(|mappings| format!(", {}", counted(mappings.len(), "mapping"))));
     store::read_only(&config.state).into_iter().for_each(complain);
     mappings
 }
@@ -140,33 +146,61 @@ fn is_made_by_root(layout: &Layout) -> bool {
     !geteuid().is_root() && writer::is_only_root(layout.decides_on_pid_file()).unwrap_or(false)
 }
 
+/// A port that a start opens.
+struct Port {
+    whose: String,
+    address: Option<IpAddr>,
+    number: u16,
+    /// The key that says which address it is bound to.
+    key: &'static str,
+    /// Nothing starts without it; the others are tried again every second.
+    is_needed: bool,
+}
+
+fn ports_to_open(config: &Config, mappings: &[Mapping]) -> Vec<Port> {
+    let port = |whose: &str, number| Port {
+        whose: whose.to_owned(),
+        address: config.listen,
+        number,
+        key: "listen",
+        is_needed: false,
+    };
+    let api = Port { is_needed: true, ..port("the API", config.api_port) };
+    let broker = config.broker.map(|number| port("the broker", number));
+    let of_mappings = mappings.iter().flat_map(|mapping| {
+        let numbers = mapping.ports().into_iter().flatten();
+        numbers.map(|number| port(&format!("the mapping {}", mapping.id), number))
+    });
+    let metrics = config.metrics_listen.map(|it| {
+        let key = "metricslisten";
+        Port { address: Some(it.ip()), key, ..port(key, it.port()) }
+    });
+    std::iter::once(api).chain(broker).chain(of_mappings).chain(metrics).collect()
+}
+
 /// Whether the ports are free.
 fn look_at_ports(config: &Config, mappings: &[Mapping], verdict: &mut Verdict) {
-    let api = ("the API".to_owned(), config.api_port);
-    let broker = config.broker.map(|port| ("the broker".to_owned(), port));
-    let of_mappings = mappings.iter().flat_map(|mapping| {
-        mapping.ports().into_iter().flatten().map(|port| (format!("the mapping {}", mapping.id), port))
-    });
-    let (mut count, mut free) = (0, 0);
-    let all = std::iter::once(api).chain(broker).chain(of_mappings).map(|(who, port)| (who, config.listen, port));
-    let metrics = config.metrics_listen.map(|it| ("metricslisten".to_owned(), Some(it.ip()), it.port()));
-    for (who, address, port) in all.chain(metrics) {
-        count += 1;
-        let Err(error) = tcp::listen(address, port) else {
-            free += 1;
-            continue;
-        };
-        match error.kind() {
-            ErrorKind::AddrNotAvailable => {
-                let key = if who == "metricslisten" { "metricslisten" } else { "listen" };
-                verdict
-                    .fault(format!("port {port} of {who} could not be bound: `{key}` is no address of this machine"));
+    let ports = ports_to_open(config, mappings);
+    let mut are_free = true;
+    for Port { whose, address, number, key, is_needed } in &ports {
+        let Err(error) = tcp::listen(*address, *number) else { continue };
+        are_free = false;
+        let why = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                complain(format!("port {number} of {whose}: only root can test it ({error})"));
+                continue;
             }
-            ErrorKind::PermissionDenied => complain(format!("port {port} of {who}: only root can test it ({error})")),
-            _ => verdict.fault(format!("port {port} of {who} could not be bound: {error}")),
+            ErrorKind::AddrNotAvailable => format!("`{key}` is no address of this machine"),
+            _ => error.to_string(),
+        };
+        let problem = format!("port {number} of {whose} could not be bound: {why}");
+        if *is_needed {
+            verdict.fault(problem);
+        } else {
+            complain(format!("{problem}; after a start it is tried again every second"));
         }
     }
-    if free == count {
-        say(format!("ports to be opened at the start: {count}, all free"));
+    if are_free {
+        say(format!("ports to be opened at the start: {}, all free", ports.len()));
     }
 }

@@ -8,6 +8,7 @@
 
 use crate::limits::{BIND_TRIES, DIRECT_ENTRIES};
 use crate::mapping::{Kind, Mapping, Request};
+use crate::plural::counted;
 use crate::ports::{PortSet, Ports};
 use crate::relay::command::{EventLoop, Gone, OpenError};
 use crate::store::{SaveError, Store};
@@ -64,7 +65,7 @@ impl Registry {
             }
         }
         if failed > LINES {
-            warn!("{} more ports could not be bound", failed - LINES);
+            warn!("{} could not be bound", counted(failed - LINES, "more port"));
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::writer::Writer;
 use crate::limits::ACCESS_LOG_PIECES;
+use crate::plural::counted;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -107,16 +108,18 @@ fn write_lines(inbox: &Receiver<Order>, mut writer: Writer, shared: &Shared) {
                 }
                 match (shared.unsaid.swap(0, Ordering::Relaxed), shared.which) {
                     (0, _) => {}
-                    (count, Which::Log) => log::warn!("{count} log lines could not be written and are lost"),
-                    (count, Which::Access) => {
-                        log::warn!("{count} lines of the access log could not be written and are lost");
-                    }
+                    (count, Which::Log) => tell_lost(&counted(count, "log line"), count),
+                    (count, Which::Access) => tell_lost(&(counted(count, "line") + " of the access log"), count),
                 }
             }
             Order::Look => {}
             Order::Flush(done) => drop(done),
         }
     }
+}
+
+fn tell_lost(lines: &str, count: usize) {
+    log::warn!("{lines} could not be written and {} lost", if count == 1 { "is" } else { "are" });
 }
 
 /// What both ends of the queue know.

@@ -19,6 +19,7 @@ use crate::net::service::Service;
 use crate::net::session::{self, Cause, Party};
 use crate::net::tcp;
 use crate::network::Network;
+use crate::plural::counted;
 use crate::throttle::and_more;
 use crate::wire::proxy_protocol::{self, Ends, Origin, Parsed};
 use log::warn;
@@ -144,7 +145,8 @@ impl Relay {
         }
         if let Some(unsaid) = self.log.may_say(Topic::TooManyUsers(port), self.reactor.now) {
             let (place, more) = (self.mappings.place(PipePort { pipe, side: 1 }), and_more(unsaid));
-            warn!("{place}: user {peer} refused, its address has {most} sessions already (`maxusers`){more}");
+            let sessions = counted(most, "session");
+            warn!("{place}: user {peer} refused, its address has {sessions} already (`maxusers`){more}");
         }
         true
     }

@@ -1,6 +1,6 @@
 //! check: 0 or 78, every fault named, nothing changed.
 
-use crate::harness::{Daemon, Mode, Setup};
+use crate::harness::{Daemon, Mode, PATIENCE, Setup, wait_until};
 use std::fs;
 use std::net::TcpListener;
 
@@ -25,6 +25,7 @@ fn good_files_are_good_and_nothing_is_changed() {
         let said = daemon.command(&["check"]);
         assert_eq!(said.status, 0, "{said:?}");
         assert!(said.out.contains("connector.conf: good"), "{said:?}");
+        assert!(said.out.contains("configs.json: good, 0 mappings"), "{said:?}");
         assert_eq!(said.out.contains("server-cert.pem: good"), mode == Mode::Tls, "{said:?}");
         assert!(daemon.path("configs.json.new").exists());
         assert!(!daemon.path("configs.json").exists() && !daemon.path("connector.conf.pid").exists());
@@ -45,14 +46,21 @@ fn each_fault_is_named() {
 fn ports_that_are_taken_are_named_unless_the_daemon_has_them() {
     let mut daemon = Setup::new(Mode::Plain).start();
     let mapping = daemon.add_public(1);
+    assert!(daemon.command(&["check"]).out.contains("configs.json: good, 1 mapping\n"));
     assert_eq!(daemon.command(&["check"]).status, 0);
     daemon.terminate();
     assert_eq!(daemon.command(&["check"]).status, 0);
+    // A start goes on without it.
     let taken = TcpListener::bind(("127.0.0.1", mapping.ports[1])).expect("a port");
-    faulty(&daemon, &[&format!("port {} of the mapping {}", mapping.ports[1], mapping.id)]);
+    let said = daemon.command(&["check"]);
+    let problem = format!("port {} of the mapping {} could not be bound: ", mapping.ports[1], mapping.id);
+    assert!(said.status == 0 && said.err.contains(&problem) && !said.out.contains("all free"), "{said:?}");
+    daemon.start();
+    assert!(daemon.log().contains(&format!("port {} could not be bound", mapping.ports[1])), "{}", daemon.log());
+    daemon.terminate();
     drop(taken);
     let _taken = TcpListener::bind(("127.0.0.1", daemon.ports.api())).expect("a port");
-    faulty(&daemon, &[&format!("port {} of the API", daemon.ports.api())]);
+    refused_by_both(&daemon, EX_UNAVAILABLE, &[&daemon.ports.api().to_string(), "API"]);
 }
 
 #[test]
@@ -93,6 +101,7 @@ fn refused_by_both(daemon: &Daemon, status: i32, words: &[&str]) {
 }
 
 const EX_CANTCREAT: i32 = 73;
+const EX_UNAVAILABLE: i32 = 69;
 
 #[test]
 fn more_buffers_than_there_is_room_for_are_a_fault_of_their_key() {
@@ -174,22 +183,26 @@ fn a_state_folder_that_is_not_there_is_refused() {
     assert!(!state.exists());
 }
 
-/// Such a mapping keeps the daemon from nothing, but nobody will ever reach it.
+/// Such a mapping keeps the daemon from nothing, so `check` warns of it; but nobody will ever reach it.
 #[test]
-fn a_stored_mapping_on_the_daemons_own_port_is_named() {
+fn a_stored_mapping_on_the_daemons_own_port_is_named_and_the_daemon_runs() {
     let mut daemon = Setup::new(Mode::Plain).start();
-    let mapping = daemon.add_public(1);
+    let (mapping, sound) = (daemon.add_public(1), daemon.add_public(1));
     daemon.terminate();
     let settings = fs::read_to_string(daemon.path("connector.conf")).expect("settings");
-    let mut settings: serde_json::Value = serde_json::from_str(&settings).expect("JSON");
-    settings["broker"] = mapping.ports[1].into();
-    fs::write(daemon.path("connector.conf"), settings.to_string()).expect("a file");
-    faulty(&daemon, &[&format!("port {} of the mapping {}", mapping.ports[1], mapping.id), "\"broker\""]);
-    settings["broker"] = serde_json::Value::Null;
-    settings.as_object_mut().expect("an object").remove("broker");
-    settings["apiport"] = mapping.ports[0].into();
-    fs::write(daemon.path("connector.conf"), settings.to_string()).expect("a file");
-    faulty(&daemon, &[&format!("port {} of the mapping {}", mapping.ports[0], mapping.id), "\"apiport\""]);
+    let settings: serde_json::Value = serde_json::from_str(&settings).expect("JSON");
+    for (key, port) in [("broker", mapping.ports[1]), ("apiport", mapping.ports[0])] {
+        let mut settings = settings.clone();
+        settings[key] = port.into();
+        fs::write(daemon.path("connector.conf"), settings.to_string()).expect("a file");
+        let said = daemon.command(&["check"]);
+        let problem = format!("port {port} of the mapping {} is the daemon's own (key \"{key}\")", mapping.id);
+        assert!(said.status == 0 && said.err.contains(&problem), "{said:?}");
+        daemon.spawn();
+        wait_until("it runs", PATIENCE, || daemon.command(&["mapping", "show", &sound.id]).status == 0);
+        assert!(daemon.log().contains(&problem), "{}", daemon.log());
+        assert!(daemon.terminate().success());
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::plain;
 use crate::cli::units::{date, duration, size};
+use crate::plural::counted;
 use serde_json::Value;
 
 /// Names and values; what the daemon did not report has no line.
@@ -22,7 +23,7 @@ pub(super) fn facts(answer: &Value) -> Vec<(&'static str, String)> {
         ("users connect", said(&options["users"])),
         ("allow", options["allow"].as_array().map(|ranges| list(ranges))),
         ("proxy protocol", said(&options["proxyprotocol"])),
-        ("max users", options["maxusers"].as_u64().map(|most| format!("{most} sessions of one address"))),
+        ("max users", options["maxusers"].as_u64().map(|most| format!("{} of one address", counted(most, "session")))),
         ("wait time", seconds(&options["waittime"])),
         ("idle timeout", seconds(&options["idletimeout"])),
         (first, agents(answer, sides[0])),
@@ -49,13 +50,13 @@ fn limits(answer: &Value, port: &str) -> Option<String> {
         millis if millis < 1000 => format!("for {millis} ms"),
         millis => format!("for {}", duration(millis)),
     };
-    Some(format!("{most} connections of agents, which may be silent {silence}"))
+    Some(format!("{} of agents, which may be silent {silence}", counted(most, "connection")))
 }
 
 fn agents(answer: &Value, port: &str) -> Option<String> {
     let number = |key: &str| answer[format!("{key}{port}")].as_u64();
     let [agents, free, rejected] = [number("agents")?, number("free")?, number("rejected")?];
-    let rejected = if rejected > 0 { format!(", {rejected} wrong passcodes") } else { String::new() };
+    let rejected = if rejected > 0 { format!(", {}", counted(rejected, "wrong passcode")) } else { String::new() };
     Some(format!("{agents} ({free} free, {} joined){rejected}", agents.saturating_sub(free)))
 }
 

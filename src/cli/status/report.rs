@@ -4,6 +4,7 @@ use crate::cli::units::{duration, size};
 use crate::config::Config;
 use crate::net::certificate;
 use crate::net::expiry::Expiry;
+use crate::plural::counted;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -79,7 +80,7 @@ impl Report {
 
     fn expiry(&self) -> Option<String> {
         let expiry = self.certificate.as_ref()?.1?;
-        Some(format!("valid until {expiry} ({} days)", expiry.days_left()))
+        Some(format!("valid until {expiry} ({})", counted(expiry.days_left(), "day")))
     }
 
     /// What somebody should look after.
@@ -88,12 +89,13 @@ impl Report {
             Some(format!("{}: the certificate {}", file.display(), expiry.as_ref()?.warning()?))
         });
         let some = |name| self.number(name).filter(|count| *count > 0);
-        let inactive =
-            some("inactive").map(|count| format!("{count} mappings wait for ports that other programs have"));
+        let wait = |count| if count == 1 { "waits" } else { "wait" };
+        let inactive = some("inactive")
+            .map(|count| format!("{} {} for ports that other programs have", counted(count, "mapping"), wait(count)));
         let full = self.is_full("connections", "maxconnections").then(|| "all connections are in use".to_owned());
         let starved = self.is_full("buffers", "maxbuffers").then(|| "all relay buffers are in use".to_owned());
-        let pauses =
-            some("pauses").map(|count| format!("{count} times since its start no connection could be accepted"));
+        let pauses = some("pauses")
+            .map(|count| format!("{} since its start no connection could be accepted", counted(count, "time")));
         [self.refusal.clone(), certificate, inactive, full, starved, pauses].into_iter().flatten().collect()
     }
 
