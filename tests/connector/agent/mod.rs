@@ -2,6 +2,7 @@
 //!
 //! `crate::agents` is about the wire protocol as the daemon speaks it to any agent; this is about our own one.
 
+mod adding_up;
 mod monitoring;
 mod public;
 mod services;

@@ -28,6 +28,19 @@ fn what_is_missing_is_named_with_the_option_for_it() {
 }
 
 #[test]
+fn files_that_cannot_be_had_are_named() {
+    let ready = || AgentProgram::bare("secret").with(&["--connector", "127.0.0.1:1", "--to", "127.0.0.1:1"]);
+    for (option, status, words) in [
+        ("--access-log", 73, "accesslog: /nowhere/it cannot be written"),
+        ("--log-file", 73, "/nowhere/it: cannot be written"),
+        ("--socket", 73, "--socket: /nowhere/it cannot be listened on"),
+        ("--ca", 78, "/nowhere/it: cannot be read"),
+    ] {
+        expect_refusal(ready().with(&["--dev", option, "/nowhere/it"]).spawn(), status, &[words]);
+    }
+}
+
+#[test]
 fn the_passcode_may_be_in_the_environment() {
     let daemon = Setup::new(Mode::Plain).start();
     let mapping = daemon.add_public(1);
