@@ -13,6 +13,9 @@ impl Secret {
         Self(text.into())
     }
 
+    /// Bytes of a random one: Connectors give no others.
+    pub const RANDOM: usize = 36;
+
     /// A new random one: UUID version 4, lower case, 36 characters.
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().to_string())

@@ -5,6 +5,9 @@
 use super::error::StartError;
 use super::settings::{Role, Security, Settings};
 use crate::net::trust::{self, Trust};
+use crate::plural::counted;
+use crate::secret::Secret;
+use log::warn;
 use rustls::ClientConfig;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -30,6 +33,7 @@ pub fn plans(services: Vec<Settings>) -> Result<Vec<Plan>, StartError> {
 type SetUp = HashMap<Arc<Trust>, Arc<ClientConfig>>;
 
 fn plan(settings: Settings, set_up: &mut SetUp) -> Result<Plan, StartError> {
+    warn_of_passcode(&settings);
     let tls = match &settings.security {
         Security::Dev => None,
         Security::Tls { trust, .. } => Some(match set_up.get(trust) {
@@ -46,4 +50,14 @@ fn plan(settings: Settings, set_up: &mut SetUp) -> Result<Plan, StartError> {
         Role::Listen => settings.target.look_up().map_err(|cause| StartError::listen(&settings, cause))?,
     };
     Ok(Plan { settings, tls, listen })
+}
+
+/// A Connector waits for the rest of a passcode that is too short: all that would be heard of it is silence.
+fn warn_of_passcode(settings: &Settings) {
+    let length = settings.passcode.expose().len();
+    if length != Secret::RANDOM {
+        let place = settings.name.as_deref().map(|name| format!("Service {name:?}: ")).unwrap_or_default();
+        let bytes = counted(length, "byte");
+        warn!("{place}the passcode has {bytes}, those of Connectors have {}: is it complete?", Secret::RANDOM);
+    }
 }

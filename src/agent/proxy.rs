@@ -191,7 +191,7 @@ impl FromStr for Proxy {
 
     /// The error does not show the text: there may be a password in it.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "no proxy".to_owned();
+        let wrong = || format!("expected {EXPECTED}");
         let (kind, rest) = match text.split_once("://").ok_or_else(wrong)? {
             ("socks5" | "socks5h", rest) => (Kind::Socks5, rest),
             ("http", rest) => (Kind::Http, rest),

@@ -31,6 +31,8 @@ pub(super) fn explained(words: &[&str], problem: &str) -> String {
     let said = match problem.split_once(": ").unwrap_or((problem, "")) {
         ("Unrecognized argument", word) => unknown(&path, word.trim()),
         (head, why) if head.starts_with("Error parsing ") => match parsed(head) {
+            // There may be a password in it.
+            Some((name @ "--proxy", _)) => format!("{name}: {why}"),
             Some((name, value)) if why.contains(&format!("{value:?}")) => format!("{name}: {why}"),
             Some((name, value)) => format!("{name}: found {value:?}; {}", expected(why)),
             None => problem.to_owned(),

@@ -22,7 +22,7 @@ use crate::secret::Secret;
 use crate::throttle::and_more;
 use crate::wire::passcode::{Offer, Progress};
 use crate::wire::v1::{AUTHORIZED, BEATS_A_RECORD, PREAMBLE, beats};
-use crate::wire::v2::hello::Hello;
+use crate::wire::v2::hello::{self, Hello};
 use log::{Level, log, warn};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -239,7 +239,7 @@ impl Relay {
         let now = self.reactor.now;
         let (Some(source), Some(socket)) = (self.source(key), self.reactor.get(key)) else { return };
         let (State::Unauthenticated(it), peer) = (socket.state, socket.link.peer) else { return };
-        let (place, length, is_deferred) = (it.place, it.offer.bytes.len(), it.is_deferred);
+        let (place, length, is_deferred) = (it.place, hello::length_before(&it.offer.bytes), it.is_deferred);
         if !is_deferred {
             self.rate_limit.abandoned(source, now);
         }

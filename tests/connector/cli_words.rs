@@ -53,7 +53,7 @@ fn without_a_command_the_help_is_shown_and_nothing_is_done() {
 
 #[test]
 fn a_command_line_that_is_wrong_is_said_so_on_standard_error() {
-    let wrong: [(&[&str], &str); 17] = [
+    let wrong: [(&[&str], &str); 18] = [
         (&["begin"], "unknown command `begin`\n"),
         (&["stauts"], "unknown command `stauts`, did you mean `status`?"),
         (&["status", "--jsno"], "unknown option `--jsno` of `status`, did you mean `--json`?"),
@@ -68,6 +68,7 @@ fn a_command_line_that_is_wrong_is_said_so_on_standard_error() {
         (&["mapping", "add", "--conections", "7"], "did you mean `--connections`?"),
         (&["stop", "--timeout", "soon"], "--timeout: found \"soon\"; expected a whole number"),
         (&["agent", "--connector", "x"], "--connector: \"x\" is no target; expected HOST:PORT"),
+        (&["agent", "--proxy", "ftp://x"], "--proxy: expected socks5://HOST:PORT or http://HOST:PORT"),
         (&["cert", "--address", "x"], "--address: found \"x\"; expected an IP address"),
         (&["cert", "--days", "-1"], "--days: found \"-1\"; expected a whole number"),
         (&["demo", "more"], "demo: takes no \"more\""),
@@ -78,6 +79,8 @@ fn a_command_line_that_is_wrong_is_said_so_on_standard_error() {
         assert!(said.err.contains(problem), "{words:?} gave {}", said.err);
         assert!(said.err.contains("iofog-connector help"), "{words:?} gave {}", said.err);
     }
+    let said = command(&["agent", "--proxy", "socks4://user:hush-hush@proxy:1080"]);
+    assert!(said.status == EX_USAGE && !said.err.contains("hush"), "{}", said.err);
 }
 
 #[test]

@@ -43,6 +43,12 @@ impl Hello {
     }
 }
 
+/// How many of the first bytes of an agent are a passcode: a hello may stand behind it.
+pub fn length_before(bytes: &[u8]) -> usize {
+    let before = bytes.len().saturating_sub(LENGTH);
+    if matches!(parse(&bytes[before..]), Parsed::Hello(_)) { before } else { bytes.len() }
+}
+
 /// Looks at what may be a hello. The sender may speak later versions, too.
 pub fn parse(bytes: &[u8]) -> Parsed {
     let begins = MAGIC.len().min(bytes.len());

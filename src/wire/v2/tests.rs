@@ -224,6 +224,11 @@ fn a_hello_is_recognised_in_pieces_and_nothing_else_is() {
     let mut later = bytes;
     later[8] = 3;
     assert_eq!(hello::parse(&later), Parsed::Hello(said), "who speaks 3 speaks 2, too");
+    assert_eq!(
+        [&b""[..], b"abc", &[7; 40]].map(|passcode| hello::length_before(&[passcode, &bytes[..]].concat())),
+        [0, 3, 40]
+    );
+    assert_eq!([&b""[..], b"abc", &bytes[1..]].map(hello::length_before), [0, 3, 19]);
     assert_eq!(hello::parse(b"\0iofog/2\x01"), Parsed::Other);
     assert_eq!(hello::parse(b"BEAT"), Parsed::Other);
 }

@@ -1,6 +1,7 @@
 //! What the agent says about settings that it cannot use, and its exit status.
 
-use crate::harness::{AgentProgram, Mode, Setup};
+use crate::harness::{AgentProgram, Mode, PATIENCE, Setup, wait_until};
+use serde_json::json;
 
 #[track_caller]
 fn expect_refusal(mut agent: AgentProgram, status: i32, words: &[&str]) {
@@ -38,6 +39,25 @@ fn files_that_cannot_be_had_are_named() {
     ] {
         expect_refusal(ready().with(&["--dev", option, "/nowhere/it"]).spawn(), status, &[words]);
     }
+}
+
+#[test]
+fn a_passcode_that_was_not_copied_whole_is_warned_of_on_both_sides() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_public(1);
+    let part = &mapping.passcodes[0][..15];
+    let service = json!({"name": "web", "port": mapping.ports[0], "passcode": part, "to": "127.0.0.1:1"});
+    let settings = json!({"connector": "127.0.0.1", "dev": true, "services": [service]}).to_string();
+    let mut agent = AgentProgram::configured(&settings, part);
+    let warning = "Service \"web\": the passcode has 15 bytes, those of Connectors have 36: is it complete?";
+    let (said, status) = agent.check();
+    assert!(status == Some(0) && said.contains(warning), "{said}");
+    agent.respawn();
+    agent.wait_for(warning);
+    wait_until("it has dialled", PATIENCE, || daemon.controller().status(&mapping.id)["unauthorized"] == 1);
+    assert!(agent.terminate().success());
+    let told = "rejected, its passcode has 15 of 36 bytes";
+    wait_until("the daemon tells of it", PATIENCE, || daemon.log().contains(told));
 }
 
 #[test]
