@@ -67,9 +67,8 @@ use status::Questions;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The agent's event loop.
@@ -85,7 +84,8 @@ pub struct Agent {
     may_fill: bool,
     reactor: Reactor<State>,
     names: Names,
-    stop: Arc<AtomicBool>,
+    /// Why it is to end; empty: it is not.
+    stop: Arc<OnceLock<&'static str>>,
     /// The services that are to be from now on.
     reloads: Receiver<Vec<Plan>>,
     /// Who wants to know the status.
@@ -142,11 +142,11 @@ impl Agent {
     }
 
     /// Lets sessions deliver what is in flight, and closes everything else.
-    fn end_all(&mut self) {
+    fn end_all(&mut self, why: &str) {
         if self.ending.is_some() {
             return;
         }
-        info!("Stopping");
+        info!("Stopping: {why}");
         self.supervisor.stopping();
         let now = self.reactor.now;
         self.ending = Some(now + DRAIN_TIMEOUT);
@@ -208,8 +208,8 @@ impl event_loop::Service for Agent {
     }
 
     fn own_event(&mut self, number: usize) -> bool {
-        if self.stop.load(Ordering::Relaxed) {
-            self.end_all();
+        if let Some(&why) = self.stop.get() {
+            self.end_all(why);
         }
         // What the helper threads have found is looked at after each turn.
         number >= CLIENTS && self.accept_clients(number - CLIENTS)

@@ -1,10 +1,12 @@
 //! The command line of `iofog-connector agent`, laid over the file that it names.
 
 use super::proxy::Proxy;
+use super::services_file::Listed;
 use super::settings::{Draft, PASSCODE_VARIABLE, Process, Protocol, Settings, SettingsError, passcode};
 use super::target::Target;
 use super::{file, services_file};
 use crate::files;
+use crate::layout::is_one_file;
 use crate::limits::CONFIG_FILE;
 use crate::logging::Format;
 use crate::net::certificate::read_chain;
@@ -137,11 +139,26 @@ impl Arguments {
     /// What concerns the process, and the services that these are about: those that the settings file lists, or the one
     /// of file and options.
     pub fn read(&self) -> Result<(Process, Vec<Settings>), SettingsError> {
+        let Listed { process, services, files } = self.listed()?;
+        let own = [self.config(), self.log_file.as_deref(), self.ca.as_deref(), self.passcode_file.as_deref()];
+        let mut own = own.into_iter().flatten().chain(files.iter().map(PathBuf::as_path));
+        match &process.access_log {
+            Some(log) if own.any(|file| is_one_file(log, file)) => {
+                let problem = "accesslog: the agent needs it for something else; expected a file of its own".to_owned();
+                Err(SettingsError::File { file: log.clone(), problem })
+            }
+            _ => Ok((process, services)),
+        }
+    }
+
+    fn listed(&self) -> Result<Listed, SettingsError> {
         let process = Process { metrics_listen: self.metrics_listen, access_log: self.access_log.clone() };
-        let Some(file) = self.config() else { return Ok((process, vec![self.settings(Draft::default())?])) };
+        let only =
+            |draft| Ok(Listed { process: process.clone(), services: vec![self.settings(draft)?], files: Vec::new() });
+        let Some(file) = self.config() else { return only(Draft::default()) };
         let text = files::read(file, CONFIG_FILE).map_err(SettingsError::unreadable(file))?;
         if !services_file::is_one(&text) {
-            return Ok((process, vec![self.settings(file::read(file, &text)?)?]));
+            return only(file::read(file, &text)?);
         }
         match self.options().into_iter().find(|(_, is_given)| *is_given) {
             Some((option, _)) => {
@@ -149,9 +166,10 @@ impl Arguments {
                 Err(SettingsError::Option { option, problem })
             }
             None => {
-                let (listed, services) = services_file::parse(file, &text)?;
-                let metrics_listen = process.metrics_listen.or(listed.metrics_listen);
-                Ok((Process { metrics_listen, access_log: process.access_log.or(listed.access_log) }, services))
+                let listed = services_file::parse(file, &text)?;
+                let metrics_listen = process.metrics_listen.or(listed.process.metrics_listen);
+                let access_log = process.access_log.or(listed.process.access_log);
+                Ok(Listed { process: Process { metrics_listen, access_log }, ..listed })
             }
         }
     }

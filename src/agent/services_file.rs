@@ -15,7 +15,7 @@ use super::target::Target;
 use crate::config::SettingsFault;
 use crate::config::json::{Place, fault};
 use crate::config::value::{Endpoint, NonEmpty, Text, Whole};
-use crate::layout::{folder_of, is_one_file};
+use crate::layout::folder_of;
 use crate::limits::SERVICES;
 use crate::net::certificate::read_chain;
 use crate::net::tcp::Local;
@@ -70,15 +70,22 @@ pub fn is_one(text: &[u8]) -> bool {
     }
 }
 
-/// What concerns the process, and the services, of `file`, whose content is `text`.
-pub fn parse(file: &Path, text: &[u8]) -> Result<(Process, Vec<Settings>), SettingsError> {
+/// What is in such a file.
+pub struct Listed {
+    pub process: Process,
+    pub services: Vec<Settings>,
+    /// The files that it names and the agent reads.
+    pub files: Vec<PathBuf>,
+}
+
+/// What is in `file`, whose content is `text`.
+pub fn parse(file: &Path, text: &[u8]) -> Result<Listed, SettingsError> {
     let invalid = |fault| SettingsError::Invalid { file: file.to_owned(), fault };
     let (mut process, defaults, services) = read(text).map_err(invalid)?;
     let wrong = |problem| SettingsError::File { file: file.to_owned(), problem };
     process.access_log = process.access_log.map(|log| folder_of(file).join(log));
-    if process.access_log.as_ref().is_some_and(|log| is_one_file(log, file)) {
-        return Err(wrong("key \"accesslog\": these are the settings; expected a file of its own".to_owned()));
-    }
+    let named = services.iter().flat_map(Own::files).chain(defaults.file());
+    let files = named.map(|name| folder_of(file).join(name)).collect();
     let mut authorities = HashMap::new();
     if services.is_empty() {
         return Err(wrong(format!("key {:?}: the list is empty; expected one service at least", LIST.0)));
@@ -89,7 +96,10 @@ pub fn parse(file: &Path, text: &[u8]) -> Result<(Process, Vec<Settings>), Setti
         completed.map_err(|problem| wrong(format!("service {:?}: {problem}", name.unwrap_or_default())))
     };
     let services = services.into_iter().map(complete).collect::<Result<Vec<_>, _>>()?;
-    same_listener(&services).map_or(Ok((process, services)), |problem| Err(wrong(problem)))
+    match same_listener(&services) {
+        None => Ok(Listed { process, services, files }),
+        Some(problem) => Err(wrong(problem)),
+    }
 }
 
 /// Two services cannot listen at one address.
@@ -125,6 +135,16 @@ struct Shared {
     proxy_protocol: Option<Version>,
 }
 
+impl Shared {
+    /// The file that these keys name.
+    fn file(&self) -> Option<&PathBuf> {
+        match &self.trust {
+            Some(Source::File(file)) => Some(file),
+            _ => None,
+        }
+    }
+}
+
 /// Where it stands whom to trust.
 #[derive(Clone)]
 enum Source {
@@ -146,6 +166,11 @@ struct Own {
 }
 
 impl Own {
+    /// The files that a service names.
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.passcode_file.iter().chain(self.shared.file())
+    }
+
     /// What only shows once all keys of the service are read: the key to blame, and why.
     fn check(&self) -> Result<(), (&'static str, &'static str)> {
         let Self { mode, to, listen, passcode, passcode_file, .. } = self;
@@ -444,7 +469,7 @@ mod tests {
         let folder = Folder::new();
         std::fs::write(folder.0.join("secret"), "from file\n").unwrap();
         parse(&folder.0.join("agent.conf"), text.as_bytes())
-            .map(|(_, services)| services)
+            .map(|listed| listed.services)
             .map_err(|error| error.to_string())
     }
 

@@ -17,11 +17,11 @@ use crate::throttle::Throttle;
 use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// Relay buffers of one session: one for each direction, one for the beginning of a record.
@@ -30,7 +30,7 @@ const BUFFERS_EACH: usize = 3;
 /// Ends or changes an agent from another thread.
 #[derive(Clone)]
 pub struct Handle {
-    stop: Arc<AtomicBool>,
+    stop: Arc<OnceLock<&'static str>>,
     reloads: Sender<Vec<Plan>>,
     ask: Sender<Sender<Report>>,
     waker: Arc<mio::Waker>,
@@ -38,8 +38,9 @@ pub struct Handle {
 
 impl Handle {
     /// Asks the agent to end: what is in flight is delivered first. Errors: the agent is gone.
-    pub fn stop(&self) -> io::Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
+    pub fn stop(&self, why: &'static str) -> io::Result<()> {
+        // The first reason is the one to tell.
+        let _ = self.stop.set(why);
         self.waker.wake()
     }
 
@@ -112,7 +113,7 @@ impl Attendant {
                         Ok(())
                     }
                     SIGHUP => self.reload(),
-                    _ => self.handle.stop(),
+                    _ => self.handle.stop(signal_name(signal).unwrap_or("a signal")),
                 };
                 if done.is_err() {
                     return;

@@ -77,7 +77,7 @@ impl Demo {
             say("\nCtrl-C ends it all and leaves nothing behind.");
         }
         connector.wait()?;
-        handle.stop().map_err(agent_failed)?;
+        handle.stop("the demo is over").map_err(agent_failed)?;
         agent.wait()
     }
 

@@ -69,11 +69,24 @@ fn metrics_and_health_are_told_to_who_connects() {
 }
 
 #[test]
-fn an_access_log_over_the_settings_is_refused() {
+fn an_access_log_over_another_file_of_the_agents_is_refused() {
     let daemon = &Setup::new(Mode::Plain).start();
-    let (listed, _) = service(daemon, &Service::echo());
-    let (said, status) = agent(daemon, &listed, &json!({"accesslog": "./agent.json"})).check();
-    assert!(status == Some(78) && said.contains("key \"accesslog\": these are the settings"), "{said}");
+    let (mut listed, mapping) = service(daemon, &Service::echo());
+    let keys = listed.as_object_mut().expect("keys");
+    keys.remove("passcode");
+    keys.insert("passcodefile".to_owned(), json!("web.passcode"));
+    for file in ["./agent.json", "ca.pem", "web.passcode"] {
+        let agent = agent(daemon, &listed, &json!({"accesslog": file}));
+        fs::write(agent.path("web.passcode"), &mapping.passcodes[0]).expect("a file");
+        let (said, status) = agent.check();
+        let words = format!("/{file}: accesslog: the agent needs it for something else");
+        assert!(status == Some(78) && said.contains(&words), "{said}");
+        assert_eq!(fs::read_to_string(agent.path("web.passcode")).expect("a file"), mapping.passcodes[0]);
+    }
+    let mut agent = AgentProgram::new(daemon, &mapping, 0).exposing(1, 1);
+    let passcode = agent.path("passcode").display().to_string();
+    agent = agent.with(&["--access-log", &passcode]).spawn();
+    assert_eq!(agent.wait().code(), Some(78));
 }
 
 #[test]

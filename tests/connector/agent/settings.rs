@@ -56,6 +56,7 @@ fn a_passcode_that_was_not_copied_whole_is_warned_of_on_both_sides() {
     agent.wait_for(warning);
     wait_until("it has dialled", PATIENCE, || daemon.controller().status(&mapping.id)["unauthorized"] == 1);
     assert!(agent.terminate().success());
+    assert!(agent.log().contains("Stopping: SIGTERM"), "{}", agent.log());
     let told = "rejected, its passcode has 15 of 36 bytes";
     wait_until("the daemon tells of it", PATIENCE, || daemon.log().contains(told));
 }
