@@ -92,11 +92,19 @@ _iofog_connector()
 				esac
 				;;
 			agent)
-				options="--config --connector --passcode-file --to --listen --connections"
-				options+=" --ca --server-name --bind --proxy --protocol --proxy-protocol --dev --heartbeat --threshold --metrics-listen --access-log"
-				options+=" --log-file --log-level --log-format --socket --help check status"
+				case ${words[2]} in
+					check) options="--config --help" ;;
+					status) options="--socket --json --help" ;;
+					*)
+						options="--config --connector --passcode-file --to --listen --connections --ca --server-name --bind"
+						options+=" --proxy --protocol --proxy-protocol --dev --heartbeat --threshold --metrics-listen"
+						options+=" --access-log --log-file --log-level --log-format --socket --help"
+						((cword > 2)) || options+=" check status"
+						;;
+				esac
 				;;
 			demo) options="--tls --once --help" ;;
+			help) ((cword > 2)) || options="start stop reload status check mapping cert agent demo" ;;
 		esac
 	fi
 	COMPREPLY=($(compgen -W "$options" -- "$cur"))

@@ -14,12 +14,23 @@ function __iofog_connector_mappings --description "Ids and names of the daemon's
     end
 end
 
-function __iofog_connector_command
-    __fish_seen_subcommand_from $argv
+function __iofog_connector_command --description "Whether it is one of these commands"
+    set -l words (commandline -opc)
+    set -q words[2]; and contains -- $words[2] $argv
 end
 
 function __iofog_connector_mapping --description "Whether it is one of these actions of mapping"
-    __fish_seen_subcommand_from mapping; and __fish_seen_subcommand_from $argv
+    set -l words (commandline -opc)
+    set -q words[3]; and test $words[2] = mapping; and contains -- $words[3] $argv
+end
+
+function __iofog_connector_agent --description "Whether it is one of these actions of agent; or, without any, to run it"
+    __iofog_connector_command agent; or return
+    set -l action
+    for word in check status
+        __fish_seen_subcommand_from $word; and set action $word
+    end
+    test "$action" = "$argv"; or contains -- "$action" $argv
 end
 
 complete -c iofog-connector -f
@@ -34,6 +45,7 @@ set -l about "Run the daemon in the foreground" "Stop the daemon and wait until 
     "Run a Connector, an agent and a web page to try" "Print version and licence" "Print help"
 for at in (seq (count $commands))
     complete -c iofog-connector -n __fish_use_subcommand -a $commands[$at] -d $about[$at]
+    complete -c iofog-connector -n "test (count (commandline -opc)) = 2; and __iofog_connector_command help" -a $commands[$at] -d $about[$at]
 end
 
 set -l daemon "__iofog_connector_command start stop reload status check mapping cert"
@@ -42,9 +54,9 @@ complete -c iofog-connector -n "$daemon" -l state -x -a "(__fish_complete_direct
 complete -c iofog-connector -n "__iofog_connector_command start stop reload status check" -l pid-file -r -F -d "Pid file"
 
 complete -c iofog-connector -n "__iofog_connector_command start" -l user -x -a "(__fish_complete_users)" -d "User to change to"
-complete -c iofog-connector -n "__iofog_connector_command start agent" -l log-file -r -F -d "Write the log to this file"
-complete -c iofog-connector -n "__iofog_connector_command start agent" -l log-level -x -a "error warn info debug trace" -d "Least severity to log"
-complete -c iofog-connector -n "__iofog_connector_command start agent" -l log-format -x -a "text json" -d "What lines of the log look like"
+complete -c iofog-connector -n "__iofog_connector_command start; or __iofog_connector_agent" -l log-file -r -F -d "Write the log to this file"
+complete -c iofog-connector -n "__iofog_connector_command start; or __iofog_connector_agent" -l log-level -x -a "error warn info debug trace" -d "Least severity to log"
+complete -c iofog-connector -n "__iofog_connector_command start; or __iofog_connector_agent" -l log-format -x -a "text json" -d "What lines of the log look like"
 complete -c iofog-connector -n "__iofog_connector_command stop" -l timeout -x -d "Seconds to wait"
 complete -c iofog-connector -n "__iofog_connector_command stop" -l kill -d "Kill it after that"
 complete -c iofog-connector -n "__iofog_connector_command status mapping" -l json -d "For programs"
@@ -55,7 +67,7 @@ complete -c iofog-connector -n "__iofog_connector_command cert" -l address -x -d
 complete -c iofog-connector -n "__iofog_connector_command cert" -l days -x -d "How long it is valid"
 complete -c iofog-connector -n "__iofog_connector_command cert" -l complete -d "Only make what is missing"
 
-complete -c iofog-connector -n "__iofog_connector_command mapping; and not __fish_seen_subcommand_from list add remove show" -a "list add remove show"
+complete -c iofog-connector -n "__iofog_connector_command mapping; and not __iofog_connector_mapping list add remove show" -a "list add remove show"
 complete -c iofog-connector -n "__iofog_connector_mapping show remove" -a "(__iofog_connector_mappings)"
 set -l add "__iofog_connector_mapping add"
 complete -c iofog-connector -n "$add" -l private -d "Agents on both ports"
@@ -71,9 +83,10 @@ complete -c iofog-connector -n "$add" -l max-users -x -d "Sessions of one addres
 complete -c iofog-connector -n "$add" -l wait-time -x -d "Seconds that a user waits for an agent"
 complete -c iofog-connector -n "$add" -l idle-timeout -x -d "End idle sessions after so many seconds"
 
-set -l agent "__iofog_connector_command agent"
+set -l agent __iofog_connector_agent
 complete -c iofog-connector -n "$agent" -x -a "check status"
-complete -c iofog-connector -n "$agent" -l config -r -F -d "Settings of the agent"
+complete -c iofog-connector -n "$agent; or $agent check" -l config -r -F -d "Settings of the agent"
+complete -c iofog-connector -n "$agent status" -l json -d "For programs"
 complete -c iofog-connector -n "$agent" -l connector -x -a "(__fish_print_hostnames)" -d "Host and port"
 complete -c iofog-connector -n "$agent" -l passcode-file -r -F -d "File that holds the passcode"
 complete -c iofog-connector -n "$agent" -l to -x -a "(__fish_print_hostnames)" -d "Local service, host and port"
@@ -87,7 +100,7 @@ complete -c iofog-connector -n "$agent" -l bind -x -a "(__fish_print_interfaces)
 complete -c iofog-connector -n "$agent" -l metrics-listen -x -d "IP address and port of metrics"
 complete -c iofog-connector -n "$agent" -l access-log -r -F -d "File that lists sessions"
 complete -c iofog-connector -n "$agent" -l proxy -x -d "Proxy on the way out, socks5:// or http://"
-complete -c iofog-connector -n "$agent" -l socket -r -F -d "Socket for the status"
+complete -c iofog-connector -n "$agent; or $agent status" -l socket -r -F -d "Socket for the status"
 complete -c iofog-connector -n "$agent" -l dev -d "Plain TCP instead of TLS"
 complete -c iofog-connector -n "$agent" -l heartbeat -x -d "Interval, milliseconds"
 complete -c iofog-connector -n "$agent" -l threshold -x -d "Heartbeat timeout, milliseconds"
