@@ -113,6 +113,15 @@ pub struct Process {
     pub access_log: Option<PathBuf>,
 }
 
+impl Process {
+    /// The keys in which `new` differs: only a restart changes them.
+    pub(super) fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let metrics = (self.metrics_listen != new.metrics_listen).then_some("metricslisten");
+        let log = (self.access_log != new.access_log).then_some("accesslog");
+        metrics.into_iter().chain(log).collect()
+    }
+}
+
 /// What the agent's connections are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

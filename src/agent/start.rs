@@ -12,6 +12,7 @@ use crate::limits::BUFFERS;
 use crate::logging::{self, AccessLog, Logging};
 use crate::net::buffers::Pool as Buffers;
 use crate::net::reactor::{Reactor, own_token};
+use crate::plural::need_restart;
 use crate::supervisor::Supervisor;
 use crate::throttle::Throttle;
 use log::{error, info, warn};
@@ -129,8 +130,8 @@ impl Attendant {
         let read = self.arguments.read().map_err(StartError::from);
         match read.and_then(|(process, services)| Ok((process, plans(services)?))) {
             Ok((process, plans)) => {
-                if process != self.process {
-                    warn!("`metricslisten` and `accesslog` have changed, or one of them: that needs a restart");
+                if let Some(stay) = need_restart(&self.process.needs_restart(&process)) {
+                    warn!("{stay}");
                 }
                 self.handle.reload(plans)
             }

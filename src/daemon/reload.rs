@@ -10,6 +10,7 @@ use crate::layout::Layout;
 use crate::net::certificate;
 use crate::net::expiry::Expiry;
 use crate::net::server_tls::{self, ServerTls};
+use crate::plural::need_restart;
 use crate::relay::command::Handle;
 use crate::secret::Secret;
 use crate::supervisor::Supervisor;
@@ -81,8 +82,8 @@ impl Reloader {
         // Last, so that what the log calls reloaded is in force: a token or a Controller taken away lets nobody in.
         info!("Reloaded {file} and the files that it names; sessions are not interrupted");
         warnings.into_iter().for_each(|warning| warn!("{warning}"));
-        if !stays.is_empty() {
-            warn!("{file}: {} need a restart; the old values apply until then", stays.join(", "));
+        if let Some(stay) = need_restart(&stays) {
+            warn!("{file}: {stay}");
         }
     }
 }

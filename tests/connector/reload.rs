@@ -114,7 +114,7 @@ fn what_only_a_restart_changes_is_said_every_time() {
     let daemon = Setup::new(Mode::Plain).start();
     write_settings(&daemon, |settings| settings["buffers"] = json!(7));
     for _ in 0..2 {
-        reload(&daemon, "buffers need a restart");
+        reload(&daemon, "buffers needs a restart; the old value applies");
     }
     write_settings(&daemon, |settings| settings["dev"] = json!(false));
     reload(&daemon, "server-cert.pem: no such file");

@@ -91,7 +91,7 @@ impl Report {
         let some = |name| self.number(name).filter(|count| *count > 0);
         let wait = |count| if count == 1 { "waits" } else { "wait" };
         let inactive = some("inactive")
-            .map(|count| format!("{} {} for ports that other programs have", counted(count, "mapping"), wait(count)));
+            .map(|count| format!("{} {} for ports that are in use", counted(count, "mapping"), wait(count)));
         let full = self.is_full("connections", "maxconnections").then(|| "all connections are in use".to_owned());
         let starved = self.is_full("buffers", "maxbuffers").then(|| "all relay buffers are in use".to_owned());
         let pauses = some("pauses")
@@ -159,7 +159,10 @@ mod tests {
         };
         assert_eq!(warnings(9, 0, 0), [""; 0]);
         assert_eq!(warnings(10, 0, 0), ["all connections are in use"]);
-        assert!(warnings(0, 2, 0)[0].starts_with("2 mappings wait"));
+        assert_eq!(
+            [1, 2].map(|count| warnings(0, count, 0).remove(0)),
+            ["1 mapping waits for ports that are in use", "2 mappings wait for ports that are in use",]
+        );
         assert!(warnings(0, 0, 3)[0].starts_with("3 times"));
         assert_eq!(Report::new(&config, None, String::new(), Ok(json!({}))).warnings(), [""; 0]);
     }
