@@ -85,9 +85,10 @@ fn handshake(fault: &LinkError) -> String {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "it has expired, or the clock of this machine is wrong"
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another name than the one that was dialled"
-        }
+        CertificateError::NotValidForNameContext { expected, .. } => &format!(
+            "it is not for {}; if it should be for another name, give that (--server-name, or the key \"servername\")",
+            expected.to_str()
+        ),
         other => &format!("{other:?}"),
     };
     format!("certificate refused: {reason}")

@@ -219,6 +219,6 @@ fn the_certificate_may_be_for_another_name_than_the_one_that_is_dialled() {
         keys.as_object().expect("keys").iter().for_each(|(key, value)| all[key] = value.clone());
         agent(daemon, &mapping, &service, &all)
     };
-    with(&json!({})).spawn().wait_for("it is for another name");
+    with(&json!({})).spawn().wait_for("it is not for 127.0.0.1");
     let _agent = with(&json!({"servername": "localhost"})).start();
 }
