@@ -589,7 +589,8 @@ fn a_connector_that_does_not_know_version_2_is_spoken_to_in_version_1() {
         assert_eq!(read_once(&mut line), b"hello");
     }
     assert_eq!(agent.log().matches("speaks version 1").count(), 1, "{}", agent.log());
-    assert!(!agent.log().contains("WARN"), "{}", agent.log());
+    let warnings = agent.log().replace("[WARN] the passcode has 4 bytes", "");
+    assert!(!warnings.contains("WARN"), "{warnings}");
 }
 
 #[test]

@@ -127,7 +127,8 @@ fn one_address_has_so_many_sessions_and_no_more() {
         let second = daemon.user(&mapping);
         second.send(b"me too");
         assert!(matches!(second.hear(PATIENCE), Heard::Ended(_)));
-        let (of, why) = (format!("port {}: user 127.0.0.1:", mapping.ports[1]), "refused, its address has 1 sessions");
+        let (of, why) =
+            (format!("port {}: user 127.0.0.1:", mapping.ports[1]), "refused, its address has 1 session already");
         let tells = |line: &str| line.contains(&of) && line.contains(why);
         wait_until("the log tells of it", PATIENCE, || daemon.log().lines().any(tells));
         let other = daemon.dial(mapping.ports[1]).from([127, 0, 0, 2]).connect().expect("a connection");

@@ -24,7 +24,7 @@ fn mappings_are_kept_in_the_state_folder_and_nothing_beside_the_settings() {
         assert!(state.path().join("configs.json").exists());
         assert!(!daemon.path("configs.json").exists());
         let said = daemon.command(&["check", "--state", path]);
-        assert!(said.out.contains("1 mappings") && said.status == 0, "{said:?}");
+        assert!(said.out.contains(" 1 mapping\n") && said.status == 0, "{said:?}");
         assert_eq!(daemon.terminate().code(), Some(0));
         daemon.start();
         daemon.pair(&mapping);

@@ -146,7 +146,7 @@ fn an_http_proxy_may_ask_for_a_password() {
     let refused = agent(daemon, &mapping, &service, &wrong).spawn();
     refused.wait_for("407 Proxy Authentication Required");
     assert!(!refused.log().contains("guessed"), "{}", refused.log());
-    let right = json!({"proxy": format!("http://user:secret@127.0.0.1:{}", proxy.port)});
+    let right = json!({"proxy": format!("http://us%65r:s%65cret@127.0.0.1:{}", proxy.port)});
     let _agent = agent(daemon, &mapping, &service, &right).start();
     expect_service(daemon, &mapping);
 }
