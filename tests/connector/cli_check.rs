@@ -56,7 +56,8 @@ fn ports_that_are_taken_are_named_unless_the_daemon_has_them() {
     let problem = format!("port {} of the mapping {} could not be bound: ", mapping.ports[1], mapping.id);
     assert!(said.status == 0 && said.err.contains(&problem) && !said.out.contains("all free"), "{said:?}");
     daemon.start();
-    assert!(daemon.log().contains(&format!("port {} could not be bound", mapping.ports[1])), "{}", daemon.log());
+    let told = format!("port {} could not be bound", mapping.ports[1]);
+    wait_until("the log tells of it", PATIENCE, || daemon.log().contains(&told));
     daemon.terminate();
     drop(taken);
     let _taken = TcpListener::bind(("127.0.0.1", daemon.ports.api())).expect("a port");
