@@ -9,6 +9,7 @@
 //!          Free -> Connecting -> Joined                                       (line, local)
 //!          Free -> Connecting -> Opening -> Joined  a tunnel's exposing end   (tunnel)
 //!          Free -> Opening -> Joined                a tunnel's listening end  (tunnel)
+//!          Free -> Calling -> Joined -> Released -> Free  the same in frames  (tunnel, frames)
 //! service: Dialling -> Local                                                  (local)
 //! client:  Waiting -> Local                                                   (clients)
 //! ```
@@ -227,6 +228,7 @@ impl event_loop::Service for Agent {
                 // Not read before the service is there.
                 Task::Connecting { .. } => {}
                 Task::Opening { .. } => self.open_tunnel(key),
+                Task::Calling { local } => self.read_called(key, local),
                 Task::Joined { local } => self.relay(key, local),
                 Task::Released { .. } => self.read_frames(key),
             },
@@ -247,7 +249,7 @@ impl event_loop::Service for Agent {
             State::Dialling { .. } => self.dial_is_slow(key),
             State::Proxying { .. } | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
             State::Line(line) => match line.task {
-                Task::Free | Task::Joined { .. } => self.absent(key),
+                Task::Free | Task::Calling { .. } | Task::Joined { .. } => self.absent(key),
                 Task::Connecting { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
                 Task::Opening { .. } => self.nobody_answers(key),
                 Task::Released { .. } => self.close(key, Close::Abort),
@@ -258,8 +260,7 @@ impl event_loop::Service for Agent {
     }
 
     fn patience(&self, state: &State) -> Duration {
-        let clients = self.services.get(&state.service()).and_then(|service| service.clients.as_ref());
-        let contended = clients.is_some_and(|clients| clients.waiting > 0);
+        let contended = self.services.get(&state.service()).is_some_and(|service| service.has_waiting_clients());
         if contended || self.is_stopping() { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
     }
 

@@ -208,7 +208,7 @@ pub const BEAT_HOLD: Duration = Duration::from_secs(1);
 /// A tunnel's listening end calls the other one this often ...
 /// Longer than [`SETTLE`], which would else never pass.
 pub const CALL_AGAIN: Duration = Duration::from_millis(500);
-/// ... and gives up after this.
+/// ... and gives up after this. With version 2 the Connector looks for the other end, for as long.
 pub const CALL: Duration = Duration::from_secs(10);
 /// A tunnel's clients wait so long for a free connection.
 pub const WAIT_FOR_LINE: Duration = Duration::from_secs(5);

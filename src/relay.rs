@@ -7,7 +7,7 @@
 //! The life of a connection, and the file that knows it:
 //!
 //! ```text
-//! agent:  accepted -> Unauthenticated -> Agent: Free -> Joined     (unauthenticated, agents)
+//! agent:  accepted -> Unauthenticated -> Agent: Free -> Joined     (unauthenticated, agents, private)
 //!                     Unauthenticated -> Rejected                  (rejection)
 //! user:   accepted -> User: Silent -> Waiting? -> Joined           (users)
 //! API:    accepted -> Api                                          (api)
@@ -30,6 +30,7 @@ mod mappings;
 mod meter;
 mod open;
 mod pipe;
+mod private;
 mod prompts;
 mod queue;
 mod rate_limit;
@@ -37,6 +38,7 @@ mod rejection;
 mod sessions;
 mod settling;
 mod state;
+mod tunnel;
 mod unauthenticated;
 mod users;
 mod wanted;
@@ -62,7 +64,7 @@ use listeners::Listeners;
 use log::info;
 use mappings::Mappings;
 use meter::Meter;
-use pipe::{Pipe, PipeKey};
+use pipe::{Pipe, PipePort};
 use rate_limit::{RateLimit, Source};
 use state::{Agent, Duty, Stage, State, User};
 use std::io;
@@ -140,8 +142,8 @@ pub struct Relay {
     rate_limit: RateLimit,
     /// Connections that were rejected and are not closed yet.
     rejected: FairQueue,
-    /// Mappings in which users have begun to wait in this turn.
-    wanting: Vec<PipeKey>,
+    /// Agent ports for whose agents somebody has begun to wait in this turn.
+    wanting: Vec<PipePort>,
     /// Nothing could be closed for a new connection: no other search before then.
     next_eviction: Option<Instant>,
     /// The daemon is ending, and must have ended by then.
@@ -310,9 +312,11 @@ impl Service for Relay {
             State::Unauthenticated(it) if it.is_deferred => {}
             State::Unauthenticated(_) => self.authenticate(key),
             State::Rejected(_) => self.watch_rejected(key),
-            State::Agent(agent) => match agent.duty {
+            State::Agent(agent) => match &agent.duty {
                 Duty::Free(_) => self.read_free(key),
-                Duty::Joined(peer) => self.relay(key, peer),
+                Duty::Joined(peer) => self.relay_joined(key, *peer),
+                Duty::Calling(_) => self.hear_caller(key),
+                Duty::Opening { .. } => self.hear_word(key),
                 Duty::Released { .. } => self.read_released(key),
             },
             State::User(User { stage: Stage::Joined { agent, .. }, .. }) => self.relay(*agent, key),
@@ -343,6 +347,10 @@ impl Service for Relay {
             State::Agent(agent) if agent.welcome.is_some() => self.has_been_welcomed(key),
             State::Agent(agent) if agent.is_free() && agent.unsettled.is_some() => self.settle(key),
             State::Agent(Agent { duty: Duty::Released { .. }, .. }) => self.close(key, Close::Abort),
+            State::Agent(Agent { duty: Duty::Calling(_), .. }) => self.nobody_came(key),
+            State::Agent(Agent { duty: Duty::Opening { .. }, .. }) => {
+                self.end(key, Cause::interrupted("the other end of the tunnel does not answer"));
+            }
             State::Agent(_) => self.absent(key),
             State::User(User { stage: Stage::Proxied { .. }, .. }) => self.refuse_proxy(key),
             State::User(User { pipe, stage: Stage::Waiting { .. }, .. }) => self.has_waited(key, *pipe),
@@ -357,7 +365,7 @@ impl Service for Relay {
     }
 
     fn patience(&self, state: &State) -> Duration {
-        let contended = state.pipe().and_then(|pipe| self.mappings.get(pipe)).is_some_and(Pipe::has_waiting_users);
+        let contended = state.pipe().and_then(|pipe| self.mappings.get(pipe)).is_some_and(Pipe::is_contended);
         if contended || self.ending.is_some() { HALF_CLOSED_CONTENDED } else { HALF_CLOSED }
     }
 
@@ -424,9 +432,7 @@ impl Service for Relay {
             State::Agent(agent) => {
                 let Some(agents) = self.mappings.agents(agent.place) else { return };
                 agents.count_out(agent.network, agent.framed.is_some());
-                if let Duty::Free(ticket) = agent.duty {
-                    agents.free.leave(ticket);
-                }
+                agent.duty.leave(agents);
             }
             State::User(user) => self.user_left(user),
             State::Api(api) => self.controller_left(*api),

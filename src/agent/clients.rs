@@ -137,6 +137,7 @@ impl Agent {
 
 /// The line is free, and can be sent something as far as anybody knows.
 fn is_fit(Socket { link, state }: &Socket<'_, State>) -> bool {
-    let is_free = matches!(state, State::Line(Line { task: Task::Free, .. }));
-    is_free && link.is_flushed() && !link.has_hung_up()
+    let State::Line(Line { task: Task::Free, framed, .. }) = state else { return false };
+    let is_leaving = framed.as_ref().is_some_and(|framed| framed.is_leaving() || framed.has_said_bye());
+    !is_leaving && link.is_flushed() && !link.has_hung_up()
 }

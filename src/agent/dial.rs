@@ -6,6 +6,7 @@
 use super::Agent;
 use super::failure::Failure;
 use super::names::{Answer, at_port};
+use super::settings::Role;
 use super::state::{Asked, Destination, Line, Place, ServiceId, State};
 use crate::limits::{ASK_AGAIN, HELLO, RETRY_HERE, UNDERWAY_OF_ALL};
 use crate::net::framed::Framed;
@@ -14,7 +15,7 @@ use crate::net::marked::Marked;
 use crate::net::reactor::{Close, Key};
 use crate::throttle::{Throttle, and_more, is_within_budget};
 use crate::wire::v1::{self, AUTHORIZED, PREAMBLE};
-use crate::wire::v2::channel::Role;
+use crate::wire::v2::channel;
 use crate::wire::v2::hello::{self, Hello, Parsed};
 use log::{debug, info, warn};
 use std::collections::HashMap;
@@ -106,6 +107,7 @@ impl Agent {
         let Some(service) = self.services.get(&place.service) else { return Ok(None) };
         let passcode = service.settings.passcode.expose().as_bytes();
         let dev = service.tls.is_none();
+        let calls = service.settings.role == Role::Listen;
         let Some((socket, ctx)) = self.reactor.get_mut(key) else { return Ok(None) };
         let State::Greeting { heard, asked, until, .. } = socket.state else { return Ok(None) };
         if asked.is_none() {
@@ -123,7 +125,7 @@ impl Agent {
             let said = match asks {
                 Asked::Bare => passcode.to_vec(),
                 Asked::Preamble => [PREAMBLE, passcode].concat(),
-                Asked::Hello(token) => [passcode, &Framed::hello(token).encode()[..]].concat(),
+                Asked::Hello(token) => [passcode, &Framed::hello(calls, token).encode()[..]].concat(),
             };
             socket.link.send(&said, ctx, now).map_err(Failure::Broken)?;
             *asked = Some(asks);
@@ -147,6 +149,7 @@ impl Agent {
                             }
                         }
                     }
+                    Behind::Hello(hello) if calls && !hello.calls => return Err(Failure::Public),
                     Behind::Hello(hello) => return Ok(Some(Greeted::Frames(hello))),
                     Behind::Payload => return Ok(Some(Greeted::Payload(heard.split_off(AUTHORIZED.len())))),
                 }
@@ -179,7 +182,10 @@ impl Agent {
         let (framed, payload) = match greeted {
             Greeted::Plainly => (None, Vec::new()),
             Greeted::Payload(payload) => (None, payload),
-            Greeted::Frames(hello) => (Some(Box::new(Framed::new(Role::Agent, &hello))), Vec::new()),
+            Greeted::Frames(hello) => {
+                let end = if hello.calls { channel::Role::CallingAgent } else { channel::Role::Agent };
+                (Some(Box::new(Framed::new(end, &hello))), Vec::new())
+            }
         };
         let is_framed = framed.is_some();
         let address = socket.link.peer;

@@ -41,6 +41,8 @@ pub(super) enum Failure {
     RefusedLater,
     #[error("the answer was not AUTHORIZED; is it a Connector, and does it expect TLS (no --dev)?")]
     NotAConnector,
+    #[error("the port is one of a public pipe, where nobody listens for clients; --listen needs a private one")]
+    Public,
     #[error("the connection broke before it was authorized: {0}")]
     Broken(LinkError),
     #[error("no answer to the TLS handshake or the passcode in time")]

@@ -1,16 +1,18 @@
-//! Lines that speak in frames (docs/protocol.md, section 10): one session after the other on one connection.
+//! Lines that speak in frames (docs/protocol.md, section 10): one session after the other on one connection. The
+//! Connector begins them, or, at a tunnel's listening end, we do.
 
 use super::Agent;
-use super::service::Service;
+use super::service::{Service, Topic};
 use super::state::{First, Line, ServiceId, State, Task};
 use crate::limits::RESET_ANSWER;
 use crate::net::closing::Ending;
-use crate::net::link::Input;
+use crate::net::link::{Input, LinkError};
 use crate::net::reactor::{Close, Key, Socket, SocketMut};
 use crate::net::service::Service as _;
 use crate::net::session::{Cause, Interruption, Party};
 use crate::wire::proxy_protocol::{self, Origin};
 use crate::wire::v2::frame::Reason;
+use crate::wire::v2::open::Open;
 use std::collections::HashMap;
 
 impl Agent {
@@ -22,6 +24,7 @@ impl Agent {
         let heard = framed.listen(link, ctx, now);
         line.pulse.answered(framed.take_pongs(), now);
         let is_free = framed.is_free() || framed.is_asked();
+        let (service, was_free) = (line.place.service, matches!(line.task, Task::Free));
         if is_free {
             line.task = Task::Free;
         }
@@ -38,7 +41,56 @@ impl Agent {
         match open {
             Some(open) => self.connect_to_service(key, First::Open(open)),
             None if is_over => self.close(key, Close::Drain(Ending::Complete)),
+            None if is_free && !was_free => self.offer_line(service),
             None => {}
+        }
+    }
+
+    /// A line's client has come: the Connector is to join it to the other end.
+    pub(super) fn ask_for_session(&mut self, key: Key, client: Key) {
+        let now = self.reactor.now;
+        let open = self.open_of(client);
+        let Some((SocketMut { link, state }, ctx)) = self.reactor.get_mut(key) else { return };
+        let Some(framed) = state.framed_mut() else { return };
+        let message = framed.open(&open, &[]);
+        match link.send(&message, ctx, now) {
+            Ok(()) => self.reactor.again(client),
+            Err(fault) => self.end(key, Cause::Failed(key, fault)),
+        }
+    }
+
+    /// What the other end is told of a client.
+    fn open_of(&self, client: Key) -> Open {
+        let Some(socket) = self.reactor.get(client) else { return Open::default() };
+        let ends = socket.link.local_addr().map(|to| proxy_protocol::Ends { from: socket.link.peer, to });
+        Open { ends, ..Open::default() }
+    }
+
+    /// Listens to a line whose client is to be joined to the other end.
+    pub(super) fn read_called(&mut self, key: Key, client: Key) {
+        let now = self.reactor.now;
+        let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else { return };
+        let Some(framed) = &mut line.framed else { return };
+        let heard = framed.listen(link, ctx, now);
+        line.pulse.answered(framed.take_pongs(), now);
+        let (is_accepted, reset) = (framed.take_accepted(), framed.reset());
+        let wanted = matches!(heard, Ok(Input::Starved)).then(|| link.record_want());
+        if is_accepted && reset.is_none() {
+            line.task = Task::Joined { local: client };
+            return self.join(key, client);
+        }
+        self.reactor.wait_for_buffer(key, wanted);
+        match (reset, heard) {
+            (Some(reason), _) => {
+                if reason == Reason::NoPeer {
+                    self.warn(key, Topic::OtherEnd, "Nobody is at the other end of the tunnel; a client is closed");
+                }
+                self.end(key, Cause::Truncated(key, LinkError::Reset(reason)));
+            }
+            (None, Ok(Input::Data)) => self.reactor.again(key),
+            (None, Ok(Input::WouldBlock | Input::Starved)) => {}
+            (None, Ok(Input::Eof)) => self.end(key, Cause::Failed(key, LinkError::Truncated)),
+            (None, Err(fault)) => self.end(key, Cause::Failed(key, fault)),
         }
     }
 

@@ -115,7 +115,7 @@ impl Agent {
     pub(super) fn serve_local(&mut self, key: Key, line: Key) {
         match self.reactor.get(line).and_then(|socket| socket.state.line()).map(|line| &line.task) {
             Some(Task::Joined { .. }) => self.relay(line, key),
-            Some(Task::Opening { call_at: Some(_), .. }) => self.look_after_client(key),
+            Some(Task::Opening { call_at: Some(_), .. } | Task::Calling { .. }) => self.look_after_client(key),
             // What the service says first waits until the other end of the tunnel listens.
             _ => {}
         }

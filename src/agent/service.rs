@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::figures::Figures;
 use super::plan::Plan;
 use super::pool::Pool;
-use super::settings::{Role, Security, Settings, speaks_frames};
+use super::settings::{Protocol, Role, Security, Settings};
 use super::state::ServiceId;
 use super::usage::Usage;
 use crate::net::tcp;
@@ -101,7 +101,7 @@ impl Service {
             id,
             pool: Pool::new(settings.connections.into(), now),
             ask_again: now,
-            hello_again: speaks_frames(settings.protocol, settings.role).then_some(now),
+            hello_again: (settings.protocol == Protocol::Two).then_some(now),
             knows_frames: false,
             asking: Vec::new(),
             clients,
@@ -111,6 +111,12 @@ impl Service {
             settings,
             tls,
         }
+    }
+
+    /// Clients wait for a connection of those that there are; where more are on their way, they wait for one of these.
+    pub(super) fn has_waiting_clients(&self) -> bool {
+        let more_come = self.knows_frames && self.pool.authorized() < self.pool.size();
+        !more_come && self.clients.as_ref().is_some_and(|clients| clients.waiting > 0)
     }
 
     /// What log lines about it begin with: nothing if there is only this one, which has no name.

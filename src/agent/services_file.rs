@@ -239,7 +239,7 @@ impl Own {
         Ok(Settings {
             name: self.name.map(Arc::from),
             connector: Target { host, port: self.port.ok_or_else(|| missing("port"))? },
-            connections: kept.unwrap_or(connections(protocol, role)),
+            connections: kept.unwrap_or(connections(protocol)),
             connections_v1: kept.unwrap_or(CONNECTIONS),
             passcode,
             role,

@@ -253,7 +253,7 @@ impl Draft {
         Ok(Settings {
             name: self.name,
             connector: Target { host, port },
-            connections: self.connections.unwrap_or(connections(protocol, role)),
+            connections: self.connections.unwrap_or(connections(protocol)),
             connections_v1: self.connections.unwrap_or(CONNECTIONS),
             passcode,
             role,
@@ -271,13 +271,8 @@ impl Draft {
 }
 
 /// How many connections are kept unless the settings say so.
-pub(super) fn connections(protocol: Protocol, role: Role) -> u16 {
-    if speaks_frames(protocol, role) { FRAMED_CONNECTIONS } else { CONNECTIONS }
-}
-
-/// Private pipes are at version 1: who listens for clients has come to one.
-pub(super) fn speaks_frames(protocol: Protocol, role: Role) -> bool {
-    protocol == Protocol::Two && role == Role::Expose
+pub(super) fn connections(protocol: Protocol) -> u16 {
+    if protocol == Protocol::Two { FRAMED_CONNECTIONS } else { CONNECTIONS }
 }
 
 /// The passcode in `file`, without the white space that editors leave behind it.

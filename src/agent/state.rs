@@ -108,6 +108,8 @@ pub(crate) enum Task {
     /// At either end of a tunnel: a word of the other end is awaited. `call_at`: at the listening end, which calls the
     /// other one again then.
     Opening { local: Key, heard: Vec<u8>, call_at: Option<Instant>, until: Instant },
+    /// At the listening end: the Connector has been told of a client, and is to join it to the other end. Frames.
+    Calling { local: Key },
     /// It serves a session.
     Joined { local: Key },
     /// Its session is over, and the Connector has not confirmed that yet: frames.
@@ -117,7 +119,7 @@ pub(crate) enum Task {
 impl Task {
     /// Somebody is served, or is to be.
     pub(super) fn is_session(&self) -> bool {
-        matches!(self, Self::Connecting { .. } | Self::Opening { .. } | Self::Joined { .. })
+        matches!(self, Self::Connecting { .. } | Self::Opening { .. } | Self::Calling { .. } | Self::Joined { .. })
     }
 }
 
@@ -228,8 +230,9 @@ impl State {
                     Task::Connecting { until, .. } | Task::Opening { until, .. } | Task::Released { until } => {
                         Some(until)
                     }
-                    // Lives until it is needed, or as long as its session, or is found dead.
-                    Task::Free | Task::Joined { .. } => None,
+                    // Lives until it is needed, or as long as its session, or is found dead. How long a client waits for
+                    // the other end, the Connector decides.
+                    Task::Free | Task::Calling { .. } | Task::Joined { .. } => None,
                 };
                 [until, line.dead_at(link, absence)].into_iter().flatten().min()
             }
@@ -244,7 +247,7 @@ impl Party for State {
             Self::Dialling { to: Destination::Local { line, .. }, .. } | Self::Local(Local { line, .. }) => Some(*line),
             Self::Line(line) => match line.task {
                 Task::Connecting { local, .. } => local,
-                Task::Opening { local, .. } | Task::Joined { local } => Some(local),
+                Task::Opening { local, .. } | Task::Calling { local } | Task::Joined { local } => Some(local),
                 Task::Free | Task::Released { .. } => None,
             },
             _ => None,
@@ -292,9 +295,11 @@ impl Party for State {
         }
     }
 
-    fn note_sent(&mut self, _: Instant) {
-        if let Self::Line(line) = self {
-            line.used = true;
+    fn note_sent(&mut self, now: Instant) {
+        match self {
+            Self::Line(line) => line.used = true,
+            Self::Local(local) => local.half_closed = local.half_closed.map(|_| now),
+            _ => {}
         }
     }
 
@@ -303,6 +308,12 @@ impl Party for State {
             Self::Line(line) => line.used = true,
             Self::Local(local) => local.half_closed = local.half_closed.map(|_| now),
             _ => {}
+        }
+    }
+
+    fn note_half_closed(&mut self, now: Instant) {
+        if let Self::Local(Local { is_client: true, half_closed, .. }) = self {
+            half_closed.get_or_insert(now);
         }
     }
 

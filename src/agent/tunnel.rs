@@ -22,10 +22,17 @@ impl Agent {
         let Some(line) = self.line_mut(key) else { return };
         let service = line.place.service;
         line.used = true;
-        line.task = Task::Opening { local: client, heard: Vec::new(), call_at: Some(now), until };
+        let is_framed = line.framed.is_some();
+        line.task = match is_framed {
+            true => Task::Calling { local: client },
+            false => Task::Opening { local: client, heard: Vec::new(), call_at: Some(now), until },
+        };
         let joined = State::Local(Local { service, line: key, is_client: true, half_closed: None });
         if self.reactor.change(client, joined).is_some() {
             self.client_has_left(service);
+        }
+        if is_framed {
+            return self.ask_for_session(key, client);
         }
         self.reactor.wake_by(until);
         self.call_again();

@@ -14,7 +14,7 @@ pub fn body(bytes: &[u8]) {
         let again = Open::decode(&open.encode()).expect("what was understood can be said");
         assert_eq!((again.over_tls, again.tls), (open.over_tls, open.tls));
     }
-    for role in [Role::Connector, Role::Agent] {
+    for role in [Role::Connector, Role::Agent, Role::CalledConnector, Role::CallingAgent] {
         let at_once = hear(role, [bytes].into_iter());
         assert_eq!(hear(role, pieces(bytes)), at_once, "it depends on how the bytes are cut");
     }
@@ -25,7 +25,7 @@ type Heard = (Vec<(usize, Event)>, Vec<u8>, Option<Fault>);
 
 fn hear<'a>(role: Role, pieces: impl Iterator<Item = &'a [u8]>) -> Heard {
     let mut channel = Channel::new(role, FRAME);
-    if role == Role::Connector {
+    if matches!(role, Role::Connector | Role::CallingAgent) {
         channel.open(&Open::default());
     }
     let (mut events, mut payload, mut taken) = (Vec::new(), Vec::new(), 0);
@@ -42,13 +42,18 @@ fn hear<'a>(role: Role, pieces: impl Iterator<Item = &'a [u8]>) -> Heard {
             match event {
                 None => assert_eq!(at, piece.len(), "bytes are left over, and nothing has come"),
                 Some(Event::Payload(count)) => {
-                    assert!(could_hear && count <= used, "payload outside a session");
+                    assert!(could_hear && !channel.is_pending() && count <= used, "payload outside a session");
                     payload.extend(&piece[at - count..at]);
                 }
                 Some(event) => {
                     events.push((taken, event));
                     match event {
-                        Event::Open(_) => channel.accept(),
+                        Event::Open(_) => {
+                            channel.accept();
+                            if channel.is_pending() {
+                                channel.answer();
+                            }
+                        }
                         // As whoever ends a session does: the next one may begin.
                         Event::Fin | Event::Reset(_) if channel.sends() => drop(channel.fin()),
                         _ => {}

@@ -7,7 +7,7 @@ use super::buffers::IoContext;
 use super::link::{Input, Link, LinkError};
 use crate::limits::{FRAME, MESSAGES_A_TURN, OWED_BEATS, SMALL_READ};
 use crate::wire::v2::channel::{Channel, Event, Role};
-use crate::wire::v2::frame::{BYE, PING, PONG, Reason, want};
+use crate::wire::v2::frame::{BYE, IN_A_RECORD, PING, PONG, Reason, want};
 use crate::wire::v2::hello::Hello;
 use crate::wire::v2::open::Open;
 use std::io::{Error, ErrorKind};
@@ -19,6 +19,8 @@ pub struct Framed {
     channel: Channel,
     /// A session is to begin.
     asked: Option<Box<Open>>,
+    /// The session that we have asked for has begun.
+    is_accepted: bool,
     /// What came behind that, in the same reading.
     kept: Vec<u8>,
     /// The peer has broken the session off.
@@ -50,6 +52,7 @@ impl Framed {
         Self {
             channel: Channel::new(role, peer.largest),
             asked: None,
+            is_accepted: false,
             kept: Vec::new(),
             reset: None,
             is_leaving: false,
@@ -60,9 +63,14 @@ impl Framed {
         }
     }
 
-    /// What we say of ourselves. `token`: the agent's choice.
-    pub fn hello(token: [u8; 8]) -> Hello {
-        Hello { largest: FRAME, token }
+    /// What we say of ourselves. `calls`: the agent begins the sessions. `token`: its choice.
+    pub fn hello(calls: bool, token: [u8; 8]) -> Hello {
+        Hello { largest: FRAME, calls, token }
+    }
+
+    /// The agent begins the sessions.
+    pub fn calls(&self) -> bool {
+        self.channel.calls()
     }
 
     /// No session, and nothing of the last one that is still to be said.
@@ -73,6 +81,11 @@ impl Framed {
     /// A session is to begin.
     pub fn is_asked(&self) -> bool {
         self.asked.is_some()
+    }
+
+    /// The agent has asked for a session that has not begun.
+    pub fn is_pending(&self) -> bool {
+        self.channel.is_pending()
     }
 
     /// What the peer sends in this session has come to its end.
@@ -127,7 +140,7 @@ impl Framed {
 
     /// Begins a session, with so much payload, less than a record. Returns what is to be sent.
     pub fn open(&mut self, open: &Open, payload: &[u8]) -> Vec<u8> {
-        self.reset = None;
+        self.forget_last();
         let mut message = self.channel.open(open);
         if !payload.is_empty() {
             message.extend(self.channel.data(payload.len()));
@@ -136,12 +149,33 @@ impl Framed {
         message
     }
 
-    /// Begins the session that was asked for, if one was.
+    /// Begins the session that was asked for, if one was. That of an agent that calls begins with [`Framed::answer`].
     pub fn accept(&mut self) -> Option<Box<Open>> {
         let open = self.asked.take()?;
-        self.reset = None;
+        self.forget_last();
         self.channel.accept();
         Some(open)
+    }
+
+    /// What was to be said of the last session concerns nobody any more.
+    fn forget_last(&mut self) {
+        (self.reset, self.is_accepted) = (None, false);
+        (self.due.fin, self.due.reset) = (false, None);
+    }
+
+    /// The session of an agent that has called begins. Returns what is to be sent.
+    pub fn answer(&mut self) -> [u8; 4] {
+        self.channel.answer()
+    }
+
+    /// The session that we have asked for has begun, since this was last asked.
+    pub fn take_accepted(&mut self) -> bool {
+        std::mem::take(&mut self.is_accepted)
+    }
+
+    /// This payload, past the pump: messages that fit a record.
+    pub fn data<'p>(&self, payload: &'p [u8]) -> impl Iterator<Item = Vec<u8>> + use<'_, 'p> {
+        payload.chunks(self.largest().min(IN_A_RECORD)).map(|piece| [&self.header(piece.len()), piece].concat())
     }
 
     /// Connections that the peer wants besides, since this was last asked.
@@ -167,6 +201,10 @@ impl Framed {
                 Some(Event::Payload(0)) => {}
                 Some(Event::Payload(count)) => return Ok((used, Some(count))),
                 Some(Event::Open(open)) => self.asked = Some(Box::new(open)),
+                Some(Event::Accepted) => {
+                    self.is_accepted = true;
+                    return Ok((used, None));
+                }
                 Some(Event::Fin) => {}
                 Some(Event::Reset(reason)) => self.reset = Some(reason),
                 Some(Event::Ping) => self.due.pongs = self.due.pongs.saturating_add(1).min(OWED_BEATS),
@@ -216,6 +254,9 @@ impl Framed {
 
     /// The session is over for us. `complete`: the peer has been sent everything.
     pub fn end(&mut self, complete: bool, reason: Reason) {
+        // Where it has not begun there is nothing to be complete.
+        let complete = complete && !self.channel.is_pending();
+        self.is_accepted = false;
         self.due.fin |= complete && self.channel.sends();
         // Whoever has told its end already needs no answer.
         let must_tell = self.channel.sends() && !complete;
@@ -252,12 +293,12 @@ impl Framed {
     /// Listens while no payload is expected: no session, or one that has been broken off.
     pub fn listen(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<Input, LinkError> {
         self.send_due(link, ctx, now)?;
-        if !self.kept.is_empty() {
+        if !self.kept.is_empty() && !self.begins() {
             let kept = self.take_kept();
             self.skip_payload(&kept)?;
         }
         for _ in 0..MESSAGES_A_TURN {
-            if self.asked.is_some() {
+            if self.begins() {
                 return Ok(Input::WouldBlock);
             }
             let mut result = Ok(());
@@ -269,6 +310,11 @@ impl Framed {
             }
         }
         Ok(Input::Data)
+    }
+
+    /// A session is to begin, or has begun and was not broken off: what comes now may be its payload.
+    fn begins(&self) -> bool {
+        self.asked.is_some() || (self.is_accepted && self.channel.sends())
     }
 
     fn skip_payload(&mut self, bytes: &[u8]) -> Result<(), LinkError> {

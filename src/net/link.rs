@@ -117,6 +117,7 @@ impl fmt::Display for LinkError {
                 Reason::Broken => "the other end of the session has failed",
                 Reason::Refused => "the local service cannot be reached",
                 Reason::Silent => "nothing came for too long",
+                Reason::NoPeer => "nobody was there at the other side of the pipe",
                 Reason::Ended | Reason::Other(_) => "the session was ended at the other end",
             }),
         }

@@ -1,6 +1,6 @@
 //! Authorized agents that are joined to nobody: heartbeats, and being ready for the next user or peer.
 
-use super::pipe::{Ends, PipeKey, PipePort};
+use super::pipe::{Ends, PipePort};
 use super::state::{Agent, Duty, State};
 use super::{Relay, Topic};
 use crate::limits::{MESSAGES_A_TURN, SMALL_READ};
@@ -8,7 +8,7 @@ use crate::net::buffers::IoContext;
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Key, Socket, SocketMut};
 use crate::net::service::Service;
-use crate::net::session::{self, Cause, Party};
+use crate::net::session::Cause;
 use crate::throttle::and_more;
 use crate::wire::v1;
 use log::info;
@@ -29,18 +29,19 @@ impl Relay {
         }
     }
 
-    /// The agent that has been free longest, and is neither stuck nor gone.
+    /// The agent for the next user: those that can be told of it come first.
     pub(super) fn first_free(&mut self, place: PipePort) -> Option<Key> {
+        let has_framed = self.mappings.agents(place)?.has_framed();
+        let framed = if has_framed { self.first_fit(place, |agent| agent.framed.is_some()) } else { None };
+        framed.or_else(|| self.first_fit(place, |_| true))
+    }
+
+    /// The agent of this kind that has been free longest, and is neither stuck nor gone.
+    pub(super) fn first_fit(&mut self, place: PipePort, is_one: impl Fn(&Agent) -> bool) -> Option<Key> {
+        let is_one = |socket: Socket<'_, State>| is_fit(&socket) && socket.state.agent().is_some_and(&is_one);
         loop {
             let Self { mappings, reactor, .. } = self;
-            let agents = mappings.agents(place)?;
-            let fit = |key: &Key| reactor.get(*key).is_some_and(|socket| is_fit(&socket));
-            let framed = |key: &Key| reactor.get(*key).is_some_and(|socket| socket.state.framed().is_some());
-            // Those that can be told of a user come first, where there are others.
-            let first = agents.free.iter().find(fit)?;
-            let is_mixed = agents.has_framed() && !framed(&first);
-            let better = is_mixed.then(|| agents.free.iter().find(|key| framed(key) && fit(key))).flatten();
-            let key = better.unwrap_or(first);
+            let key = mappings.agents(place)?.free.iter().find(|key| reactor.get(*key).is_some_and(is_one))?;
             // Its end may have come in this very turn, and not have had its own. At a private pipe what it has said may
             // be for the one that has just come; at a public one it is for nobody.
             let is_public = matches!(mappings.get(place.pipe)?.ends, Ends::Public { .. });
@@ -55,7 +56,7 @@ impl Relay {
                     link.look_for_end();
                 }
             }
-            if self.reactor.get(key).is_some_and(|socket| is_fit(&socket)) {
+            if self.reactor.get(key).is_some_and(is_one) {
                 return Some(key);
             }
         }
@@ -80,27 +81,15 @@ impl Relay {
         }
     }
 
-    /// Joins the free agents of both sides of a private pipe, those that have been free longest first.
-    fn join_sides(&mut self, pipe: PipeKey) {
-        let [one, two] = [0, 1].map(|side| PipePort { pipe, side });
-        while let (Some(left), Some(right)) = (self.first_free(one), self.first_free(two)) {
-            self.join(left, right);
-            self.join(right, left);
-            session::begin(&mut self.reactor, [left, right]);
-            self.counters.sessions += 1;
-            self.reactor.again(left);
-        }
-    }
-
     /// A free agent is free no longer: it belongs to `peer`.
     pub(super) fn join(&mut self, key: Key, peer: Key) {
         let now = self.reactor.now;
         let Some((SocketMut { state: State::Agent(agent), .. }, _)) = self.reactor.get_mut(key) else { return };
-        agent.since = now;
-        if let Duty::Free(ticket) = std::mem::replace(&mut agent.duty, Duty::Joined(peer)) {
-            if let Some(agents) = self.mappings.agents(agent.place) {
-                agents.free.leave(ticket);
-            }
+        (agent.since, agent.moved) = (now, now);
+        (agent.has_called, agent.half_closed) = (false, None);
+        let left = std::mem::replace(&mut agent.duty, Duty::Joined(peer));
+        if let Some(agents) = self.mappings.agents(agent.place) {
+            left.leave(agents);
         }
     }
 
@@ -111,13 +100,16 @@ impl Relay {
         if !agent.is_free() {
             return;
         }
-        let mut discarded = 0;
+        let (mut discarded, mut said) = (0, Vec::new());
+        let is_private = self.mappings.get(agent.place.pipe).is_some_and(|it| matches!(it.ends, Ends::Private(_)));
         let was_stuck = !link.is_flushed();
         let heard = match &mut agent.framed {
             Some(framed) => framed.listen(link, ctx, now),
-            None => listen_to(link, agent, &mut discarded, ctx, now),
+            None if is_private => listen_to(link, agent, |message| said.extend_from_slice(message), ctx, now),
+            None => listen_to(link, agent, |message| discarded += message.len() as u64, ctx, now),
         };
         let is_leaving = agent.framed.as_ref().is_some_and(|framed| framed.is_leaving());
+        let has_called = agent.framed.as_ref().is_some_and(|framed| framed.is_asked());
         let (place, is_fit_again) = (agent.place, was_stuck && link.is_flushed());
         let wanted = matches!(heard, Ok(Input::Starved)).then(|| link.record_want());
         self.mappings.count_discarded(place, discarded);
@@ -125,7 +117,11 @@ impl Relay {
             self.unsettle(key);
         }
         self.reactor.wait_for_buffer(key, wanted);
+        if !said.is_empty() && self.hear_plain(key, &said) {
+            return;
+        }
         match heard {
+            Ok(_) if has_called => return self.take_call(key),
             Ok(_) if is_leaving => return self.dismiss(key),
             Ok(Input::Data) => self.reactor.again(key),
             Ok(Input::WouldBlock | Input::Starved) => {}
@@ -162,7 +158,7 @@ fn is_fit(Socket { link, state }: &Socket<'_, State>) -> bool {
 fn listen_to(
     link: &mut Link,
     agent: &mut Agent,
-    discarded: &mut u64,
+    mut payload: impl FnMut(&[u8]),
     ctx: &mut IoContext,
     now: Instant,
 ) -> Result<Input, LinkError> {
@@ -180,7 +176,7 @@ fn listen_to(
         let got = link.receive(SMALL_READ, ctx, now, |message| {
             heard = v1::beats(message, most_beats);
             if heard == 0 {
-                *discarded += message.len() as u64;
+                payload(message);
             }
         })?;
         agent.owe(heard);

@@ -5,11 +5,11 @@
 
 use super::Relay;
 use super::pipe::{Ends, PipeKey, PipePort};
-use super::state::{Duty, State};
+use super::state::{Agent, Duty, State};
 use crate::limits::RESET_ANSWER;
 use crate::net::closing::Ending;
 use crate::net::framed::Framed;
-use crate::net::link::Input;
+use crate::net::link::{Input, LinkError};
 use crate::net::reactor::{Close, Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::{Cause, Interruption, Party};
@@ -39,15 +39,16 @@ impl Relay {
         Some(hello)
     }
 
-    /// Version 2 is spoken at the port that it came to: at those of public pipes.
-    pub(super) fn speaks_frames(&self, key: Key) -> bool {
+    /// Agents may begin sessions at the port that it came to: at those of private pipes.
+    pub(super) fn may_be_called(&self, key: Key) -> bool {
         let pipe = self.reactor.get(key).and_then(|socket| self.mappings.get(socket.state.pipe()?));
-        pipe.is_some_and(|pipe| matches!(pipe.ends, Ends::Public { .. }))
+        pipe.is_some_and(|pipe| matches!(pipe.ends, Ends::Private(_)))
     }
 
     /// The other end of what an agent has said in its hello.
     pub(super) fn framed(hello: &Hello) -> Box<Framed> {
-        Box::new(Framed::new(Role::Connector, hello))
+        let role = if hello.calls { Role::CalledConnector } else { Role::Connector };
+        Box::new(Framed::new(role, hello))
     }
 
     /// It speaks in frames.
@@ -95,19 +96,24 @@ impl Relay {
 
     /// The session of an agent is over. Its connection serves the next one. False: it has none, or is to be closed.
     pub(super) fn release_agent(&mut self, key: Key, ending: Ending, cause: &Cause) -> bool {
+        self.outlives(key, cause) && self.release_framed(key, ending == Ending::Complete, reason(cause))
+    }
+
+    /// The same. `complete`: it has been sent everything.
+    pub(super) fn release_framed(&mut self, key: Key, complete: bool, reason: Reason) -> bool {
         let now = self.reactor.now;
-        if !self.outlives(key, cause) {
-            return false;
-        }
         let Some((SocketMut { link, state: State::Agent(agent) }, ctx)) = self.reactor.get_mut(key) else {
             return false;
         };
-        let (Duty::Joined(_), Some(framed)) = (&agent.duty, &mut agent.framed) else { return false };
-        framed.end(ending == Ending::Complete, reason(cause));
+        let (Duty::Joined(_) | Duty::Calling(_), Some(framed)) = (&agent.duty, &mut agent.framed) else { return false };
+        framed.end(complete, reason);
         let sent = framed.send_due(link, ctx, now);
         let until = now + RESET_ANSWER;
-        agent.duty = Duty::Released { until };
-        (agent.waited, agent.received, agent.held_back) = (0, 0, false);
+        let left = std::mem::replace(&mut agent.duty, Duty::Released { until });
+        if let Some(agents) = self.mappings.agents(agent.place) {
+            left.leave(agents);
+        }
+        (agent.half_closed, agent.waited, agent.received, agent.held_back) = (None, 0, 0, false);
         self.reactor.wait_for_buffer(key, None);
         self.reactor.wake_by(until);
         match sent {
@@ -142,13 +148,14 @@ impl Relay {
         let now = self.reactor.now;
         let Some((SocketMut { state: State::Agent(agent), .. }, _)) = self.reactor.get_mut(key) else { return };
         let (Duty::Released { .. }, Some(framed)) = (&agent.duty, &agent.framed) else { return };
-        if !framed.is_free() {
+        // One that calls may have asked for the next one already.
+        if !framed.is_free() && !framed.is_asked() {
             return;
         }
         let Some(agents) = self.mappings.agents(agent.place) else { return self.close(key, Close::Now) };
         agent.duty = Duty::Free(agents.free.join(key));
         agent.since = now;
-        if framed.is_leaving() { self.dismiss(key) } else { self.offer(key) }
+        if framed.is_leaving() && !framed.is_asked() { self.dismiss(key) } else { self.offer(key) }
     }
 
     /// A free agent has said that it will not use the connection again.
@@ -164,28 +171,38 @@ impl Relay {
     }
 
     /// How many more connections an agent port is to ask for now.
-    fn wants(&mut self, place: PipePort) -> u16 {
+    pub(super) fn wants(&mut self, place: PipePort) -> u16 {
         let now = self.reactor.now;
-        let waiting = self.mappings.users(place.pipe).map_or(0, |users| users.waiting.len());
+        let waiting = match self.mappings.users(place.pipe) {
+            Some(users) => users.waiting.len(),
+            None => self.mappings.agents(place.opposite()).map_or(0, |agents| agents.calling.len()),
+        };
         let Some(agents) = self.mappings.agents(place) else { return 0 };
         // One more than there are users who need one: the next one does not wait.
         let needed = (waiting + 1).saturating_sub(agents.free.len());
-        let places = usize::from(agents.terms.max_connections).saturating_sub(agents.authorized());
-        agents.wanted.more(needed, places, now)
+        agents.want(needed, now)
     }
 
-    /// A user waits for an agent: once a turn its agents are asked for more connections.
-    pub(super) fn note_want(&mut self, pipe: PipeKey) {
-        if !self.wanting.contains(&pipe) {
-            self.wanting.push(pipe);
+    /// The same where its agents begin the sessions: who comes next is known to them alone, so when all are in use they
+    /// become twice as many.
+    pub(super) fn wants_of_caller(&mut self, place: PipePort) -> u16 {
+        let now = self.reactor.now;
+        let Some(agents) = self.mappings.agents(place) else { return 0 };
+        let needed = if agents.free.is_empty() { agents.authorized() } else { 0 };
+        agents.want(needed, now)
+    }
+
+    /// Somebody waits for an agent of this port: once a turn its agents are asked for more connections.
+    pub(super) fn note_want(&mut self, place: PipePort) {
+        if !self.wanting.contains(&place) {
+            self.wanting.push(place);
         }
     }
 
     /// Asks for the connections that have been wanted in this turn.
     pub(super) fn send_wants(&mut self) {
         let now = self.reactor.now;
-        for pipe in std::mem::take(&mut self.wanting) {
-            let place = PipePort { pipe, side: 0 };
+        for place in std::mem::take(&mut self.wanting) {
             let Some(key) = self.whom_to_ask(place) else { continue };
             let wants = self.wants(place);
             let Some((SocketMut { link, state }, ctx)) = self.reactor.get_mut(key) else { continue };
@@ -197,11 +214,12 @@ impl Relay {
         }
     }
 
-    /// An agent of this port that speaks in frames: the one that was told of a user last, if it is still there.
+    /// An agent of this port that serves and speaks in frames: the one that was told of a user last, if it is still there.
     fn whom_to_ask(&mut self, place: PipePort) -> Option<Key> {
         let agents = self.mappings.agents(place).filter(|agents| agents.has_framed())?;
         let asked = agents.wanted.asked;
-        let is_one = |state: &State| state.agent().is_some_and(|it| it.place == place && it.framed.is_some());
+        let serves = |it: &Agent| it.framed.as_ref().is_some_and(|framed| !framed.calls());
+        let is_one = |state: &State| state.agent().is_some_and(|it| it.place == place && serves(it));
         let key = asked.filter(|&key| self.reactor.get(key).is_some_and(|socket| is_one(socket.state)));
         let key = key.or_else(|| self.reactor.iter().find(|(_, socket)| is_one(socket.state)).map(|(key, _)| key));
         self.mappings.agents(place)?.wanted.asked = key;
@@ -212,6 +230,7 @@ impl Relay {
 /// What an agent is told of why its session is broken off.
 fn reason(cause: &Cause) -> Reason {
     match cause {
+        Cause::Truncated(_, LinkError::Reset(reason)) => *reason,
         Cause::NoAnswer(_) | Cause::Undeliverable(_) | Cause::Interrupted(Interruption::Idle) => Reason::Silent,
         Cause::Shortage(_) | Cause::Interrupted(_) => Reason::Ended,
         _ => Reason::Broken,

@@ -22,6 +22,13 @@ pub(super) struct PipePort {
     pub(super) side: usize,
 }
 
+impl PipePort {
+    /// The pipe's other port.
+    pub(super) fn opposite(self) -> Self {
+        Self { side: 1 - self.side, ..self }
+    }
+}
+
 /// One open mapping with ports.
 pub(super) struct Pipe {
     pub(super) id: String,
@@ -51,6 +58,8 @@ pub(super) struct Agents {
     pub(super) unauthenticated: FairQueue,
     /// Authorized and not joined to anybody.
     pub(super) free: Queue,
+    /// Those that have asked to be joined to an agent of the other side, while none is free.
+    pub(super) calling: Queue,
     /// Authorized, free or not.
     authorized: usize,
     /// Of those, how many speak in frames.
@@ -132,11 +141,15 @@ impl Pipe {
         }
     }
 
-    /// Users wait for a connection of those that there are; where more can be asked for, they wait for one of these.
-    pub(super) fn has_waiting_users(&self) -> bool {
-        let Ends::Public { agents, users } = &self.ends else { return false };
-        let more_may_come = agents.has_framed() && agents.has_place();
-        !users.waiting.is_empty() && !more_may_come
+    /// Somebody waits for a connection of those that there are; where more can be asked for, it waits for one of these.
+    pub(super) fn is_contended(&self) -> bool {
+        let more_may_come = |agents: &Agents| agents.has_framed() && agents.has_place();
+        match &self.ends {
+            Ends::Public { agents, users } => !users.waiting.is_empty() && !more_may_come(agents),
+            Ends::Private([one, two]) => [(one, two), (two, one)]
+                .iter()
+                .any(|(calls, serves)| !calls.calling.is_empty() && !more_may_come(serves)),
+        }
     }
 
     /// Users are joined when they say something, and not before.
@@ -173,6 +186,7 @@ impl Agents {
             terms,
             unauthenticated: FairQueue::default(),
             free: Queue::default(),
+            calling: Queue::default(),
             authorized: 0,
             framed: 0,
             networks: Census::default(),
@@ -210,11 +224,22 @@ impl Agents {
         self.framed > 0
     }
 
+    /// There are agents of version 1.
+    pub(super) fn has_plain(&self) -> bool {
+        self.framed < self.authorized
+    }
+
     /// Who must leave before one more unauthenticated connection may come.
     pub(super) fn surplus(&self) -> Option<Key> {
         let has_agents = |network| self.networks.of(network) > 0;
         self.unauthenticated
             .surplus_by(UNAUTHENTICATED, |network| if has_agents(network) { UNAUTHENTICATED_OF_A_FLEET } else { 1 })
+    }
+
+    /// How many connections its agents are to be asked for, if so many are needed.
+    pub(super) fn want(&mut self, needed: usize, now: Instant) -> u16 {
+        let places = usize::from(self.terms.max_connections).saturating_sub(self.authorized);
+        self.wanted.more(needed, places, now)
     }
 
     /// How many are authorized, free or not.

@@ -56,7 +56,7 @@ impl Relay {
     /// What is still there when the daemon ends.
     pub(super) fn record_unfinished(&mut self) {
         // Of two joined agents the one at port1 stands for both.
-        let is_first = |state: &State| state.agent().is_some_and(|it| it.is_free() || it.place.side == 0);
+        let is_first = |state: &State| state.agent().is_some_and(|it| state.partner().is_none() || it.place.side == 0);
         for key in self.reactor.keys(|socket| is_first(socket.state)) {
             let partner = self.reactor.get(key).and_then(|socket| socket.state.partner());
             self.record_end(key, partner, &STOPPING);

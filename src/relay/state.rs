@@ -6,7 +6,7 @@
 
 use super::api::connection::{Api, Backend};
 use super::broker::peer::Peer;
-use super::pipe::{PipeKey, PipePort};
+use super::pipe::{Agents, PipeKey, PipePort};
 use super::queue::Ticket;
 use super::rate_limit::Source;
 use super::settling::Answer;
@@ -21,6 +21,7 @@ use crate::net::session::Party;
 use crate::network::Network;
 use crate::wire::passcode::Offer;
 use crate::wire::v1::BEAT;
+use crate::wire::v2::open::Open;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -99,6 +100,10 @@ pub(crate) struct Agent {
     pub(super) held_back: bool,
     /// When it was last sent one that it had not asked for, and when the kernel had last taken something else.
     pub(super) prompted: Option<(Instant, Instant)>,
+    /// It speaks version 1, is free, and has called the other end of a tunnel.
+    pub(super) has_called: bool,
+    /// It has called, and one direction of its session has ended: since the last payload of the other one.
+    pub(super) half_closed: Option<Instant>,
 }
 
 /// What an agent is doing.
@@ -107,10 +112,38 @@ pub(super) enum Duty {
     Free(Ticket),
     /// Joined to a user, or to an agent of the other side.
     Joined(Key),
+    /// It wants to be joined to an agent of the other side, and none is free: frames.
+    Calling(Box<Call>),
+    /// Joined to an agent of the other side that speaks in frames, while it speaks version 1: first the words of a tunnel.
+    Opening {
+        peer: Key,
+        heard: Vec<u8>,
+        until: Instant,
+    },
     /// Its session is over for us, and it has not confirmed that yet: frames.
     Released {
         until: Instant,
     },
+}
+
+impl Duty {
+    /// Gives back its place in a queue of the agent's port.
+    pub(super) fn leave(self, agents: &mut Agents) {
+        match self {
+            Self::Free(ticket) => drop(agents.free.leave(ticket)),
+            Self::Calling(call) => drop(agents.calling.leave(call.ticket)),
+            Self::Joined(_) | Self::Opening { .. } | Self::Released { .. } => {}
+        }
+    }
+}
+
+/// What an agent waits for that wants to be joined to one of the other side.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Its place in the queue of its port.
+    pub(super) ticket: Ticket,
+    pub(super) open: Box<Open>,
+    pub(super) until: Instant,
 }
 
 /// A user of a public pipe.
@@ -164,6 +197,8 @@ impl Agent {
             beaten: now,
             held_back: false,
             prompted: None,
+            has_called: false,
+            half_closed: None,
         }
     }
 
@@ -210,7 +245,8 @@ impl Agent {
         }
         match &self.duty {
             Duty::Free(_) if self.unsettled.is_some() => return self.unsettled,
-            Duty::Released { until } => return Some(*until),
+            Duty::Released { until } | Duty::Opening { until, .. } => return Some(*until),
+            Duty::Calling(call) => return Some(call.until),
             _ => {}
         }
         // Bytes that wait to be read count as life: it is we who do not read. Behind its marker it has no way to say
@@ -309,7 +345,7 @@ pub(super) fn group_of(pipe: PipeKey) -> Group {
 impl Party for State {
     fn partner(&self) -> Option<Key> {
         match self {
-            Self::Agent(Agent { duty: Duty::Joined(peer), .. }) => Some(*peer),
+            Self::Agent(Agent { duty: Duty::Joined(peer) | Duty::Opening { peer, .. }, .. }) => Some(*peer),
             Self::User(User { stage: Stage::Joined { agent, .. }, .. }) => Some(*agent),
             _ => None,
         }
@@ -355,8 +391,12 @@ impl Party for State {
     }
 
     fn note_half_closed(&mut self, now: Instant) {
-        if let Self::User(User { stage: Stage::Joined { half_closed, .. }, .. }) = self {
-            half_closed.get_or_insert(now);
+        match self {
+            Self::User(User { stage: Stage::Joined { half_closed, .. }, .. }) => drop(half_closed.get_or_insert(now)),
+            Self::Agent(Agent { framed: Some(framed), half_closed, .. }) if framed.calls() => {
+                half_closed.get_or_insert(now);
+            }
+            _ => {}
         }
     }
 
@@ -367,7 +407,10 @@ impl Party for State {
     fn note_sent(&mut self, now: Instant) {
         match self {
             Self::User(User { stage: Stage::Joined { half_closed: Some(since), .. }, .. }) => *since = now,
-            Self::Agent(agent) => agent.answer.add(now),
+            Self::Agent(agent) => {
+                agent.answer.add(now);
+                agent.half_closed = agent.half_closed.map(|_| now);
+            }
             _ => {}
         }
         self.note_moved(now);
@@ -376,7 +419,10 @@ impl Party for State {
     fn note_received(&mut self, now: Instant) {
         match self {
             Self::User(User { stage: Stage::Joined { half_closed: Some(since), .. }, .. }) => *since = now,
-            Self::Agent(agent) => agent.answer.ask_again(),
+            Self::Agent(agent) => {
+                agent.answer.ask_again();
+                agent.half_closed = agent.half_closed.map(|_| now);
+            }
             _ => {}
         }
         self.note_moved(now);
@@ -403,11 +449,20 @@ impl Party for State {
                 *half_closed = Some(now);
                 true
             }
+            // It is joined to one of version 1; else both directions end by themselves.
+            Self::Agent(Agent { framed: Some(framed), half_closed, .. }) if framed.calls() => {
+                *half_closed = Some(now);
+                true
+            }
             _ => false,
         }
     }
 
     fn half_closed_since(&self) -> Option<Instant> {
-        if let Self::User(User { stage: Stage::Joined { half_closed, .. }, .. }) = self { *half_closed } else { None }
+        match self {
+            Self::User(User { stage: Stage::Joined { half_closed, .. }, .. }) => *half_closed,
+            Self::Agent(agent) => agent.half_closed,
+            _ => None,
+        }
     }
 }

@@ -126,11 +126,8 @@ impl Relay {
         let now = self.reactor.now;
         let Some(peer) = self.reactor.get(key).map(|socket| socket.link.peer) else { return };
         let is_within_share = self.is_within_share(peer.ip());
-        let hello = self.take_hello(key);
-        if hello.is_some() && !self.speaks_frames(key) {
-            // It comes again without a hello, as it does after a Connector that does not know it.
-            return self.close(key, Close::Now);
-        }
+        let may_be_called = self.may_be_called(key);
+        let hello = self.take_hello(key).map(|hello| Hello { calls: hello.calls && may_be_called, ..hello });
         let Some(it) = self.unauthenticated(key) else { return };
         let (place, has_preamble) = (it.place, it.offer.has_preamble);
         let behind = std::mem::take(&mut it.offer.behind);
@@ -270,7 +267,7 @@ impl Relay {
 
 /// Lets an agent in that speaks in frames: `AUTHORIZED`, and our own hello as the next message.
 fn say_hello(link: &mut Link, hello: Hello, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
-    let ours = Framed::hello(hello.token).encode();
+    let ours = Framed::hello(hello.calls, hello.token).encode();
     if link.is_plain() {
         link.send_ahead(AUTHORIZED, ctx, now)?;
     } else {

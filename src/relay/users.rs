@@ -26,7 +26,7 @@ use log::warn;
 use std::time::Duration;
 
 /// When half-closed sessions are looked at again for a user that waits: many users, one look.
-const SOON: Duration = Duration::from_millis(10);
+pub(super) const SOON: Duration = Duration::from_millis(10);
 
 impl Relay {
     /// Goes on with the handshake of a user, and looks for an agent once it has sent something.
@@ -302,7 +302,7 @@ impl Relay {
         let Some(users) = self.mappings.users(pipe) else { return };
         let ticket = users.waiting.join(key, address);
         self.change_stage(key, Stage::Waiting { ticket, since: now, until });
-        self.note_want(pipe);
+        self.note_want(PipePort { pipe, side: 0 });
         self.reactor.wake_by(until);
         // Half-closed sessions have less patience from now on: see soon whether one of them makes room.
         self.reactor.wake_by(now + SOON);

@@ -41,6 +41,7 @@ mod model;
 mod monitoring;
 mod mutual_tls;
 mod private;
+mod private_frames;
 mod privileges;
 mod prompts;
 mod proxies;

@@ -1,7 +1,7 @@
 //! One connection that speaks in frames: one session after the other, and what may be said when.
 //!
-//! A session begins with the Connector's OPEN. Each side may then send DATA until its own FIN or RESET, and the session
-//! is over for a side that has sent one of the two and heard one of the two. So nothing of it can still come from a peer
+//! A session begins with OPEN: the Connector's; or the agent's, where that one calls, and then the Connector answers it
+//! with ACCEPT. Each side may then send DATA until its own FIN or RESET, and the session is over for a side that has sent one of the two and heard one of the two. So nothing of it can still come from a peer
 //! that keeps to this; what comes all the same carries its number, and is thrown away.
 //!
 //! Bytes go in as they come, in any pieces; payload is not copied.
@@ -18,6 +18,16 @@ const CONTROL: u16 = 1024;
 pub enum Role {
     Connector,
     Agent,
+    /// The same where the agent begins the sessions.
+    CalledConnector,
+    CallingAgent,
+}
+
+impl Role {
+    /// It begins the sessions.
+    fn opens(self) -> bool {
+        matches!(self, Self::Connector | Self::CallingAgent)
+    }
 }
 
 /// What has come.
@@ -27,6 +37,8 @@ pub enum Event {
     Payload(usize),
     /// A session is to begin: [`Channel::accept`].
     Open(Open),
+    /// The session that we have asked for has begun.
+    Accepted,
     /// All payload has come.
     Fin,
     /// The session is broken off.
@@ -82,6 +94,8 @@ pub struct Channel {
     discards: bool,
     /// An OPEN has come that has not been accepted yet.
     is_asked: bool,
+    /// The agent has called, and ACCEPT is to come before anything of the session but RESET.
+    is_pending: bool,
     header: [u8; HEADER],
     /// Bytes of it that have come, while it is not complete.
     have: u8,
@@ -110,10 +124,16 @@ impl Channel {
             is_complete: false,
             discards: false,
             is_asked: false,
+            is_pending: false,
             header: [0; HEADER],
             have: 0,
             body: Body::None,
         }
+    }
+
+    /// The agent begins the sessions.
+    pub fn calls(&self) -> bool {
+        matches!(self.role, Role::CalledConnector | Role::CallingAgent)
     }
 
     /// There is no session, or it is over.
@@ -154,15 +174,21 @@ impl Channel {
         self.have > 0 || !matches!(self.body, Body::None)
     }
 
-    /// Begins a session. The one before it is over.
+    /// The agent has called, and the session has not begun yet.
+    pub fn is_pending(&self) -> bool {
+        self.is_pending
+    }
+
+    /// Begins a session, or asks for one: that of an agent that calls begins with [`Event::Accepted`]. The one before it is
+    /// over.
     pub fn open(&mut self, open: &Open) -> Vec<u8> {
-        debug_assert!(self.is_over() && self.role == Role::Connector);
+        debug_assert!(self.is_over() && self.role.opens());
         self.begin();
         let payload = open.encode();
         [&self.frame(kind::OPEN, payload.len()), &payload[..]].concat()
     }
 
-    /// The session that was asked for begins.
+    /// The session that was asked for begins. That of an agent that calls does with [`Channel::answer`].
     pub fn accept(&mut self) {
         debug_assert!(self.is_asked);
         self.is_asked = false;
@@ -172,6 +198,14 @@ impl Channel {
     fn begin(&mut self) {
         self.session = Header::next(self.session);
         (self.sends, self.hears, self.is_complete, self.discards) = (true, true, false, false);
+        self.is_pending = self.calls();
+    }
+
+    /// Tells the agent that has called that its session begins.
+    pub fn answer(&mut self) -> [u8; HEADER] {
+        debug_assert!(self.is_pending && self.role == Role::CalledConnector && self.sends);
+        self.is_pending = false;
+        self.frame(kind::ACCEPT, 0)
     }
 
     /// The header of so much payload, at most [`Channel::largest`].
@@ -190,7 +224,7 @@ impl Channel {
     /// Breaks the session off. What the peer still sends is for nobody.
     pub fn reset(&mut self, reason: Reason) -> [u8; HEADER + 1] {
         debug_assert!(self.sends || self.hears);
-        self.sends = false;
+        (self.sends, self.is_pending) = (false, false);
         self.discards = true;
         let [kind, session, high, low] = self.frame(kind::RESET, 1);
         [kind, session, high, low, reason.code()]
@@ -253,18 +287,22 @@ impl Channel {
         let Header { kind, may_be_ignored, session, length } = header;
         let is_control = length <= CONTROL;
         match kind {
-            kind::DATA | kind::FIN | kind::RESET if session != self.session => Ok(Body::Skip(length)),
+            kind::DATA | kind::FIN | kind::RESET | kind::ACCEPT if session != self.session => Ok(Body::Skip(length)),
             kind::DATA if length > crate::limits::FRAME => Err(Fault::Length(kind)),
             // A session that has ended: what crossed our own RESET is late; else nothing may follow the end.
             kind::DATA if self.discards => Ok(Body::Skip(length)),
+            kind::DATA | kind::FIN if self.is_pending => Err(Fault::Order(kind)),
             kind::DATA if self.hears => Ok(Body::Payload(length)),
+            // It may have crossed our own RESET.
+            kind::ACCEPT if self.role == Role::CallingAgent && self.discards => Ok(Body::Skip(length)),
+            kind::ACCEPT if self.role != Role::CallingAgent || !self.is_pending => Err(Fault::Order(kind)),
             kind::FIN if !self.hears && !self.discards => Err(Fault::Order(kind)),
             kind::DATA => Err(Fault::Order(kind)),
-            kind::OPEN if self.role == Role::Connector || !self.is_over() => Err(Fault::Order(kind)),
+            kind::OPEN if self.role.opens() || !self.is_over() => Err(Fault::Order(kind)),
             kind::OPEN if session != Header::next(self.session) => Err(Fault::Order(kind)),
             kind::WANT if length != 2 => Err(Fault::Length(kind)),
             kind::RESET if length == 0 => Err(Fault::Length(kind)),
-            kind::OPEN | kind::FIN | kind::RESET | kind::PING | kind::PONG | kind::WANT | kind::BYE => {
+            kind::OPEN | kind::FIN | kind::RESET | kind::PING | kind::PONG | kind::WANT | kind::BYE | kind::ACCEPT => {
                 if is_control {
                     Ok(Body::Part(header, Vec::new()))
                 } else {
@@ -286,7 +324,11 @@ impl Channel {
         }
         match std::mem::replace(&mut self.body, Body::None) {
             // The next session may have begun in the middle of the frame.
-            Body::Part(Header { kind: kind::FIN | kind::RESET, session, .. }, _) if session != self.session => Ok(None),
+            Body::Part(Header { kind: kind::FIN | kind::RESET | kind::ACCEPT, session, .. }, _)
+                if session != self.session =>
+            {
+                Ok(None)
+            }
             Body::Part(header, part) => self.act(header.kind, &part),
             _ => Ok(None),
         }
@@ -299,6 +341,12 @@ impl Channel {
                 self.is_asked = true;
                 Event::Open(open)
             }
+            // We may have broken it off in the middle of the frame.
+            (kind::ACCEPT, _) if self.discards => return Ok(None),
+            (kind::ACCEPT, _) => {
+                self.is_pending = false;
+                Event::Accepted
+            }
             (kind::FIN, _) => {
                 self.is_complete = self.hears && !self.discards;
                 self.hears = false;
@@ -306,7 +354,7 @@ impl Channel {
             }
             (kind::RESET, [code, ..]) => {
                 let is_over = !self.sends && !self.hears;
-                self.hears = false;
+                (self.hears, self.is_pending) = (false, false);
                 if is_over {
                     return Ok(None);
                 }

@@ -20,6 +20,7 @@ pub mod kind {
     pub const PONG: u8 = 6;
     pub const WANT: u8 = 7;
     pub const BYE: u8 = 8;
+    pub const ACCEPT: u8 = 9;
 }
 
 pub const PING: [u8; HEADER] = header(kind::PING, 0, 0);
@@ -32,7 +33,7 @@ pub struct Header {
     pub kind: u8,
     /// Who does not know this type may skip the frame.
     pub may_be_ignored: bool,
-    /// The number of the session that OPEN, DATA, FIN and RESET belong to, modulo 128; else 0.
+    /// The number of the session that OPEN, ACCEPT, DATA, FIN and RESET belong to, modulo 128; else 0.
     pub session: u8,
     /// Bytes of payload.
     pub length: u16,
@@ -82,6 +83,8 @@ pub enum Reason {
     Silent,
     /// It is ended from outside: no buffers, a reload, a stop.
     Ended,
+    /// Nobody has come at the other side of a private pipe.
+    NoPeer,
     /// One that is not known here.
     Other(u8),
 }
@@ -93,6 +96,7 @@ impl Reason {
             Self::Refused => 2,
             Self::Silent => 3,
             Self::Ended => 4,
+            Self::NoPeer => 5,
             Self::Other(code) => code,
         }
     }
@@ -103,6 +107,7 @@ impl Reason {
             2 => Self::Refused,
             3 => Self::Silent,
             4 => Self::Ended,
+            5 => Self::NoPeer,
             other => Self::Other(other),
         }
     }

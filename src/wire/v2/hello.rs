@@ -8,6 +8,8 @@ pub const LENGTH: usize = 20;
 const MAGIC: &[u8] = b"\0iofog/2";
 /// The version that is spoken here.
 const VERSION: u8 = 2;
+/// Flag: the agent begins the sessions on this connection.
+const CALLS: u8 = 1;
 /// Nobody may accept less than this in one frame.
 const SMALLEST: u16 = 1024;
 
@@ -16,6 +18,8 @@ const SMALLEST: u16 = 1024;
 pub struct Hello {
     /// Bytes of payload that it takes in one frame.
     pub largest: u16,
+    /// The agent begins the sessions, and not the Connector; the answer repeats it if it is so.
+    pub calls: bool,
     /// The agent's choice; the answer repeats it.
     pub token: [u8; 8],
 }
@@ -36,7 +40,7 @@ impl Hello {
         let mut bytes = [0; LENGTH];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8] = VERSION;
-        // Byte 9: flags, of which there are none yet.
+        bytes[9] = if self.calls { CALLS } else { 0 };
         bytes[10..12].copy_from_slice(&self.largest.to_be_bytes());
         bytes[12..].copy_from_slice(&self.token);
         bytes
@@ -55,12 +59,12 @@ pub fn parse(bytes: &[u8]) -> Parsed {
     if bytes[..begins] != MAGIC[..begins] || bytes.get(8).is_some_and(|&version| version < VERSION) {
         return Parsed::Other;
     }
-    let Some(&[_, _, high, low, ref token @ ..]) = bytes.get(8..LENGTH) else {
+    let Some(&[_, flags, high, low, ref token @ ..]) = bytes.get(8..LENGTH) else {
         return Parsed::Part(LENGTH - bytes.len());
     };
     let (largest, token) = (u16::from_be_bytes([high, low]), token.try_into());
     match token {
-        Ok(token) if largest >= SMALLEST => Parsed::Hello(Hello { largest, token }),
+        Ok(token) if largest >= SMALLEST => Parsed::Hello(Hello { largest, calls: flags & CALLS != 0, token }),
         _ => Parsed::Other,
     }
 }

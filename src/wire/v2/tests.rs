@@ -176,7 +176,7 @@ fn illegal_frames_end_the_connection() {
     let after_open = |rest: &[u8]| agent_hears(&[&open, rest].concat(), 7).map(drop);
     let fin = header(kind::FIN, 1, 0);
     for (bytes, fault) in [
-        (&header(9, 0, 0)[..], Fault::Unknown(9)),
+        (&header(99, 0, 0)[..], Fault::Unknown(99)),
         (&header(0, 0, 0), Fault::Unknown(0)),
         (&header(kind::OPEN, 2, 2), Fault::Order(kind::OPEN)),
         (&header(kind::DATA, 1, u16::MAX), Fault::Length(kind::DATA)),
@@ -191,6 +191,53 @@ fn illegal_frames_end_the_connection() {
     assert_eq!(agent_hears(&header(kind::OPEN, 7, 2), 1).map(drop), Err(Fault::Order(kind::OPEN)));
     assert_eq!(agent_hears(&[&header(kind::OPEN, 1, 2)[..], &[7, 0]].concat(), 9).map(drop), Err(Fault::Open));
     assert_eq!(Channel::new(Role::Connector, FRAME).take(&open).map(drop), Err(Fault::Order(kind::OPEN)));
+}
+
+/// A session that an agent has asked for; and the bytes that the Connector has heard of it.
+fn called() -> (Channel, Channel) {
+    let (mut agent, mut connector) =
+        (Channel::new(Role::CallingAgent, FRAME), Channel::new(Role::CalledConnector, FRAME));
+    let message = agent.open(&Open::default());
+    assert_eq!(connector.take(&message), Ok((message.len(), Some(Event::Open(Open::default())))));
+    connector.accept();
+    assert!(agent.is_pending() && connector.is_pending());
+    (agent, connector)
+}
+
+#[test]
+fn an_agent_that_calls_is_answered_before_anything_else() {
+    let (mut agent, mut connector) = called();
+    let answer = connector.answer();
+    assert_eq!(agent.take(&answer), Ok((4, Some(Event::Accepted))));
+    assert!(!agent.is_pending() && !connector.is_pending());
+    for _ in 0..2 {
+        assert_eq!(connector.take(&agent.data(0)), Ok((4, None)));
+        assert_eq!(connector.take(&agent.fin()), Ok((4, Some(Event::Fin))));
+        std::mem::swap(&mut agent, &mut connector);
+    }
+    assert!(agent.is_over() && connector.is_over());
+    assert_eq!(agent.take(&answer).map(drop), Err(Fault::Order(kind::ACCEPT)), "nobody waits for it any more");
+
+    for frame in [header(kind::DATA, 1, 0), header(kind::FIN, 1, 0)] {
+        let (mut agent, mut connector) = called();
+        assert_eq!(connector.take(&frame).map(drop), Err(Fault::Order(frame[0])));
+        assert_eq!(agent.take(&frame).map(drop), Err(Fault::Order(frame[0])));
+    }
+    let mut serving = Channel::new(Role::Agent, FRAME);
+    assert_eq!(serving.take(&header(kind::ACCEPT, 0, 0)).map(drop), Err(Fault::Order(kind::ACCEPT)));
+}
+
+#[test]
+fn a_call_may_be_taken_back_while_it_is_answered() {
+    let (mut agent, mut connector) = called();
+    let (answer, reset) = (connector.answer(), agent.reset(Reason::Broken));
+    assert_eq!(agent.take(&answer), Ok((4, None)));
+    assert_eq!(connector.take(&reset), Ok((5, Some(Event::Reset(Reason::Broken)))));
+    assert_eq!(agent.take(&connector.reset(Reason::Broken)), Ok((5, Some(Event::Reset(Reason::Broken)))));
+    assert!(agent.is_over() && connector.is_over());
+    let next = agent.open(&Open::default());
+    assert_eq!(agent.take(&answer), Ok((4, None)), "of the session before");
+    assert!(agent.is_pending() && connector.take(&next).is_ok());
 }
 
 #[test]
@@ -211,14 +258,17 @@ fn what_is_late_is_thrown_away() {
 
 #[test]
 fn a_hello_is_recognised_in_pieces_and_nothing_else_is() {
-    let said = Hello { largest: 16_380, token: *b"tokenTOK" };
+    let said = Hello { largest: 16_380, calls: false, token: *b"tokenTOK" };
     let bytes = said.encode();
     for end in 0..hello::LENGTH {
         assert_eq!(hello::parse(&bytes[..end]), Parsed::Part(hello::LENGTH - end));
         let mut other = bytes;
         other[end] ^= 1;
-        let is_version_or_flags = (8..10).contains(&end);
-        assert_eq!(hello::parse(&other) == Parsed::Hello(said), is_version_or_flags, "{end}");
+        match end {
+            8 => assert_eq!(hello::parse(&other), Parsed::Hello(said)),
+            9 => assert_eq!(hello::parse(&other), Parsed::Hello(Hello { calls: true, ..said })),
+            _ => assert_ne!(hello::parse(&other), Parsed::Hello(said), "{end}"),
+        }
     }
     assert_eq!(hello::parse(&bytes), Parsed::Hello(said));
     let mut later = bytes;

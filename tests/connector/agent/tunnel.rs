@@ -11,12 +11,34 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-fn exposing(daemon: &Daemon, mapping: &Mapping, service: &Service) -> AgentProgram {
-    AgentProgram::new(daemon, mapping, 1).exposing(service.port, 4)
+/// The versions of the pipe protocol that the two ends speak.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    listening: &'static str,
+    exposing: &'static str,
 }
 
-fn listening(daemon: &Daemon, mapping: &Mapping) -> AgentProgram {
-    AgentProgram::new(daemon, mapping, 0).listening(listening_port(daemon), 4)
+const BOTH_2: Ends = Ends { listening: "2", exposing: "2" };
+
+/// Both ends of version 2, a mixed pair each way, and both of version 1.
+fn in_all_pairs(test: impl Fn(&mut Daemon, Ends) + Sync) {
+    in_both_modes(|daemon| {
+        for (listening, exposing) in [("2", "2"), ("1", "2"), ("2", "1"), ("1", "1")] {
+            let ends = Ends { listening, exposing };
+            eprintln!("{:?}, {ends:?}", daemon.mode);
+            test(daemon, ends);
+        }
+    });
+}
+
+impl Ends {
+    fn exposing(self, daemon: &Daemon, mapping: &Mapping, service: &Service) -> AgentProgram {
+        AgentProgram::new(daemon, mapping, 1).exposing(service.port, 4).with(&["--protocol", self.exposing])
+    }
+
+    fn listening(self, daemon: &Daemon, mapping: &Mapping) -> AgentProgram {
+        AgentProgram::new(daemon, mapping, 0).listening(listening_port(daemon), 4).with(&["--protocol", self.listening])
+    }
 }
 
 /// A client of the listening end.
@@ -86,9 +108,9 @@ fn query(client: &Peer) {
 
 #[test]
 fn small_messages_go_both_ways_in_several_sessions_at_once() {
-    in_both_modes(|daemon| {
+    in_all_pairs(|daemon, ends| {
         let (service, mapping) = (Service::start(database), daemon.add_private(10));
-        let _ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        let _ends = [ends.exposing(daemon, &mapping, &service).start(), ends.listening(daemon, &mapping).start()];
         let daemon = &*daemon;
         thread::scope(|scope| {
             for _ in 0..4 {
@@ -100,9 +122,9 @@ fn small_messages_go_both_ways_in_several_sessions_at_once() {
 
 #[test]
 fn both_directions_are_busy_at_once() {
-    in_both_modes(|daemon| {
+    in_all_pairs(|daemon, ends| {
         let (service, mapping) = (Service::echo(), daemon.add_private(4));
-        let _ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        let _ends = [ends.exposing(daemon, &mapping, &service).start(), ends.listening(daemon, &mapping).start()];
         let client = client(daemon);
         let total = if daemon.mode == Mode::Plain { 16 << 20 } else { 4 << 20 };
         thread::scope(|scope| {
@@ -114,13 +136,13 @@ fn both_directions_are_busy_at_once() {
 
 #[test]
 fn a_client_that_comes_before_the_other_end_loses_nothing() {
-    in_both_modes(|daemon| {
+    in_all_pairs(|daemon, ends| {
         let (service, mapping) = (Service::echo(), daemon.add_private(4));
-        let _listening = listening(daemon, &mapping).start();
+        let _listening = ends.listening(daemon, &mapping).start();
         let client = client(daemon);
         client.send(b"said to nobody yet");
         client.expect_silence();
-        let _exposing = exposing(daemon, &mapping, &service).start();
+        let _exposing = ends.exposing(daemon, &mapping, &service).start();
         client.expect(b"said to nobody yet");
     });
 }
@@ -137,16 +159,16 @@ fn a_client_that_is_reset_while_its_line_calls_leaves_the_line_to_the_next() {
     first.reset();
     let next = client(&daemon);
     next.send(b"somebody waits for this");
-    let _exposing = exposing(&daemon, &mapping, &service).start();
+    let _exposing = BOTH_2.exposing(&daemon, &mapping, &service).start();
     next.expect(b"somebody waits for this");
     drop(agent);
 }
 
 #[test]
 fn a_client_that_closes_its_sending_side_gets_the_whole_answer() {
-    in_both_modes(|daemon| {
+    in_all_pairs(|daemon, ends| {
         let (service, mapping) = (Service::downloads(), daemon.add_private(4));
-        let _ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        let _ends = [ends.exposing(daemon, &mapping, &service).start(), ends.listening(daemon, &mapping).start()];
         let client = client(daemon);
         client.send(b"GET /7/1000000 HTTP/1.0\r\n\r\n");
         client.finish();
@@ -181,10 +203,10 @@ fn a_client_that_closes_its_sending_side_and_gets_no_answer_comes_to_an_end() {
 
 #[test]
 fn a_client_of_a_service_that_refuses_sees_an_end() {
-    in_both_modes(|daemon| {
+    in_all_pairs(|daemon, ends| {
         let (mut service, mapping) = (Service::echo(), daemon.add_private(4));
         service.stop();
-        let _ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        let _ends = [ends.exposing(daemon, &mapping, &service).start(), ends.listening(daemon, &mapping).start()];
         let client = client(daemon);
         client.send(b"anybody there?");
         client.expect_end();
@@ -193,7 +215,7 @@ fn a_client_of_a_service_that_refuses_sees_an_end() {
 
 #[test]
 fn clients_that_say_nothing_take_no_connection_from_those_that_come_next() {
-    in_both_modes(|daemon| {
+    in_all_pairs(|daemon, ends| {
         let (reached, service_is_reached) = channel();
         // Says nothing, and hears nothing but the end.
         let service = Service::start(move |mut stream| {
@@ -202,8 +224,14 @@ fn clients_that_say_nothing_take_no_connection_from_those_that_come_next() {
         });
         let mapping = daemon.add_private(2);
         let _ends = [
-            AgentProgram::new(daemon, &mapping, 1).exposing(service.port, 1).start(),
-            AgentProgram::new(daemon, &mapping, 0).listening(listening_port(daemon), 1).start(),
+            AgentProgram::new(daemon, &mapping, 1)
+                .exposing(service.port, 1)
+                .with(&["--protocol", ends.exposing])
+                .start(),
+            AgentProgram::new(daemon, &mapping, 0)
+                .listening(listening_port(daemon), 1)
+                .with(&["--protocol", ends.listening])
+                .start(),
         ];
         for round in 0..10 {
             let client = client(daemon);
@@ -234,7 +262,7 @@ fn clients_that_leave_before_the_other_end_answers_take_no_connection_either() {
 fn clients_that_wait_push_out_their_own_address_and_no_other() {
     let daemon = Setup::new(Mode::Plain).start();
     let mapping = daemon.add_private(4);
-    let _listening = listening(&daemon, &mapping).start();
+    let _listening = BOTH_2.listening(&daemon, &mapping).start();
     let calling: Vec<Peer> = (0..4).map(|_| client(&daemon)).collect(); // they have all the lines there are
     let waiting = client(&daemon);
     let dial = Dial::new(listening_port(&daemon), None).from([127, 0, 0, 2]);
@@ -246,9 +274,9 @@ fn clients_that_wait_push_out_their_own_address_and_no_other() {
 
 #[test]
 fn either_end_may_be_killed_and_come_back() {
-    in_both_modes(|daemon| {
+    in_all_pairs(|daemon, ends| {
         let (service, mapping) = (Service::echo(), daemon.add_private(8));
-        let mut ends = [exposing(daemon, &mapping, &service).start(), listening(daemon, &mapping).start()];
+        let mut ends = [ends.exposing(daemon, &mapping, &service).start(), ends.listening(daemon, &mapping).start()];
         for end in [0, 1, 0, 1] {
             let before = client(daemon);
             before.send(b"hello");
@@ -265,6 +293,12 @@ fn either_end_may_be_killed_and_come_back() {
 
 #[test]
 fn a_half_closed_client_gives_way_as_soon_as_its_time_is_over() {
+    for version in ["1", "2"] {
+        gives_way(version);
+    }
+}
+
+fn gives_way(version: &'static str) {
     let daemon = Setup::new(Mode::Plain).start();
     let service = Service::start(|mut stream| {
         let _ = stream.read(&mut [0]);
@@ -275,11 +309,14 @@ fn a_half_closed_client_gives_way_as_soon_as_its_time_is_over() {
         let _ = stream.read_to_end(&mut Vec::new());
         thread::sleep(PATIENCE);
     });
-    let mapping = daemon.add_private(4);
-    let _exposing = exposing(&daemon, &mapping, &service).start();
+    // With a place for one more it would be asked for.
+    let mapping = daemon.add_private(if version == "1" { 4 } else { 1 });
+    let ends = Ends { listening: version, exposing: version };
+    let _exposing = ends.exposing(&daemon, &mapping, &service).start();
     let mut delays = Vec::new();
     for _ in 0..6 {
-        let mut listening = AgentProgram::new(&daemon, &mapping, 0).listening(listening_port(&daemon), 1).start();
+        let listening = AgentProgram::new(&daemon, &mapping, 0).listening(listening_port(&daemon), 1);
+        let mut listening = listening.with(&["--protocol", version]).start();
         let first = client(&daemon);
         first.send(b"x");
         first.finish();

@@ -12,6 +12,7 @@ pub const PING: u8 = 5;
 pub const PONG: u8 = 6;
 pub const WANT: u8 = 7;
 pub const BYE: u8 = 8;
+pub const ACCEPT: u8 = 9;
 
 /// What an agent says behind its passcode.
 pub const HELLO: &[u8; 20] = b"\0iofog/2\x02\0\xff\xfcTOKEN-42";
@@ -41,11 +42,30 @@ impl Daemon {
     /// An authorized agent on port1 that speaks in frames.
     #[track_caller]
     pub fn framed_agent(&self, mapping: &Mapping) -> Frames {
-        let peer = self.stranger(mapping, 0);
-        peer.send(&[mapping.passcodes[0].as_bytes(), HELLO].concat());
+        self.greet_in_frames(mapping, 0, 0)
+    }
+
+    /// One on port1 (0) or port2 (1) of a private pipe that serves what the other side begins.
+    #[track_caller]
+    pub fn server(&self, mapping: &Mapping, side: usize) -> Frames {
+        self.greet_in_frames(mapping, side, 0)
+    }
+
+    /// One that begins the sessions on its connection.
+    #[track_caller]
+    pub fn caller(&self, mapping: &Mapping, side: usize) -> Frames {
+        self.greet_in_frames(mapping, side, 1)
+    }
+
+    #[track_caller]
+    fn greet_in_frames(&self, mapping: &Mapping, side: usize, flags: u8) -> Frames {
+        let peer = self.stranger(mapping, side);
+        let mut said = *HELLO;
+        said[9] = flags;
+        peer.send(&[mapping.passcodes[side].as_bytes(), &said].concat());
         peer.expect_message(b"AUTHORIZED");
         let hello = peer.expect_up_to(20);
-        assert_eq!((hello.len(), &hello[..9], &hello[12..]), (20, &HELLO[..9], &HELLO[12..]));
+        assert_eq!((hello.len(), &hello[..10], &hello[12..]), (20, &said[..10], &said[12..]));
         Frames { peer, rest: Mutex::default() }
     }
 }
