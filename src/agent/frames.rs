@@ -24,7 +24,7 @@ impl Agent {
         let heard = framed.listen(link, ctx, now);
         line.pulse.answered(framed.take_pongs(), now);
         let is_free = framed.is_free() || framed.is_asked();
-        let (service, was_free) = (line.place.service, matches!(line.task, Task::Free));
+        let (service, was_released) = (line.place.service, matches!(line.task, Task::Released { .. }));
         if is_free {
             line.task = Task::Free;
         }
@@ -41,7 +41,7 @@ impl Agent {
         match open {
             Some(open) => self.connect_to_service(key, First::Open(open)),
             None if is_over => self.close(key, Close::Drain(Ending::Complete)),
-            None if is_free && !was_free => self.offer_line(service),
+            None if is_free && was_released => self.offer_line(service),
             None => {}
         }
     }

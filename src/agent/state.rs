@@ -275,6 +275,10 @@ impl Party for State {
         matches!(self, Self::Local(_))
     }
 
+    fn is_asked(&self) -> bool {
+        matches!(self, Self::Local(Local { is_client: false, .. }))
+    }
+
     fn answer_beats(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<(), LinkError> {
         self.framed_mut().map_or(Ok(()), |framed| framed.send_due(link, ctx, now))
     }

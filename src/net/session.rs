@@ -64,6 +64,11 @@ pub trait Party {
     fn leaves_on_reset(&self) -> bool {
         false
     }
+    /// It answers who has begun the session. When that one breaks off, it is to stop, even if it has got all that there
+    /// was.
+    fn is_asked(&self) -> bool {
+        false
+    }
     /// What it has sent is delivered even if it takes nothing any more: an answer that comes before the whole question
     /// was read, say.
     fn is_heard_out(&self) -> bool {
@@ -233,6 +238,8 @@ impl Cause {
     fn ending<S: Party>(&self, to: &Socket<'_, S>, (from, source): (Key, &Socket<'_, S>)) -> Ending {
         let is_duplex = is_duplex(to.state, source.state);
         let complete = match self {
+            // Nobody hears its answer any more.
+            Self::Truncated(key, LinkError::Reset(Reason::Broken)) if *key == from && to.state.is_asked() => false,
             // What came behind it concerns the other direction.
             _ if source.state.framed().is_some_and(Framed::is_complete) => true,
             Self::Truncated(key, _) if *key == from => false,
@@ -305,7 +312,8 @@ pub fn relay<S: Party>(reactor: &mut Reactor<S>, one: Key, other: Key, stopping:
     let forth = forward(reactor, one, other);
     let back = if is_half_closed(reactor, other) {
         // Nothing will come, but answers to heartbeats may still be on their way.
-        let flow = answer_beats(reactor, one).map_or_else(Flow::SinkFailed, |()| Flow::WouldBlock);
+        let answered = answer_beats(reactor, one);
+        let flow = answered.map_or_else(Flow::SinkFailed, |()| hear_half_closed(reactor, other));
         Pumped { payload: 0, beats: 0, flow }
     } else {
         forward(reactor, other, one)
@@ -429,6 +437,24 @@ pub fn forward<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped
     }
     reactor.wait_for_buffer(from, pumped.flow.wants());
     pumped
+}
+
+/// Listens to one that sends no more: where there are frames it may break off all the same.
+fn hear_half_closed<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Flow {
+    let now = reactor.now;
+    let Some((SocketMut { link, state }, ctx)) = reactor.get_mut(key) else { return Flow::WouldBlock };
+    let Some(framed) = state.framed_mut() else { return Flow::WouldBlock };
+    let heard = framed.listen(link, ctx, now);
+    match (framed.reset(), heard) {
+        (Some(reason), _) => Flow::SourceFailed(LinkError::Reset(reason)),
+        (None, Err(fault)) => Flow::SourceFailed(fault),
+        (None, Ok(Input::Eof)) => Flow::SourceFailed(LinkError::Truncated),
+        (None, Ok(Input::Data)) => {
+            reactor.again(key);
+            Flow::WouldBlock
+        }
+        (None, Ok(Input::WouldBlock | Input::Starved)) => Flow::WouldBlock,
+    }
 }
 
 fn answer_beats<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Result<(), LinkError> {

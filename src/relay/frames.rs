@@ -41,8 +41,11 @@ impl Relay {
 
     /// Agents may begin sessions at the port that it came to: at those of private pipes.
     pub(super) fn may_be_called(&self, key: Key) -> bool {
-        let pipe = self.reactor.get(key).and_then(|socket| self.mappings.get(socket.state.pipe()?));
-        pipe.is_some_and(|pipe| matches!(pipe.ends, Ends::Private(_)))
+        self.reactor.get(key).and_then(|socket| socket.state.pipe()).is_some_and(|pipe| self.is_private(pipe))
+    }
+
+    fn is_private(&self, pipe: PipeKey) -> bool {
+        self.mappings.get(pipe).is_some_and(|pipe| matches!(pipe.ends, Ends::Private(_)))
     }
 
     /// The other end of what an agent has said in its hello.
@@ -96,7 +99,12 @@ impl Relay {
 
     /// The session of an agent is over. Its connection serves the next one. False: it has none, or is to be closed.
     pub(super) fn release_agent(&mut self, key: Key, ending: Ending, cause: &Cause) -> bool {
-        self.outlives(key, cause) && self.release_framed(key, ending == Ending::Complete, reason(cause))
+        let reason = match cause {
+            // One of version 1 ends like this when it has sent everything, too.
+            Cause::Ended(_) if self.may_be_called(key) => Reason::Ended,
+            _ => reason(cause),
+        };
+        self.outlives(key, cause) && self.release_framed(key, ending == Ending::Complete, reason)
     }
 
     /// The same. `complete`: it has been sent everything.

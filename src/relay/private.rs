@@ -32,10 +32,12 @@ impl Relay {
     pub(super) fn join_sides(&mut self, pipe: PipeKey) {
         let [one, two] = [0, 1].map(|side| PipePort { pipe, side });
         while let (Some(left), Some(right)) = (self.first_plain(one), self.first_plain(two)) {
-            let calls = [left, right].map(|key| self.has_called(key));
+            let [left_calls, right_calls] = [left, right].map(|key| self.has_called(key));
             self.begin_session([left, right]);
-            for (to, _) in [right, left].into_iter().zip(calls).filter(|(_, calls)| *calls) {
-                self.pass_call_on(to);
+            for (to, is_called) in [(right, left_calls), (left, right_calls)] {
+                if is_called {
+                    self.pass_call_on(to);
+                }
             }
             self.reactor.again(left);
         }

@@ -390,6 +390,11 @@ impl Party for State {
         matches!(self, Self::User(_))
     }
 
+    // Who has ended and then breaks off, and speaks in frames, has called it.
+    fn is_asked(&self) -> bool {
+        matches!(self, Self::Agent(Agent { framed: None, .. }))
+    }
+
     fn note_half_closed(&mut self, now: Instant) {
         match self {
             Self::User(User { stage: Stage::Joined { half_closed, .. }, .. }) => drop(half_closed.get_or_insert(now)),

@@ -4,7 +4,7 @@ use crate::agent::listening_port;
 use crate::harness::frames::{ACCEPT, BYE, DATA, FIN, Frames, OPEN, PING, PONG, RESET, WANT, frame};
 use crate::harness::{
     AgentProgram, Daemon, Dial, End, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup, in_both_modes,
-    wait_until,
+    private_mapping, public_mapping, wait_until,
 };
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -499,6 +499,32 @@ fn payload_that_looks_like_a_heartbeat_reaches_version_1_in_pieces() {
     old.expect_message(b"BEAT");
     old.send(b"BE");
     server.expect_data(1, b"BE");
+}
+
+/// For how long its connections were free is nothing to it.
+#[test]
+fn a_session_is_idle_from_its_beginning() {
+    let daemon = Setup::new(Mode::Plain).start();
+    let long = Duration::from_secs(3);
+    let mapping = |kind: &str, more: serde_json::Value| {
+        let mut mapping = if kind == "public" { public_mapping(2, 0) } else { private_mapping(2, 0) };
+        mapping["idletimeout"] = more;
+        daemon.add(&mapping)
+    };
+    let [public, private] = ["public", "private"].map(|kind| mapping(kind, 2.into()));
+    let (agent, left) = (daemon.framed_agent(&public), daemon.agent_on(&private, 0));
+    let server = daemon.server(&private, 1);
+    assert!(agent.hear(long).is_none());
+    let (user, right) = (daemon.user(&public), daemon.agent_on(&private, 1));
+    let caller = daemon.caller(&private, 0);
+    agent.expect_open(1);
+    call(&caller, &server, 1);
+    assert!(caller.hear(Duration::from_millis(1_300)).is_none_or(|frame| frame.kind == WANT));
+    agent.send(DATA, 1, b"still here");
+    user.expect(b"still here");
+    left.send(b"to the right");
+    right.expect(b"to the right");
+    talk_as(&caller, 1, &server, 1);
 }
 
 /// It would be repeated after half a second only.

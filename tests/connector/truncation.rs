@@ -293,12 +293,17 @@ fn the_service_is_told_when_a_client_that_has_finished_its_question_breaks_off()
             while stream.write_all(&[0; 10_000]).is_ok() {}
             let _ = told.send(());
         });
-        let mapping = daemon.add_private(2);
         let port = crate::agent::listening_port(daemon);
-        let _exposing = AgentProgram::new(daemon, &mapping, 1).exposing(service.port, 2).start();
-        let listening = AgentProgram::new(daemon, &mapping, 0).listening(port, 2).start();
         // The end is heard before it breaks off, or both are heard at once.
-        for at_once in [false, true] {
+        for (versions, at_once) in [["2", "2"], ["1", "2"], ["2", "1"], ["1", "1"]]
+            .into_iter()
+            .flat_map(|versions| [(versions, false), (versions, true)])
+        {
+            let mapping = daemon.add_private(2);
+            let exposing = AgentProgram::new(daemon, &mapping, 1).exposing(service.port, 2);
+            let _exposing = exposing.with(&["--protocol", versions[1]]).start();
+            let listening = AgentProgram::new(daemon, &mapping, 0).listening(port, 2);
+            let listening = listening.with(&["--protocol", versions[0]]).start();
             let client = Dial::new(port, None).small_buffers().connect().expect("the listening end listens");
             client.send(b"question");
             if at_once {
@@ -313,7 +318,7 @@ fn the_service_is_told_when_a_client_that_has_finished_its_question_breaks_off()
             if at_once {
                 listening.thaw();
             }
-            ends.recv_timeout(PATIENCE).expect("the service is told");
+            ends.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the service is not told, {versions:?}, {at_once}"));
         }
     });
 }
