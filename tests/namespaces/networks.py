@@ -180,8 +180,8 @@ class Networks:
                 raise OSError(ctypes.get_errno(), "setns")
 
     def all_there(self):
-        status = [self.daemon.status(mapping["id"]) for mapping in (self.public, self.private)]
-        return status[0]["free"] == POOL and status[1]["joined"] == POOL
+        public, private = (self.daemon.status(mapping["id"]) for mapping in (self.public, self.private))
+        return public["free"] == private["freeport1"] == private["freeport2"] == POOL
 
     # ---- the two sides of a session ----
 

@@ -134,8 +134,9 @@ class Side:
         self.guest = Agent(self.daemon, "guest", list(self.rough.services()), connections=POOL)
 
     def ready(self, mapping):
-        """Agents that could take a session now. Those of a private mapping are joined before a client comes."""
-        return self.daemon.status(mapping.id)["joined" if mapping.private else "free"]
+        """Sessions that could begin now. A private mapping needs an agent of each side for one."""
+        status = self.daemon.status(mapping.id)
+        return min(status["freeport1"], status["freeport2"]) if mapping.private else status["free"]
 
     def processes(self):
         return {self.name: self.daemon, f"{self.name} agent": self.agent}
@@ -392,7 +393,7 @@ class Soak:
                 await self.until(lambda: side.ready(mapping) == POOL, f"{side.name} {mapping.name}: agents are free")
             metrics = side.daemon.metrics()
             ended = sum(value for name, value in metrics.items() if name.startswith("sessions_ended_total"))
-            joined = sum(side.ready(mapping) for mapping in side.steady if mapping.private)
+            joined = sum(side.daemon.status(mapping.id)["joined"] for mapping in side.steady if mapping.private)
             if ended + joined != metrics["sessions_total"]:
                 self.faults.append(f"{side.name}: {metrics['sessions_total']} sessions, {ended} ended, {joined} there")
             for name, process in side.processes().items():
