@@ -202,7 +202,7 @@ impl Framed {
 
     /// We begin no further session, or want no more.
     pub fn bye(&mut self) {
-        self.due.bye = !std::mem::replace(&mut self.has_said_bye, true);
+        self.due.bye |= !std::mem::replace(&mut self.has_said_bye, true);
     }
 
     pub fn has_said_bye(&self) -> bool {

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 30;
 /// Far more than all buffers on the way hold.
 const UPLOAD: usize = 8 << 20;
-const ANSWER: usize = 100_000;
+pub const ANSWER: usize = 100_000;
 /// What a closed socket has delivered by then, since it fits the reader's first window.
 const SHORT_ANSWER: usize = 16_000;
 
 /// What a user that uploads and listens at the same time gets.
-fn answer_during_upload(user: &Peer) -> Vec<u8> {
+pub fn answer_during_upload(user: &Peer) -> Vec<u8> {
     thread::scope(|scope| {
         scope.spawn(|| {
             let (chunk, mut left) = (vec![b'u'; 64 * 1024], UPLOAD);

@@ -13,7 +13,7 @@ const SENT: u64 = 100_000;
 
 /// How somebody breaks off in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Break {
+pub enum Break {
     Reset,
     /// FIN without close_notify.
     Cut,
@@ -21,7 +21,7 @@ enum Break {
     Forged,
 }
 
-fn breaks(mode: Mode) -> &'static [Break] {
+pub fn breaks(mode: Mode) -> &'static [Break] {
     match mode {
         Mode::Plain => &[Break::Reset],
         Mode::Tls => &[Break::Reset, Break::Cut, Break::Forged],
@@ -30,7 +30,7 @@ fn breaks(mode: Mode) -> &'static [Break] {
 
 impl Break {
     /// The connection, if there still is one.
-    fn off(self, peer: Peer) -> Option<Peer> {
+    pub fn off(self, peer: Peer) -> Option<Peer> {
         match self {
             Self::Reset => {
                 peer.reset();
@@ -45,7 +45,7 @@ impl Break {
 
 /// An end that nobody can take for a proper one.
 #[track_caller]
-fn expect_truncated(peer: &Peer) {
+pub fn expect_truncated(peer: &Peer) {
     let end = peer.expect_end_at_last(PATIENCE);
     assert!(matches!(end, End::Cut | End::Reset), "{end:?}");
 }

@@ -185,12 +185,26 @@ fn illegal_frames_end_the_connection() {
         (&header(kind::WANT, 0, 1), Fault::Length(kind::WANT)),
         (&header(kind::RESET, 1, 0), Fault::Length(kind::RESET)),
         (&header(kind::PING, 0, 2000), Fault::Length(kind::PING)),
+        // What would be skipped is no longer than what would not.
+        (&header(kind::DATA, 7, u16::MAX), Fault::Length(kind::DATA)),
+        (&header(kind::FIN, 7, 1025), Fault::Length(kind::FIN)),
+        (&header(kind::RESET, 7, 0), Fault::Length(kind::RESET)),
+        (&Header { kind: 99, may_be_ignored: true, session: 0, length: u16::MAX }.encode(), Fault::Length(99)),
     ] {
         assert_eq!(after_open(bytes), Err(fault), "{bytes:?}");
     }
     assert_eq!(agent_hears(&header(kind::OPEN, 7, 2), 1).map(drop), Err(Fault::Order(kind::OPEN)));
     assert_eq!(agent_hears(&[&header(kind::OPEN, 1, 2)[..], &[7, 0]].concat(), 9).map(drop), Err(Fault::Open));
     assert_eq!(Channel::new(Role::Connector, FRAME).take(&open).map(drop), Err(Fault::Order(kind::OPEN)));
+}
+
+#[test]
+fn what_stands_behind_what_is_known_is_for_later_versions() {
+    let mut agent = Channel::new(Role::Agent, FRAME);
+    let want = [&header(kind::WANT, 0, 4)[..], &[2, 1, 9, 9]].concat();
+    assert_eq!(agent.take(&want), Ok((want.len(), Some(Event::Want(513)))));
+    let ping = [&header(kind::PING, 0, 3)[..], b"now"].concat();
+    assert_eq!(agent.take(&ping), Ok((ping.len(), Some(Event::Ping))));
 }
 
 #[test]
