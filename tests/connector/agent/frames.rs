@@ -3,7 +3,7 @@
 
 use crate::harness::frames::{BYE, DATA, FIN, Frames, NOBODY, OPEN, WANT, frame};
 use crate::harness::{
-    AgentProgram, Daemon, End, Faults, Mapping, Mode, PATIENCE, Payload, Peer, PlayedConnector, Service,
+    AgentProgram, Daemon, End, Faults, Mapping, Mode, PATIENCE, Payload, Peer, PlayedConnector, Service, Version,
     for_both_modes, in_both_modes, public_mapping, wait_until,
 };
 use std::io::Write;
@@ -104,7 +104,7 @@ fn the_service_may_be_told_where_a_user_comes_from() {
 fn protocol_1_may_be_demanded() {
     in_both_modes(|daemon| {
         let (service, mapping) = (Service::downloads(), daemon.add(&public_mapping(4, 0)));
-        let agent = AgentProgram::new(daemon, &mapping, 0).with(&["--protocol", "1"]);
+        let agent = AgentProgram::new(daemon, &mapping, 0).speaking(Version::One);
         let _agent = agent.exposing(service.port, 2).start();
         for seed in 0..4 {
             daemon.user(&mapping).download(seed, 1000);

@@ -30,7 +30,10 @@ pub use certificates::{Authority, Certificate, chain_of_two, test_certificate};
 pub use command_line::{command, command_within};
 pub use controller::{Answer, Controller, form, post, request};
 pub use cutter::{Cut, Cutter};
-pub use daemon::{Daemon, Mode, Setup, for_both_modes, in_both_modes, in_both_versions};
+pub use daemon::{
+    Daemon, Mode, Setup, Version, for_both_modes, for_both_versions, in_both_modes, in_both_versions,
+    in_both_versions_plain,
+};
 pub use faults::{Faults, Field, KILL, SHORT, VANISH};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use metrics::Metrics;

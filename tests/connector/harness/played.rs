@@ -32,8 +32,13 @@ impl PlayedConnector {
 
     /// An agent for it, which sends no heartbeats.
     pub fn agent(&self) -> AgentProgram {
+        self.agent_with(&["--heartbeat", "0"])
+    }
+
+    /// An agent for it, with these options.
+    pub fn agent_with(&self, options: &[&str]) -> AgentProgram {
         let connector = self.listener.local_addr().expect("it is bound").to_string();
-        let agent = AgentProgram::bare(&self.passcode).with(&["--connector", &connector, "--heartbeat", "0"]);
+        let agent = AgentProgram::bare(&self.passcode).with(&["--connector", &connector]).with(options);
         match self.tls {
             None => agent.with(&["--dev"]),
             Some(_) => agent.trusting(&test_certificate().chain),
