@@ -110,6 +110,11 @@ impl Framed {
         self.channel.awaits()
     }
 
+    /// Bytes that come before the next payload at least.
+    pub(super) fn before_payload(&self) -> usize {
+        self.channel.before_payload()
+    }
+
     /// What comes next is not the beginning of a header.
     pub(super) fn is_within_frame(&self) -> bool {
         self.channel.is_within_frame()

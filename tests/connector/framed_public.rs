@@ -2,27 +2,20 @@
 
 use crate::access_log::{agree, number, sessions, with_access_log};
 use crate::early_answer::{ANSWER, answer_during_upload};
+use crate::framed_options::add;
 use crate::harness::frames::{DATA, FIN, FramedPipe, Frames, HELLO, PING, PONG, RESET, WANT, with_framed_agent};
 use crate::harness::{
-    Daemon, End, Heard, Mapping, Mode, PATIENCE, Payload, Peer, SILENCE, Setup, for_both_modes, in_both_modes,
-    public_mapping, wait_until,
+    End, Heard, Mode, PATIENCE, Payload, Peer, SILENCE, Setup, for_both_modes, in_both_modes, public_mapping,
+    wait_until,
 };
 use crate::truncation::{breaks, expect_truncated};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const SENT: usize = 100_000;
 const SECOND: Duration = Duration::from_secs(1);
-
-/// A public mapping with these keys.
-fn add(daemon: &Daemon, connections: u32, absence_ms: u32, keys: Value) -> Mapping {
-    let mut mapping = public_mapping(connections, absence_ms);
-    let fields = mapping.as_object_mut().expect("an object");
-    fields.extend(keys.as_object().expect("an object").clone());
-    daemon.add(&mapping)
-}
 
 /// Payload of a session, in frames of at most 16,000 bytes.
 fn send(agent: &Frames, session: u8, payload: &[u8]) {
@@ -113,7 +106,7 @@ fn a_session_that_is_interrupted_has_no_proper_end_on_either_side() {
         pipe.daemon.controller().remove(&pipe.mapping);
         expect_both_truncated(&pipe.agent, &user);
         // Nobody says PING.
-        let silent = add(daemon, 1, 500, json!({}));
+        let silent = daemon.add(&public_mapping(1, 500));
         let pipe = FramedPipe::of(daemon, silent);
         let user = talk(&pipe, 1);
         expect_both_truncated(&pipe.agent, &user);
@@ -213,7 +206,7 @@ fn an_agent_that_does_not_read_holds_its_user_back_and_nothing_is_lost() {
 #[test]
 fn the_257th_waiting_user_pushes_out_the_oldest_and_the_order_is_kept() {
     let mut daemon = Setup::new(Mode::Plain).start();
-    let mapping = add(&daemon, 1, 0, json!({"waittime": 60}));
+    let mapping = add(&daemon, 1, &json!({"waittime": 60}));
     let pipe = FramedPipe::of(&mut daemon, mapping);
     let served = pipe.user(1);
     // They have said nothing.
@@ -231,7 +224,7 @@ fn the_257th_waiting_user_pushes_out_the_oldest_and_the_order_is_kept() {
 #[test]
 fn one_address_has_so_many_sessions_and_a_mapping_so_many_agents() {
     in_both_modes(|daemon| {
-        let mapping = add(daemon, 2, 0, json!({"maxusers": 1}));
+        let mapping = add(daemon, 2, &json!({"maxusers": 1}));
         let pipe = FramedPipe::of(daemon, mapping);
         let other = pipe.daemon.framed_agent(&pipe.mapping);
         let user = talk(&pipe, 1);
@@ -254,7 +247,7 @@ fn one_address_has_so_many_sessions_and_a_mapping_so_many_agents() {
 #[test]
 fn pings_keep_a_connection_and_its_sessions_and_silence_ends_them() {
     in_both_modes(|daemon| {
-        let mapping = add(daemon, 1, 1_000, json!({}));
+        let mapping = daemon.add(&public_mapping(1, 1_000));
         let pipe = FramedPipe::of(daemon, mapping);
         let ping = || {
             pipe.agent.send(PING, 0, b"");
@@ -274,7 +267,7 @@ fn pings_keep_a_connection_and_its_sessions_and_silence_ends_them() {
 #[test]
 fn an_agent_that_is_held_back_is_not_taken_for_dead() {
     in_both_modes(|daemon| {
-        let mapping = add(daemon, 1, 1_000, json!({}));
+        let mapping = daemon.add(&public_mapping(1, 1_000));
         let pipe = FramedPipe::of(daemon, mapping);
         let user = pipe.narrow_user(1);
         let (mut sent, agent) = (0, &pipe.agent);
@@ -297,7 +290,7 @@ fn an_agent_that_is_held_back_is_not_taken_for_dead() {
 #[test]
 fn an_agent_that_does_not_read_lives_by_its_pings() {
     in_both_modes(|daemon| {
-        let mapping = add(daemon, 1, 2_500, json!({}));
+        let mapping = daemon.add(&public_mapping(1, 2_500));
         let pipe = FramedPipe::of(daemon, mapping);
         let user = pipe.narrow_user(1);
         let (beating, agent) = (AtomicBool::new(true), &pipe.agent);
@@ -348,7 +341,7 @@ fn payload_is_counted_and_headers_are_not() {
 fn each_session_on_a_connection_is_a_line_of_the_access_log_and_they_add_up() {
     for_both_modes(|mode| {
         let mut daemon = with_access_log(mode).start();
-        let mapping = add(&daemon, 1, 0, json!({"name": "web"}));
+        let mapping = add(&daemon, 1, &json!({"name": "web"}));
         let pipe = FramedPipe::of(&mut daemon, mapping);
         let agent = pipe.agent.peer.local().to_string();
         let mut users = Vec::new();

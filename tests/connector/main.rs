@@ -25,6 +25,7 @@ mod early_answer;
 mod exhaustion;
 mod fairness;
 mod footprint;
+mod framed_options;
 mod framed_public;
 mod frames;
 mod fuzz;

@@ -151,6 +151,16 @@ impl Channel {
         }
     }
 
+    /// Bytes that come before the next payload at least: the rest of a header, or of a frame without payload.
+    pub fn before_payload(&self) -> usize {
+        match &self.body {
+            Body::None => HEADER - usize::from(self.have),
+            Body::Payload(_) => 0,
+            Body::Skip(left) => (*left).into(),
+            Body::Part(header, part) => usize::from(header.length) - part.len(),
+        }
+    }
+
     /// What comes next is not the beginning of a header.
     pub fn is_within_frame(&self) -> bool {
         self.have > 0 || !matches!(self.body, Body::None)
