@@ -159,7 +159,9 @@ impl Agent {
             let Some(socket) = self.reactor.get(key) else { continue };
             match socket.state {
                 State::Line(Line { task: Task::Joined { .. }, .. }) | State::Local(_) => self.reactor.again(key),
-                State::Line(Line { task: Task::Free | Task::Released { .. }, .. }) => self.close(key, Close::Now),
+                State::Line(Line { task: Task::Free | Task::Released { .. } | Task::Leaving { .. }, .. }) => {
+                    self.close(key, Close::Now);
+                }
                 State::Waiting { .. } => self.close_client(key),
                 State::Dialling { to: Destination::Connector(_), .. }
                 | State::Proxying { .. }
@@ -230,7 +232,7 @@ impl event_loop::Service for Agent {
                 Task::Opening { .. } => self.open_tunnel(key),
                 Task::Calling { local } => self.read_called(key, local),
                 Task::Joined { local } => self.relay(key, local),
-                Task::Released { .. } => self.read_frames(key),
+                Task::Released { .. } | Task::Leaving { .. } => self.read_frames(key),
             },
             State::Waiting { .. } => self.look_after_client(key),
             State::Local(Local { line, .. }) => self.serve_local(key, *line),
@@ -253,6 +255,7 @@ impl event_loop::Service for Agent {
                 Task::Connecting { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
                 Task::Opening { .. } => self.nobody_answers(key),
                 Task::Released { .. } => self.close(key, Close::Abort),
+                Task::Leaving { .. } => self.close(key, Close::Drain(Ending::Complete)),
             },
             State::Waiting { .. } => self.close_client(key),
             State::Local(_) => {}

@@ -6,7 +6,8 @@ use std::time::Duration;
 pub const BUFFER: usize = 64 * 1024;
 /// Version 2 of the pipe protocol: payload of one frame that is accepted, bytes. With its header it fills a relay buffer.
 pub const FRAME: u16 = (BUFFER - 4) as u16;
-/// Version 2: who has broken a session off has its connection closed if the other side does not confirm within this.
+/// Version 2: a connection is closed if the other side does not confirm within this that a session is over, or does not
+/// close it although both have said BYE.
 pub const RESET_ANSWER: Duration = Duration::from_secs(10);
 /// Version 2: connections that were asked for and have not come after this are asked for again.
 pub const WANT_AGAIN: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::names::{Answer, at_port};
 use super::settings::Role;
 use super::state::{Asked, Destination, Line, Place, ServiceId, State};
-use crate::limits::{ASK_AGAIN, HELLO, RETRY_HERE, UNDERWAY_OF_ALL};
+use crate::limits::{ASK_AGAIN, HELLO, RETRY_HERE, RETRY_LONGEST, UNDERWAY_OF_ALL};
 use crate::net::framed::Framed;
 use crate::net::link::{Input, LinkError};
 use crate::net::marked::Marked;
@@ -137,11 +137,11 @@ impl Agent {
                     Behind::Missing(missing) => {
                         *until = (*until).min(now + HELLO);
                         let got = socket.link.receive(missing, ctx, now, |message| heard.extend_from_slice(message));
-                        match got.map_err(Failure::Broken)? {
+                        match got.map_err(|_| Failure::NoHello)? {
                             Input::Data => continue,
-                            Input::Eof => {
-                                return Err(Failure::Broken(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
-                            }
+                            Input::Eof if heard == AUTHORIZED => return Err(Failure::NoHello),
+                            // A user who has said what looks like the beginning of one, and has ended.
+                            Input::Eof => return Ok(Some(Greeted::Payload(heard.split_off(AUTHORIZED.len())))),
                             Input::WouldBlock | Input::Starved => {
                                 let until = *until;
                                 self.reactor.wake_by(until);
@@ -178,6 +178,7 @@ impl Agent {
         let Some((socket, _)) = self.reactor.get_mut(key) else { return };
         let State::Greeting { place, asked, heard, .. } = &*socket.state else { return };
         let is_marked = *asked == Some(Asked::Preamble) && heard.starts_with(PREAMBLE);
+        let has_asked = matches!(asked, Some(Asked::Hello(_)));
         let (place, marked) = (*place, is_marked.then(Marked::new));
         let (framed, payload) = match greeted {
             Greeted::Plainly => (None, Vec::new()),
@@ -191,7 +192,7 @@ impl Agent {
         let address = socket.link.peer;
         socket.link.trust();
         *socket.state = State::Line(Line::new(place, marked, framed, now));
-        self.note_version(place, is_framed);
+        self.note_version(place, has_asked, is_framed);
         let Some(service) = self.services.get_mut(&place.service) else { return };
         service.pool.authorize(place.slot);
         service.log.was_accepted = true;
@@ -210,8 +211,8 @@ impl Agent {
         }
     }
 
-    /// The Connector speaks this version.
-    fn note_version(&mut self, place: Place, is_framed: bool) {
+    /// The Connector speaks this version. `has_asked`: to a hello; else we have said none.
+    fn note_version(&mut self, place: Place, has_asked: bool, is_framed: bool) {
         let now = self.reactor.now;
         let Some(service) = self.services.get_mut(&place.service) else { return };
         let Some(again) = &mut service.hello_again else { return };
@@ -220,7 +221,9 @@ impl Agent {
             service.log.said_version = false;
             return;
         }
-        *again = now + ASK_AGAIN;
+        if has_asked {
+            *again = now + ASK_AGAIN;
+        }
         service.pool.keep(service.settings.connections_v1.into(), now);
         if !std::mem::replace(&mut service.log.said_version, true) {
             let (label, connector) = (service.label(), &service.settings.connector);
@@ -233,18 +236,18 @@ impl Agent {
     /// A line that is not authorized yet has failed.
     pub(super) fn give_up(&mut self, key: Key, failure: Failure) {
         let now = self.reactor.now;
-        let (place, unknown) = match self.reactor.close(key, Close::Now, None) {
-            Some(State::Proxying { place, .. }) => (place, None),
-            Some(State::Greeting { place, heard, asked, .. }) => {
-                (place, asked.filter(|asked| asked.is_unknown(&heard)))
+        let (place, asked, heard) = match self.reactor.close(key, Close::Now, None) {
+            Some(State::Greeting { place, heard, asked, .. }) => (place, asked, heard),
+            Some(State::Proxying { place, .. } | State::Dialling { to: Destination::Connector(place), .. }) => {
+                (place, None, Vec::new())
             }
-            Some(State::Dialling { to: Destination::Connector(place), .. }) => (place, None),
             _ => return,
         };
+        let unknown = asked.filter(|asked| asked.is_unknown(&heard));
         // While it speaks frames with us, it refuses for another reason.
         let knows = self.services.get(&place.service).is_some_and(|it| it.knows_frames && it.pool.authorized() > 0);
         let unknown = unknown.filter(|asked| !(knows && matches!(asked, Asked::Hello(_))));
-        if let (Some(asked), Failure::Refused { .. } | Failure::TooSlow) = (unknown, &failure) {
+        if let (Some(asked), Failure::Refused { .. } | Failure::TooSlow | Failure::NoHello) = (unknown, &failure) {
             debug!("The Connector does not seem to know what came with the passcode; tried again without it");
             if let Some(service) = self.services.get_mut(&place.service) {
                 match asked {
@@ -256,8 +259,14 @@ impl Agent {
             self.may_fill = true;
             return;
         }
-        let failure = match self.services.get(&place.service) {
+        let failure = match self.services.get_mut(&place.service) {
             Some(service) => {
+                if let (Some(again), Some(Asked::Bare), Failure::Refused { .. }) =
+                    (&mut service.hello_again, asked, &failure)
+                {
+                    // It was not for the hello that the one before was refused.
+                    *again = (*again).min(now + RETRY_LONGEST);
+                }
                 let (authorized, wanted) = (service.pool.authorized(), service.pool.size());
                 failure.explained(authorized, wanted, service.log.was_accepted)
             }
@@ -335,7 +344,7 @@ impl Asked {
         match self {
             Self::Bare => false,
             Self::Preamble => heard.is_empty(),
-            Self::Hello(_) => heard.is_empty() || heard == AUTHORIZED,
+            Self::Hello(_) => heard.is_empty() || heard.starts_with(AUTHORIZED),
         }
     }
 }

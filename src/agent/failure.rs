@@ -45,6 +45,9 @@ pub(super) enum Failure {
     Public,
     #[error("the connection broke before it was authorized: {0}")]
     Broken(LinkError),
+    /// It let us in, and ended before it had said which version it speaks.
+    #[error("it was closed behind AUTHORIZED, before the Connector's hello")]
+    NoHello,
     #[error("no answer to the TLS handshake or the passcode in time")]
     TooSlow,
 }

@@ -24,11 +24,11 @@ impl Agent {
         let heard = framed.listen(link, ctx, now);
         line.pulse.answered(framed.take_pongs(), now);
         let is_free = framed.is_free() || framed.is_asked();
+        let is_over = framed.is_leaving() && framed.is_free();
         let (service, was_released) = (line.place.service, matches!(line.task, Task::Released { .. }));
-        if is_free {
+        if is_free && !matches!(line.task, Task::Leaving { .. }) {
             line.task = Task::Free;
         }
-        let is_over = framed.is_leaving() && framed.is_free();
         let open = if is_free { framed.accept() } else { None };
         let wanted = matches!(heard, Ok(Input::Starved)).then(|| link.record_want());
         self.reactor.wait_for_buffer(key, wanted);
@@ -40,9 +40,24 @@ impl Agent {
         }
         match open {
             Some(open) => self.connect_to_service(key, First::Open(open)),
-            None if is_over => self.close(key, Close::Drain(Ending::Complete)),
+            None if is_over => self.leave_line(key),
             None if is_free && was_released => self.offer_line(service),
             None => {}
+        }
+    }
+
+    /// The Connector will not use a line again, and nobody is served on it: it is told so, too, and closes it.
+    fn leave_line(&mut self, key: Key) {
+        let now = self.reactor.now;
+        let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else { return };
+        let (Task::Free, Some(framed)) = (&line.task, &mut line.framed) else { return };
+        framed.bye();
+        let said = framed.send_due(link, ctx, now);
+        let until = now + RESET_ANSWER;
+        line.task = Task::Leaving { until };
+        self.reactor.wake_by(until);
+        if let Err(fault) = said {
+            self.lost(key, Cause::Failed(key, fault));
         }
     }
 
@@ -169,7 +184,7 @@ impl Agent {
 }
 
 fn is_idle(socket: &Socket<'_, State>) -> bool {
-    matches!(socket.state, State::Line(Line { task: Task::Free, framed: Some(_), .. }))
+    matches!(socket.state, State::Line(Line { task: Task::Free | Task::Leaving { .. }, framed: Some(_), .. }))
 }
 
 /// What the Connector is told of why a session is broken off.

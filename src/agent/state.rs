@@ -114,6 +114,8 @@ pub(crate) enum Task {
     Joined { local: Key },
     /// Its session is over, and the Connector has not confirmed that yet: frames.
     Released { until: Instant },
+    /// Both ends have said that they will not use it again, and the Connector closes it: frames.
+    Leaving { until: Instant },
 }
 
 impl Task {
@@ -227,9 +229,10 @@ impl State {
             Self::Proxying { until, .. } | Self::Greeting { until, .. } | Self::Waiting { until, .. } => Some(*until),
             Self::Line(line) => {
                 let until = match line.task {
-                    Task::Connecting { until, .. } | Task::Opening { until, .. } | Task::Released { until } => {
-                        Some(until)
-                    }
+                    Task::Connecting { until, .. }
+                    | Task::Opening { until, .. }
+                    | Task::Released { until }
+                    | Task::Leaving { until } => Some(until),
                     // Lives until it is needed, or as long as its session, or is found dead. How long a client waits for
                     // the other end, the Connector decides.
                     Task::Free | Task::Calling { .. } | Task::Joined { .. } => None,
@@ -248,7 +251,7 @@ impl Party for State {
             Self::Line(line) => match line.task {
                 Task::Connecting { local, .. } => local,
                 Task::Opening { local, .. } | Task::Calling { local } | Task::Joined { local } => Some(local),
-                Task::Free | Task::Released { .. } => None,
+                Task::Free | Task::Released { .. } | Task::Leaving { .. } => None,
             },
             _ => None,
         }

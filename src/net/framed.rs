@@ -123,6 +123,11 @@ impl Framed {
         self.channel.awaits()
     }
 
+    /// Bytes that come before the next payload at least.
+    pub(super) fn before_payload(&self) -> usize {
+        self.channel.before_payload()
+    }
+
     /// What comes next is not the beginning of a header.
     pub(super) fn is_within_frame(&self) -> bool {
         self.channel.is_within_frame()
@@ -240,7 +245,7 @@ impl Framed {
 
     /// We begin no further session, or want no more.
     pub fn bye(&mut self) {
-        self.due.bye = !std::mem::replace(&mut self.has_said_bye, true);
+        self.due.bye |= !std::mem::replace(&mut self.has_said_bye, true);
     }
 
     pub fn has_said_bye(&self) -> bool {

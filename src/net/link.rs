@@ -20,7 +20,7 @@ use patience::{Slow, Unacknowledged};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// One end of the relay.
@@ -401,15 +401,12 @@ impl Link {
         self.ready.writable
     }
 
-    /// Sends what is at this place of the scratch, over a plain link.
-    pub(super) fn send_plain(
-        &mut self,
-        place: Range<usize>,
-        ctx: &mut IoContext,
-        now: Instant,
-    ) -> Result<(), LinkError> {
-        let IoContext { scratch, pool, .. } = ctx;
-        self.send_raw(&scratch[place], pool, now)
+    /// Sends a plain message to one who has been sent everything. Takes no buffer: what the kernel does not take is kept
+    /// without one.
+    pub(super) fn send_without_buffer(&mut self, message: &[u8], now: Instant) -> io::Result<()> {
+        let sent = self.write_through(message, now)?;
+        self.outbox.keep_rest(&message[sent..]);
+        Ok(())
     }
 
     fn send_raw(&mut self, bytes: &[u8], pool: &mut Pool, now: Instant) -> Result<(), LinkError> {

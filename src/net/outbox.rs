@@ -133,6 +133,14 @@ impl Outbox {
         }
     }
 
+    /// The same without looking for a buffer. Nothing is held yet.
+    pub fn keep_rest(&mut self, bytes: &[u8]) {
+        debug_assert!(self.is_empty() && bytes.len() <= BUFFER);
+        if !bytes.is_empty() {
+            self.held = Held::Rest { bytes: bytes.to_vec(), start: 0 };
+        }
+    }
+
     /// Writes until all is gone (the buffer goes back) or the kernel takes no more. Returns how many bytes went.
     pub fn flush(&mut self, stream: &mut Stream, pool: &mut Pool) -> io::Result<usize> {
         let mut sent = 0;

@@ -179,14 +179,18 @@ fn deadlines<S: Service>(service: &S, socket: &Socket<'_, S::State>) -> [Option<
     ]
 }
 
+/// Unless it is no longer: the session that it was about may have been ended because of its other side, and the
+/// connection be released from it.
 fn is_overdue<S: Service>(service: &mut S, key: Key) {
     let now = service.reactor().now;
     let Some(socket) = service.reactor().get(key) else { return };
-    let [delivery, half_closed, _] = deadlines(service, &socket).map(|it| it.is_some_and(|deadline| deadline <= now));
+    let [delivery, half_closed, own] = deadlines(service, &socket).map(|it| it.is_some_and(|deadline| deadline <= now));
     if delivery {
         service.end(key, Cause::Undeliverable(key));
     } else if !half_closed {
-        service.overdue(key);
+        if own {
+            service.overdue(key);
+        }
     } else if session::half_closed_is_over(service.reactor(), key) {
         let cause = if service.is_stopping() { STOPPING } else { Cause::NoAnswer(key) };
         service.end(key, cause);

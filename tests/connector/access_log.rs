@@ -24,18 +24,18 @@ fn text(daemon: &Daemon) -> String {
 
 /// The sessions that have ended, when there are `count`.
 #[track_caller]
-fn sessions(daemon: &Daemon, count: usize) -> Vec<HashMap<String, String>> {
+pub fn sessions(daemon: &Daemon, count: usize) -> Vec<HashMap<String, String>> {
     wait_until(&format!("{count} sessions are told of"), PATIENCE, || text(daemon).lines().count() >= count);
     let sessions: Vec<_> = text(daemon).lines().map(fields).collect();
     assert_eq!(sessions.len(), count, "{}", text(daemon));
     sessions
 }
 
-fn number(fields: &HashMap<String, String>, key: &str) -> f64 {
+pub fn number(fields: &HashMap<String, String>, key: &str) -> f64 {
     fields[key].parse().unwrap_or_else(|error| panic!("{key}: {error} in {fields:?}"))
 }
 
-fn with_access_log(mode: Mode) -> Setup {
+pub fn with_access_log(mode: Mode) -> Setup {
     Setup::new(mode).set("accesslog", "access.log")
 }
 
@@ -131,7 +131,7 @@ fn how_a_session_ended_is_told_apart_and_the_metrics_agree() {
 
 /// What the lines say of ended sessions, and what the metrics do.
 #[track_caller]
-fn agree(metrics: &Metrics, lines: &[HashMap<String, String>]) {
+pub fn agree(metrics: &Metrics, lines: &[HashMap<String, String>]) {
     let count = lines.len() as f64;
     assert_eq!(metrics.sum("sessions_ended_total"), count);
     assert_eq!(metrics.get("session_duration_seconds_count"), count);

@@ -1,6 +1,8 @@
 //! An answer that comes before the upload is over, such as HTTP's 413, arrives all the same.
 
-use crate::harness::{AgentProgram, Daemon, Heard, Mapping, PATIENCE, Payload, Peer, Service, in_both_modes};
+use crate::harness::{
+    AgentProgram, Daemon, Heard, Mapping, PATIENCE, Payload, Peer, Service, in_both_modes, in_both_versions,
+};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
@@ -9,12 +11,12 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 30;
 /// Far more than all buffers on the way hold.
 const UPLOAD: usize = 8 << 20;
-const ANSWER: usize = 100_000;
+pub const ANSWER: usize = 100_000;
 /// What a closed socket has delivered by then, since it fits the reader's first window.
 const SHORT_ANSWER: usize = 16_000;
 
 /// What a user that uploads and listens at the same time gets.
-fn answer_during_upload(user: &Peer) -> Vec<u8> {
+pub fn answer_during_upload(user: &Peer) -> Vec<u8> {
     thread::scope(|scope| {
         scope.spawn(|| {
             let (chunk, mut left) = (vec![b'u'; 64 * 1024], UPLOAD);
@@ -39,7 +41,7 @@ fn count_whole_answers(daemon: &Daemon, mapping: &Mapping, length: usize) -> usi
 
 #[test]
 fn a_service_that_answers_before_it_has_read_all_is_heard() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let service = Service::start(|mut stream| {
             let _ = stream.read(&mut [0; 1000]);
             let _ = stream.write_all(&Payload::new(413).take(ANSWER));
@@ -49,14 +51,14 @@ fn a_service_that_answers_before_it_has_read_all_is_heard() {
             while Instant::now() < until && stream.read(&mut [0; 64 * 1024]).is_ok_and(|count| count > 0) {}
         });
         let mapping = daemon.add_public(4);
-        let _agent = AgentProgram::new(daemon, &mapping, 0).exposing(service.port, 4).start();
+        let _agent = AgentProgram::new(daemon, &mapping, 0).speaking(version).exposing(service.port, 4).start();
         assert_eq!(count_whole_answers(daemon, &mapping, ANSWER), ROUNDS);
     });
 }
 
 #[test]
 fn a_service_that_answers_and_closes_is_heard() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let service = Service::start(|mut stream| {
             let _ = stream.read(&mut [0; 1000]);
             let _ = stream.write_all(&Payload::new(413).take(SHORT_ANSWER));
@@ -64,7 +66,7 @@ fn a_service_that_answers_and_closes_is_heard() {
             let _ = stream.shutdown(Shutdown::Write);
         });
         let mapping = daemon.add_public(4);
-        let _agent = AgentProgram::new(daemon, &mapping, 0).exposing(service.port, 4).start();
+        let _agent = AgentProgram::new(daemon, &mapping, 0).speaking(version).exposing(service.port, 4).start();
         assert_eq!(count_whole_answers(daemon, &mapping, SHORT_ANSWER), ROUNDS);
     });
 }

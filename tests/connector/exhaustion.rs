@@ -4,8 +4,8 @@
 //! `SHORTAGE_ROUNDS` says how many times in each mode, `SHORTAGE_SEED` when and how.
 
 use crate::harness::{
-    AgentProgram, Daemon, Faults, Field, Mapping, Mode, PATIENCE, Random, Service, Setup, StopAtLast, call,
-    for_both_modes, form, number, ping, private_mapping, public_mapping, seed, visit, wait_until,
+    AgentProgram, Daemon, Faults, Field, Mapping, Mode, PATIENCE, Random, Service, Setup, StopAtLast, Version, call,
+    for_both_versions, form, number, ping, private_mapping, public_mapping, seed, visit, wait_until,
 };
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -50,14 +50,15 @@ struct World {
 }
 
 impl World {
-    fn start(mode: Mode) -> Option<Self> {
+    fn start(mode: Mode, version: Version) -> Option<Self> {
         let faults = [Faults::new()?, Faults::new()?];
         let mut daemon = Setup::new(mode).prepare();
         faults[0].arm(&mut daemon);
         daemon.start();
         let [steady, during, after, exposed] = [(); 4].map(|()| daemon.add_public(100));
         let echo = Service::echo();
-        let agent = faults[1].arm_agent(AgentProgram::new(&daemon, &exposed, 0).exposing(echo.port, 4)).start();
+        let agent = AgentProgram::new(&daemon, &exposed, 0).speaking(version).exposing(echo.port, 4);
+        let agent = faults[1].arm_agent(agent).start();
         Some(Self { daemon, agent, faults, steady, during, after, exposed, _echo: echo })
     }
 
@@ -101,8 +102,8 @@ fn come_meanwhile(world: &World, random: &mut Random) -> Duration {
 fn shortages_disturb_nobody_who_is_connected_and_are_over_within_a_second() {
     let (rounds, seed) = (number("SHORTAGE_ROUNDS", ROUNDS), seed("SHORTAGE_SEED"));
     println!("SHORTAGE_SEED={seed}");
-    for_both_modes(|mode| {
-        let Some(world) = World::start(mode) else { return };
+    for_both_versions(|mode, version| {
+        let Some(world) = World::start(mode, version) else { return };
         let mut random = Random::new(seed + mode as u64);
         let (stop, longest) = (AtomicBool::new(false), AtomicU64::new(0));
         let pairs: Vec<_> = (0..2).map(|_| world.daemon.pair(&world.steady)).collect();
@@ -126,7 +127,9 @@ fn shortages_disturb_nobody_who_is_connected_and_are_over_within_a_second() {
                 .max()
         });
         let longest = Duration::from_millis(longest.into_inner());
-        println!("{mode:?}: {rounds} shortages, served again after {slowest:?}, longest answer meanwhile {longest:?}");
+        println!(
+            "{mode:?}, version {version:?}: {rounds} shortages, served again after {slowest:?}, longest answer meanwhile {longest:?}"
+        );
         assert!(longest < GAP, "{longest:?}");
         assert!(
             rounds < ROUNDS || world.faults.iter().any(|faults| faults.get(Field::Failed) > 0),

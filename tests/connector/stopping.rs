@@ -2,7 +2,7 @@
 
 use crate::harness::{
     AgentProgram, Daemon, End, Heard, Mode, PATIENCE, Payload, Peer, Service, Setup, form, in_both_modes,
-    public_mapping, wait_until,
+    in_both_versions, public_mapping, wait_until,
 };
 use std::thread;
 use std::time::{Duration, Instant};
@@ -143,9 +143,9 @@ fn restart(daemon: &mut Daemon, mapping: &str, agents: u64) -> Duration {
 
 #[test]
 fn all_agents_are_back_soon_after_a_restart() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (service, mapping) = (Service::echo(), daemon.add_public(30));
-        let _agent = AgentProgram::new(daemon, &mapping, 0).exposing(service.port, 30).start();
+        let _agent = AgentProgram::new(daemon, &mapping, 0).speaking(version).exposing(service.port, 30).start();
         wait_until("all are there", PATIENCE, || daemon.controller().status(&mapping.id)["free"] == 30);
         let quick = restart(daemon, &mapping.id, 30);
         let _pair = stuck(daemon);

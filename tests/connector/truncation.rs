@@ -1,8 +1,8 @@
 //! Who gets less than the other side had to send is told so: FIN without close_notify, or a reset.
 
 use crate::harness::{
-    AgentProgram, Daemon, Dial, End, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Service, for_both_modes,
-    in_both_modes, public_mapping, wait_until,
+    AgentProgram, Daemon, Dial, End, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Service, for_both_versions,
+    in_both_modes, in_both_versions, public_mapping, wait_until,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ const SENT: u64 = 100_000;
 
 /// How somebody breaks off in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Break {
+pub enum Break {
     Reset,
     /// FIN without close_notify.
     Cut,
@@ -21,7 +21,7 @@ enum Break {
     Forged,
 }
 
-fn breaks(mode: Mode) -> &'static [Break] {
+pub fn breaks(mode: Mode) -> &'static [Break] {
     match mode {
         Mode::Plain => &[Break::Reset],
         Mode::Tls => &[Break::Reset, Break::Cut, Break::Forged],
@@ -30,7 +30,7 @@ fn breaks(mode: Mode) -> &'static [Break] {
 
 impl Break {
     /// The connection, if there still is one.
-    fn off(self, peer: Peer) -> Option<Peer> {
+    pub fn off(self, peer: Peer) -> Option<Peer> {
         match self {
             Self::Reset => {
                 peer.reset();
@@ -45,7 +45,7 @@ impl Break {
 
 /// An end that nobody can take for a proper one.
 #[track_caller]
-fn expect_truncated(peer: &Peer) {
+pub fn expect_truncated(peer: &Peer) {
     let end = peer.expect_end_at_last(PATIENCE);
     assert!(matches!(end, End::Cut | End::Reset), "{end:?}");
 }
@@ -220,10 +220,10 @@ fn expect_reset(mut local: TcpStream, before: &[u8]) {
 
 #[test]
 fn a_broken_end_goes_through_the_agent_program_both_ways() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (service, connections) = handing_over();
         let mapping = daemon.add_public(4);
-        let _agent = AgentProgram::new(daemon, &mapping, 0).exposing(service.port, 4).start();
+        let _agent = AgentProgram::new(daemon, &mapping, 0).speaking(version).exposing(service.port, 4).start();
 
         let (user, mut local) = session(daemon, &mapping, &connections);
         local.write_all(b"half an answer").expect("a connection");
@@ -247,11 +247,11 @@ fn a_broken_end_goes_through_the_agent_program_both_ways() {
 
 #[test]
 fn neither_end_of_a_killed_connector_or_agent_looks_proper() {
-    for_both_modes(|mode| {
+    for_both_versions(|mode, version| {
         let mut daemon = crate::harness::Setup::new(mode).start();
         let (service, connections) = handing_over();
         let mapping = daemon.add_public(4);
-        let mut agent = AgentProgram::new(&daemon, &mapping, 0).exposing(service.port, 4).start();
+        let mut agent = AgentProgram::new(&daemon, &mapping, 0).speaking(version).exposing(service.port, 4).start();
         for killed in [true, false] {
             let (user, local) = session(&daemon, &mapping, &connections);
             if killed {
@@ -273,10 +273,10 @@ fn neither_end_of_a_killed_connector_or_agent_looks_proper() {
 
 #[test]
 fn a_service_that_refuses_is_no_proper_end() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let refusing = Service::echo().port;
         let mapping = daemon.add_public(1);
-        let _agent = AgentProgram::new(daemon, &mapping, 0).exposing(refusing, 1).start();
+        let _agent = AgentProgram::new(daemon, &mapping, 0).speaking(version).exposing(refusing, 1).start();
         // It may be told so soon that it has not even been told that it is connected.
         if let Ok(user) = daemon.dial(mapping.ports[1]).connect() {
             let _ = user.try_send(b"anybody there?", PATIENCE);

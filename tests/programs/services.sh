@@ -33,39 +33,8 @@ fi
 # shellcheck source=packaging/test/lib.sh
 . packaging/test/lib.sh
 connector=$2
-work=$(mktemp -d)
-chmod 711 "$work"
-pids=()
-
-# shellcheck disable=SC2317 # called by the trap
-finish() {
-	local status=$?
-	[ ! -d "$work/postfix" ] || postfix -c "$work/postfix" stop >/dev/null 2>&1 || true
-	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-	wait
-	if [ "$status" != 0 ]; then tail -n 20 "$work"/*.log >&2 || true; fi
-	rm -rf "$work"
-}
-trap finish EXIT
-
-# background NAME COMMAND...: runs until the end of this script.
-background() {
-	local name=$1
-	shift
-	"$@" >"$work/$name.log" 2>&1 &
-	pids+=($!)
-}
-
-# until_true COMMAND...: for ten seconds at most.
-until_true() {
-	local tries=100
-	until "$@" >/dev/null 2>&1; do
-		((tries--)) || return 1
-		sleep 0.1
-	done
-}
-
-listens() { ss -Hltn "sport = :$1" | grep -q .; }
+# shellcheck source=tests/programs/lib.sh
+. tests/programs/lib.sh
 
 ip link set lo up
 for address in 192.0.2.1/32 192.0.2.5/32 192.0.2.7/32; do ip address add "$address" dev lo; done

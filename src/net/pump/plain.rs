@@ -4,9 +4,12 @@ use super::super::framed::Framed;
 use super::super::link::LinkError;
 use super::{Flow, Incoming, Step, Transfer};
 use crate::wire::v1;
-use crate::wire::v2::frame::{HEADER, IN_A_RECORD};
+use crate::wire::v2::frame::HEADER;
 use std::io::ErrorKind;
 use std::ops::Range;
+
+/// Payload of a frame that is sent while no buffer is to be had: what the kernel does not take of it is kept without one.
+const SMALL_FRAME: usize = 4096;
 
 /// Where what goes out is, and whether all that came was legal: what stands before an illegal frame goes out.
 type Laid = (Range<usize>, Result<(), LinkError>);
@@ -72,12 +75,14 @@ impl Transfer<'_> {
         Ok(if taken == seen { Flow::Again } else { Flow::Blocked })
     }
 
-    /// The same where there are frames. One at a time, as large as a record.
+    /// The same where there are frames. One at a time, and small: of what goes out behind a header the kernel may take a
+    /// part.
     fn hand_over_frame(&mut self) -> Step {
         if self.incoming.answers > 0 || !self.sink.may_write() {
             return Ok(self.starved());
         }
-        let seen = match self.look(HEADER..HEADER + self.to.map_or(IN_A_RECORD, |to| to.largest().min(IN_A_RECORD))) {
+        let Some(to) = self.to else { return self.hand_over_payload() };
+        let seen = match self.look(HEADER..HEADER + to.largest().min(SMALL_FRAME)) {
             Ok(seen) => seen,
             Err(step) => return step,
         };
@@ -87,17 +92,35 @@ impl Transfer<'_> {
             Some(from) => from.next(&self.ctx.scratch[came]).map_err(Flow::SourceFailed)?,
         };
         if let Some(count) = payload {
-            let mut start = HEADER + used - count;
-            if let Some(to) = self.to {
-                start -= HEADER;
-                self.ctx.scratch[start..start + HEADER].copy_from_slice(&to.header(count));
-            }
+            let start = used - count;
+            self.ctx.scratch[start..start + HEADER].copy_from_slice(&to.header(count));
             self.incoming.payload += count as u64;
-            // What the kernel does not take of it is kept without a buffer.
-            self.sink.send_plain(start..HEADER + used, self.ctx, self.now).map_err(Flow::SinkFailed)?;
+            let message = &self.ctx.scratch[start..HEADER + used];
+            self.sink.send_without_buffer(message, self.now).map_err(Flow::sink_failed)?;
         }
         self.source.dismiss(used, &mut self.ctx.nowhere, self.now).map_err(Flow::source_failed)?;
         Ok(if self.sink.is_flushed() { Flow::Again } else { Flow::Blocked })
+    }
+
+    /// The same where payload comes in frames and goes out without.
+    fn hand_over_payload(&mut self) -> Step {
+        let Some(from) = &self.incoming.from else { return Ok(self.starved()) };
+        let awaited = from.awaits();
+        let most = if awaited > 0 { awaited } else { from.before_payload() };
+        let seen = match self.look(0..most.min(self.ctx.scratch.len())) {
+            Ok(seen) => seen,
+            Err(step) => return step,
+        };
+        let bytes = &self.ctx.scratch[..seen];
+        let taken = match awaited {
+            0 => seen,
+            _ => self.sink.write_through(bytes, self.now).map_err(Flow::sink_failed)?,
+        };
+        let Some(from) = &mut self.incoming.from else { return Ok(self.starved()) };
+        let (used, payload) = from.next(&bytes[..taken]).map_err(Flow::SourceFailed)?;
+        self.incoming.payload += payload.unwrap_or(0) as u64;
+        self.source.dismiss(used, &mut self.ctx.nowhere, self.now).map_err(Flow::source_failed)?;
+        Ok(if taken == seen { Flow::Again } else { Flow::Blocked })
     }
 
     /// How much the source has to be taken, as far as it fits this place of the scratch. `Err`: how the direction stands

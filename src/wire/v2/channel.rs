@@ -8,7 +8,9 @@
 
 use super::frame::{HEADER, Header, Reason, header, kind};
 use super::open::Open;
+use crate::limits::FRAME;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// Bytes that a frame other than DATA may have.
 const CONTROL: u16 = 1024;
@@ -169,6 +171,16 @@ impl Channel {
         }
     }
 
+    /// Bytes that come before the next payload at least: the rest of a header, or of a frame without payload.
+    pub fn before_payload(&self) -> usize {
+        match &self.body {
+            Body::None => HEADER - usize::from(self.have),
+            Body::Payload(_) => 0,
+            Body::Skip(left) => (*left).into(),
+            Body::Part(header, part) => usize::from(header.length) - part.len(),
+        }
+    }
+
     /// What comes next is not the beginning of a header.
     pub fn is_within_frame(&self) -> bool {
         self.have > 0 || !matches!(self.body, Body::None)
@@ -285,10 +297,12 @@ impl Channel {
     /// What follows this header.
     fn understand(&self, header: Header) -> Result<Body, Fault> {
         let Header { kind, may_be_ignored, session, length } = header;
-        let is_control = length <= CONTROL;
+        // Whether it is for somebody or skipped.
+        if !lengths(kind).contains(&length) {
+            return Err(Fault::Length(kind));
+        }
         match kind {
             kind::DATA | kind::FIN | kind::RESET | kind::ACCEPT if session != self.session => Ok(Body::Skip(length)),
-            kind::DATA if length > crate::limits::FRAME => Err(Fault::Length(kind)),
             // A session that has ended: what crossed our own RESET is late; else nothing may follow the end.
             kind::DATA if self.discards => Ok(Body::Skip(length)),
             kind::DATA | kind::FIN if self.is_pending => Err(Fault::Order(kind)),
@@ -300,14 +314,8 @@ impl Channel {
             kind::DATA => Err(Fault::Order(kind)),
             kind::OPEN if self.role.opens() || !self.is_over() => Err(Fault::Order(kind)),
             kind::OPEN if session != Header::next(self.session) => Err(Fault::Order(kind)),
-            kind::WANT if length != 2 => Err(Fault::Length(kind)),
-            kind::RESET if length == 0 => Err(Fault::Length(kind)),
             kind::OPEN | kind::FIN | kind::RESET | kind::PING | kind::PONG | kind::WANT | kind::BYE | kind::ACCEPT => {
-                if is_control {
-                    Ok(Body::Part(header, Vec::new()))
-                } else {
-                    Err(Fault::Length(kind))
-                }
+                Ok(Body::Part(header, Vec::new()))
             }
             _ if may_be_ignored => Ok(Body::Skip(length)),
             _ => Err(Fault::Unknown(kind)),
@@ -367,5 +375,15 @@ impl Channel {
             _ => return Err(Fault::Length(kind)),
         };
         Ok(Some(event))
+    }
+}
+
+/// The bytes of payload that a frame of this type may have.
+fn lengths(kind: u8) -> RangeInclusive<u16> {
+    match kind {
+        kind::WANT => 2..=CONTROL,
+        kind::RESET => 1..=CONTROL,
+        kind::OPEN | kind::FIN | kind::PING | kind::PONG | kind::BYE | kind::ACCEPT => 0..=CONTROL,
+        _ => 0..=FRAME,
     }
 }

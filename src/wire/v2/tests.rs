@@ -185,6 +185,11 @@ fn illegal_frames_end_the_connection() {
         (&header(kind::WANT, 0, 1), Fault::Length(kind::WANT)),
         (&header(kind::RESET, 1, 0), Fault::Length(kind::RESET)),
         (&header(kind::PING, 0, 2000), Fault::Length(kind::PING)),
+        // What would be skipped is no longer than what would not.
+        (&header(kind::DATA, 7, u16::MAX), Fault::Length(kind::DATA)),
+        (&header(kind::FIN, 7, 1025), Fault::Length(kind::FIN)),
+        (&header(kind::RESET, 7, 0), Fault::Length(kind::RESET)),
+        (&Header { kind: 99, may_be_ignored: true, session: 0, length: u16::MAX }.encode(), Fault::Length(99)),
     ] {
         assert_eq!(after_open(bytes), Err(fault), "{bytes:?}");
     }
@@ -238,6 +243,15 @@ fn a_call_may_be_taken_back_while_it_is_answered() {
     let next = agent.open(&Open::default());
     assert_eq!(agent.take(&answer), Ok((4, None)), "of the session before");
     assert!(agent.is_pending() && connector.take(&next).is_ok());
+}
+
+#[test]
+fn what_stands_behind_what_is_known_is_for_later_versions() {
+    let mut agent = Channel::new(Role::Agent, FRAME);
+    let want = [&header(kind::WANT, 0, 4)[..], &[2, 1, 9, 9]].concat();
+    assert_eq!(agent.take(&want), Ok((want.len(), Some(Event::Want(513)))));
+    let ping = [&header(kind::PING, 0, 3)[..], b"now"].concat();
+    assert_eq!(agent.take(&ping), Ok((ping.len(), Some(Event::Ping))));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 //! `crate::agents` is about the wire protocol as the daemon speaks it to any agent; this is about our own one.
 
 mod adding_up;
+pub mod frames;
 mod monitoring;
+mod negotiation;
 mod public;
 mod services;
 mod settings;

@@ -2,8 +2,8 @@
 
 use super::listening_port;
 use crate::harness::{
-    AgentProgram, Controller, Daemon, Dial, Listed, Metrics, Mode, PATIENCE, Service, Setup, in_both_modes, request,
-    wait_until,
+    AgentProgram, Controller, Daemon, Dial, Listed, Metrics, Mode, PATIENCE, Service, Setup, in_both_versions,
+    in_both_versions_plain, request, wait_until,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -34,11 +34,12 @@ fn get(port: u16, method: &str, path: &str) -> (u16, String) {
 
 #[test]
 fn metrics_and_health_are_told_to_who_connects() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let echo = Service::echo();
         let (listed, mapping) = service(daemon, &echo);
         let port = listening_port(daemon);
-        let agent = agent(daemon, &listed, &json!({"metricslisten": format!("127.0.0.1:{port}")})).start();
+        let agent = agent(daemon, &listed, &json!({"metricslisten": format!("127.0.0.1:{port}")}));
+        let agent = agent.speaking(version).start();
         let user = daemon.user(&mapping);
         user.send(b"hello");
         user.expect(b"hello");
@@ -103,10 +104,11 @@ fn a_port_that_is_taken_is_told_with_its_key() {
 
 #[test]
 fn each_session_is_a_line_of_the_access_log_and_they_add_up() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let echo = Service::echo();
         let (listed, mapping) = service(daemon, &echo);
-        let agent = agent(daemon, &listed, &json!({"accesslog": "access.log"})).with_socket().start();
+        let agent = agent(daemon, &listed, &json!({"accesslog": "access.log"})).with_socket();
+        let agent = agent.speaking(version).start();
         for size in [1_usize, 100_000] {
             let user = daemon.user(&mapping);
             user.send(&vec![b'x'; size]);
@@ -141,23 +143,24 @@ fn each_session_is_a_line_of_the_access_log_and_they_add_up() {
 
 #[test]
 fn the_access_log_is_rotated_and_has_what_was_left_at_the_end() {
-    let daemon = &Setup::new(Mode::Plain).start();
-    let echo = Service::echo();
-    let (listed, mapping) = service(daemon, &echo);
-    let mut agent = agent(daemon, &listed, &json!({"accesslog": "access.log"}));
-    agent = agent.with(&["--log-format", "json"]).start();
-    let user = daemon.user(&mapping);
-    user.send(b"x");
-    user.expect(b"x");
-    fs::rename(agent.path("access.log"), agent.path("access.log.1")).expect("a log");
-    agent.signal(libc::SIGUSR1);
-    wait_until("there is a new file", PATIENCE, || agent.path("access.log").exists());
-    assert!(agent.terminate().success());
-    let line: Value =
-        serde_json::from_str(&fs::read_to_string(agent.path("access.log")).expect("a log")).expect("an object");
-    assert_eq!((&line["service"], &line["received"]), (&json!("one"), &json!(1)));
-    assert!(line["ended"].is_string() && line["duration"].is_f64(), "{line}");
-    assert!(agent.log().lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{}", agent.log());
+    in_both_versions_plain(|daemon, version| {
+        let echo = Service::echo();
+        let (listed, mapping) = service(daemon, &echo);
+        let mut agent = agent(daemon, &listed, &json!({"accesslog": "access.log"}));
+        agent = agent.speaking(version).with(&["--log-format", "json"]).start();
+        let user = daemon.user(&mapping);
+        user.send(b"x");
+        user.expect(b"x");
+        fs::rename(agent.path("access.log"), agent.path("access.log.1")).expect("a log");
+        agent.signal(libc::SIGUSR1);
+        wait_until("there is a new file", PATIENCE, || agent.path("access.log").exists());
+        assert!(agent.terminate().success());
+        let line: Value =
+            serde_json::from_str(&fs::read_to_string(agent.path("access.log")).expect("a log")).expect("an object");
+        assert_eq!((&line["service"], &line["received"]), (&json!("one"), &json!(1)));
+        assert!(line["ended"].is_string() && line["duration"].is_f64(), "{line}");
+        assert!(agent.log().lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{}", agent.log());
+    });
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::listening_port;
 use crate::harness::{
-    AgentProgram, Daemon, Dial, Heard, Listed, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup, in_both_modes,
-    wait_until,
+    AgentProgram, Daemon, Dial, Heard, Listed, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup,
+    in_both_versions, in_both_versions_plain, wait_until,
 };
 use std::thread;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn client(daemon: &Daemon) -> Peer {
 
 #[test]
 fn public_services_and_both_ends_of_a_tunnel_share_a_process() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (web, ssh) = (Service::downloads(), Service::echo());
         let (public, private) = (daemon.add_public(2), daemon.add_private(2));
         let inner = Listed { connections: 2, ..listening("ssh-in", &private, daemon) };
@@ -37,7 +37,7 @@ fn public_services_and_both_ends_of_a_tunnel_share_a_process() {
             daemon,
             &[exposing("web", &public, 0, &web), exposing("ssh", &private, 1, &ssh), inner],
         );
-        let agent = agent.spawn();
+        let agent = agent.speaking(version).spawn();
         for name in ["web", "ssh", "ssh-in"] {
             agent.wait_for(&format!("Service {name:?}: Authorized by the Connector"));
         }
@@ -52,10 +52,10 @@ fn public_services_and_both_ends_of_a_tunnel_share_a_process() {
 
 #[test]
 fn a_user_of_a_public_service_may_say_the_words_of_a_tunnel() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (service, mapping) = (Service::echo(), daemon.add_public(2));
         let listed = [exposing("web", &mapping, 0, &service)];
-        let _agent = AgentProgram::of_services(daemon, &listed).in_mode("public").start();
+        let _agent = AgentProgram::of_services(daemon, &listed).in_mode("public").speaking(version).start();
         expect_echo(&daemon.user(&mapping), b"iofog/1 tunnel ?");
     });
 }
@@ -66,46 +66,48 @@ fn listening<'a>(name: &'a str, mapping: &'a Mapping, daemon: &Daemon) -> Listed
 
 #[test]
 fn the_trouble_of_one_service_is_no_other_ones() {
-    let daemon = &Setup::new(Mode::Plain).start();
-    let (echo, wrong, right) = (Service::echo(), daemon.add_public(1), daemon.add_public(1));
-    let refused = Mapping { passcodes: right.passcodes.clone(), ..daemon.add_public(1) };
-    let mut gone = Service::echo();
-    gone.stop();
-    let services = [
-        exposing("refused", &refused, 0, &echo),
-        exposing("gone", &wrong, 0, &gone),
-        exposing("good", &right, 0, &echo),
-    ];
-    let agent = AgentProgram::of_services(daemon, &services).spawn();
-    agent.wait_for("Service \"refused\": Connector 127.0.0.1:");
-    let user = daemon.user(&wrong);
-    user.send(b"x");
-    assert!(matches!(user.hear(PATIENCE), Heard::Ended(_)));
-    agent.wait_for("Service \"gone\": The local service");
-    expect_echo(&daemon.user(&right), b"hello");
+    in_both_versions_plain(|daemon, version| {
+        let (echo, wrong, right) = (Service::echo(), daemon.add_public(1), daemon.add_public(1));
+        let refused = Mapping { passcodes: right.passcodes.clone(), ..daemon.add_public(1) };
+        let mut gone = Service::echo();
+        gone.stop();
+        let services = [
+            exposing("refused", &refused, 0, &echo),
+            exposing("gone", &wrong, 0, &gone),
+            exposing("good", &right, 0, &echo),
+        ];
+        let agent = AgentProgram::of_services(daemon, &services).speaking(version).spawn();
+        agent.wait_for("Service \"refused\": Connector 127.0.0.1:");
+        let user = daemon.user(&wrong);
+        user.send(b"x");
+        assert!(matches!(user.hear(PATIENCE), Heard::Ended(_)));
+        agent.wait_for("Service \"gone\": The local service");
+        expect_echo(&daemon.user(&right), b"hello");
+    });
 }
 
 #[test]
 fn a_service_is_added_while_data_flows_through_another() {
-    let daemon = &Setup::new(Mode::Plain).start();
-    let (echo, one, two) = (Service::echo(), daemon.add_public(2), daemon.add_public(2));
-    let agent = AgentProgram::of_services(daemon, &[exposing("one", &one, 0, &echo)]).spawn();
-    let user = daemon.user(&one);
-    let total = 128 << 20;
-    thread::scope(|scope| {
-        scope.spawn(|| Payload::new(1).send(&user, total));
-        let receiver = scope.spawn(|| Payload::new(1).receive(&user, total));
-        agent.wait_for("Service \"one\": Authorized");
-        agent.list(daemon, &[exposing("one", &one, 0, &echo), exposing("two", &two, 0, &echo)]);
-        agent.reload("Reloaded, services: 1 added, 0 removed, 0 changed, 1 unchanged");
-        expect_echo(&daemon.user(&two), b"hello");
-        assert!(!receiver.is_finished(), "nothing flowed any more when the service was added");
+    in_both_versions_plain(|daemon, version| {
+        let (echo, one, two) = (Service::echo(), daemon.add_public(2), daemon.add_public(2));
+        let agent = AgentProgram::of_services(daemon, &[exposing("one", &one, 0, &echo)]).speaking(version).spawn();
+        let user = daemon.user(&one);
+        let total = 128 << 20;
+        thread::scope(|scope| {
+            scope.spawn(|| Payload::new(1).send(&user, total));
+            let receiver = scope.spawn(|| Payload::new(1).receive(&user, total));
+            agent.wait_for("Service \"one\": Authorized");
+            agent.list(daemon, &[exposing("one", &one, 0, &echo), exposing("two", &two, 0, &echo)]);
+            agent.reload("Reloaded, services: 1 added, 0 removed, 0 changed, 1 unchanged");
+            expect_echo(&daemon.user(&two), b"hello");
+            assert!(!receiver.is_finished(), "nothing flowed any more when the service was added");
+        });
     });
 }
 
 #[test]
 fn what_is_removed_or_changed_ends_and_nothing_else() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (echo, other) = (
             Service::echo(),
             Service::start(|stream| {
@@ -119,7 +121,7 @@ fn what_is_removed_or_changed_ends_and_nothing_else() {
             exposing("leaves", &leaves, 0, &echo),
             exposing("changes", &changes, 0, &echo),
         ];
-        let agent = AgentProgram::of_services(daemon, &first).spawn();
+        let agent = AgentProgram::of_services(daemon, &first).speaking(version).spawn();
         let users = [&stays, &leaves, &changes].map(|mapping| daemon.user(mapping));
         users.iter().for_each(|user| expect_echo(user, b"before"));
         agent.list(daemon, &[exposing("changes", &changes, 0, &other), exposing("stays", &stays, 0, &echo)]);
@@ -150,23 +152,24 @@ fn a_listening_service_keeps_its_port_when_it_is_changed() {
 
 #[test]
 fn a_reload_that_cannot_be_done_changes_nothing() {
-    let daemon = &Setup::new(Mode::Plain).start();
-    let (echo, one, two) = (Service::echo(), daemon.add_public(1), daemon.add_private(1));
-    let agent = AgentProgram::of_services(daemon, &[exposing("one", &one, 0, &echo)]).spawn();
-    let user = daemon.user(&one);
-    expect_echo(&user, b"before");
-    agent.configure("{\"connector\": \"127.0.0.1\", \"services\": [{\"port\": 0}]}");
-    assert_eq!(agent.check().1, Some(78));
-    assert!(agent.check().0.contains("service 1: key \"port\""), "{:?}", agent.check());
-    agent.reload("Reload failed, nothing changed");
-    let taken = std::net::TcpListener::bind(("127.0.0.1", listening_port(daemon))).expect("a free port");
-    agent.list(daemon, &[listening("in", &two, daemon)]);
-    agent.reload("Reload failed, nothing changed: service \"in\", key \"listen\"");
-    expect_echo(&user, b"after");
-    drop(taken);
-    let (said, status) = agent.check();
-    assert_eq!(status, Some(0), "{said}");
-    assert!(said.contains("agent.json: good, 1 service"), "{said}");
+    in_both_versions_plain(|daemon, version| {
+        let (echo, one, two) = (Service::echo(), daemon.add_public(1), daemon.add_private(1));
+        let agent = AgentProgram::of_services(daemon, &[exposing("one", &one, 0, &echo)]).speaking(version).spawn();
+        let user = daemon.user(&one);
+        expect_echo(&user, b"before");
+        agent.configure("{\"connector\": \"127.0.0.1\", \"services\": [{\"port\": 0}]}");
+        assert_eq!(agent.check().1, Some(78));
+        assert!(agent.check().0.contains("service 1: key \"port\""), "{:?}", agent.check());
+        agent.reload("Reload failed, nothing changed");
+        let taken = std::net::TcpListener::bind(("127.0.0.1", listening_port(daemon))).expect("a free port");
+        agent.list(daemon, &[listening("in", &two, daemon)]);
+        agent.reload("Reload failed, nothing changed: service \"in\", key \"listen\"");
+        expect_echo(&user, b"after");
+        drop(taken);
+        let (said, status) = agent.check();
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.contains("agent.json: good, 1 service"), "{said}");
+    });
 }
 
 #[test]
@@ -180,9 +183,10 @@ fn options_do_not_go_with_a_list_of_services() {
 
 #[test]
 fn a_killed_agent_that_is_started_again_serves_again() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (echo, mapping) = (Service::echo(), daemon.add_public(2));
-        let mut agent = AgentProgram::of_services(daemon, &[exposing("one", &mapping, 0, &echo)]).spawn();
+        let agent = AgentProgram::of_services(daemon, &[exposing("one", &mapping, 0, &echo)]);
+        let mut agent = agent.speaking(version).spawn();
         let user = daemon.user(&mapping);
         expect_echo(&user, b"before");
         agent.kill();
@@ -199,17 +203,18 @@ fn a_killed_agent_that_is_started_again_serves_again() {
 /// Idle ones, with a connection each.
 #[test]
 fn a_thousand_services_without_tls_take_less_than_eight_mebibytes() {
-    let daemon = &Setup::new(Mode::Plain).start();
-    let (echo, mapping) = (Service::echo(), daemon.add_public(1000));
-    let names: Vec<String> = (0..1000).map(|number| format!("service {number}")).collect();
-    let services: Vec<_> =
-        names.iter().map(|name| Listed { connections: 1, ..exposing(name, &mapping, 0, &echo) }).collect();
-    let one = daemon.add_public(1);
-    let empty =
-        AgentProgram::of_services(daemon, &[Listed { connections: 1, ..exposing("one", &one, 0, &echo) }]).start();
-    let agent = AgentProgram::of_services(daemon, &services).spawn();
-    wait_until("all are connected", PATIENCE, || daemon.controller().status(&mapping.id)["free"] == 1000);
-    // The program itself is large before it is optimized.
-    let resident = agent.resident_kib().saturating_sub(empty.resident_kib());
-    assert!(resident < 8 * 1024, "{resident} KiB for a thousand services");
+    in_both_versions_plain(|daemon, version| {
+        let (echo, mapping) = (Service::echo(), daemon.add_public(1000));
+        let names: Vec<String> = (0..1000).map(|number| format!("service {number}")).collect();
+        let services: Vec<_> =
+            names.iter().map(|name| Listed { connections: 1, ..exposing(name, &mapping, 0, &echo) }).collect();
+        let one = daemon.add_public(1);
+        let empty =
+            AgentProgram::of_services(daemon, &[Listed { connections: 1, ..exposing("one", &one, 0, &echo) }]).start();
+        let agent = AgentProgram::of_services(daemon, &services).speaking(version).spawn();
+        wait_until("all are connected", PATIENCE, || daemon.controller().status(&mapping.id)["free"] == 1000);
+        // The program itself is large before it is optimized.
+        let resident = agent.resident_kib().saturating_sub(empty.resident_kib());
+        assert!(resident < 8 * 1024, "{resident} KiB for a thousand services");
+    });
 }

@@ -1,6 +1,8 @@
 //! `agent status`: what an agent says of itself.
 
-use crate::harness::{AgentProgram, Listed, Mode, PATIENCE, Service, Setup, in_both_modes, wait_until};
+use crate::harness::{
+    AgentProgram, Listed, Mode, PATIENCE, Service, Setup, in_both_versions, in_both_versions_plain, wait_until,
+};
 use serde_json::Value;
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,11 +17,11 @@ fn services(agent: &AgentProgram) -> Vec<Value> {
 
 #[test]
 fn connections_sessions_and_bytes_of_each_service_are_told() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (echo, one, two) = (Service::echo(), daemon.add_public(3), daemon.add_public(2));
         let listed = |name, mapping| Listed { name, mapping, side: 0, local: ("to", echo.port), connections: 2 };
-        let agent =
-            AgentProgram::of_services(daemon, &[listed("one", &one), listed("two", &two)]).with_socket().spawn();
+        let agent = AgentProgram::of_services(daemon, &[listed("one", &one), listed("two", &two)]).with_socket();
+        let agent = agent.speaking(version).spawn();
         let user = daemon.user(&one);
         user.send(b"first");
         user.expect(b"first");
@@ -42,17 +44,19 @@ fn connections_sessions_and_bytes_of_each_service_are_told() {
 
 #[test]
 fn the_last_error_is_told() {
-    let daemon = &Setup::new(Mode::Plain).start();
-    let mut echo = Service::echo();
-    echo.stop();
-    let mapping = daemon.add_public(1);
-    let agent = AgentProgram::new(daemon, &mapping, 0).exposing(echo.port, 1).with_socket().start();
-    assert_eq!(services(&agent)[0]["lasterror"], Value::Null);
-    daemon.user(&mapping).send(b"x");
-    let problem = || services(&agent)[0]["lasterror"]["problem"].as_str().unwrap_or_default().to_owned();
-    wait_until("the refusal is told", PATIENCE, || problem().contains("cannot be reached"));
-    let (text, _) = agent.status(&[]);
-    assert!(text.contains("agent: last error"), "{text}");
+    in_both_versions_plain(|daemon, version| {
+        let mut echo = Service::echo();
+        echo.stop();
+        let mapping = daemon.add_public(1);
+        let agent =
+            AgentProgram::new(daemon, &mapping, 0).speaking(version).exposing(echo.port, 1).with_socket().start();
+        assert_eq!(services(&agent)[0]["lasterror"], Value::Null);
+        daemon.user(&mapping).send(b"x");
+        let problem = || services(&agent)[0]["lasterror"]["problem"].as_str().unwrap_or_default().to_owned();
+        wait_until("the refusal is told", PATIENCE, || problem().contains("cannot be reached"));
+        let (text, _) = agent.status(&[]);
+        assert!(text.contains("agent: last error"), "{text}");
+    });
 }
 
 #[test]

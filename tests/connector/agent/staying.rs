@@ -1,9 +1,10 @@
 //! Staying connected: what comes back by itself, what is given up, and what is not tried too often.
 
 use super::listening_port;
+use crate::harness::frames::PING;
 use crate::harness::{
-    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Payload, Peer, Service, Setup, for_both_modes, in_both_modes,
-    test_certificate, wait_until,
+    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Payload, Peer, PlayedConnector, Service, Setup, Version,
+    for_both_modes, for_both_versions, in_both_versions, test_certificate, wait_until,
 };
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
@@ -23,10 +24,11 @@ fn user_gets_through(daemon: &Daemon, mapping: &Mapping) -> bool {
 
 #[test]
 fn traffic_is_back_after_either_side_was_killed() {
-    for_both_modes(|mode| {
+    for_both_versions(|mode, version| {
         let mut daemon = Setup::new(mode).start();
         let (service, mapping) = (Service::echo(), daemon.add_public(8));
-        let mut agent = AgentProgram::new(&daemon, &mapping, 0).exposing(service.port, 4).start();
+        let agent = AgentProgram::new(&daemon, &mapping, 0).speaking(version);
+        let mut agent = agent.exposing(service.port, 4).start();
         for _ in 0..2 {
             wait_until("traffic flows", PATIENCE, || user_gets_through(&daemon, &mapping));
             daemon.kill();
@@ -61,11 +63,11 @@ fn a_tunnel_is_back_after_the_daemon_was_killed() {
 
 #[test]
 fn an_agent_that_starts_first_finds_the_daemon_later() {
-    for_both_modes(|mode| {
+    for_both_versions(|mode, version| {
         let mut daemon = Setup::new(mode).start();
         let (service, mapping) = (Service::echo(), daemon.add_public(2));
         daemon.terminate();
-        let agent = AgentProgram::new(&daemon, &mapping, 0).exposing(service.port, 2).spawn();
+        let agent = AgentProgram::new(&daemon, &mapping, 0).speaking(version).exposing(service.port, 2).spawn();
         agent.wait_for("cannot be reached: Connection refused");
         daemon.start();
         agent.wait_for("Authorized");
@@ -82,10 +84,10 @@ fn expect_patience(agent: &AgentProgram) {
 
 #[test]
 fn a_wrong_passcode_is_said_and_tried_seldom() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (service, mapping) = (Service::echo(), daemon.add_public(8));
         let wrong = Mapping { passcodes: mapping.passcodes.clone().map(|p| p.replace('-', "+")), ..mapping };
-        let agent = AgentProgram::new(daemon, &wrong, 0).exposing(service.port, 8).spawn();
+        let agent = AgentProgram::new(daemon, &wrong, 0).speaking(version).exposing(service.port, 8).spawn();
         agent.wait_for("passcode refused");
         expect_patience(&agent);
         assert!(agent.log().lines().count() < 10, "{}", agent.log());
@@ -94,9 +96,9 @@ fn a_wrong_passcode_is_said_and_tried_seldom() {
 
 #[test]
 fn an_agent_that_gets_fewer_connections_than_it_wants_is_told_so_by_both_sides() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (service, mapping) = (Service::echo(), daemon.add_public(3));
-        let agent = AgentProgram::new(daemon, &mapping, 0).exposing(service.port, 8).start();
+        let agent = AgentProgram::new(daemon, &mapping, 0).speaking(version).exposing(service.port, 8).start();
         agent.wait_for("no place for more connections: 3 of 8 are authorized");
         assert!(!agent.log().contains("passcode refused"), "{}", agent.log());
         assert!(daemon.log().contains("was turned away, all 3 places"), "{}", daemon.log());
@@ -106,23 +108,24 @@ fn an_agent_that_gets_fewer_connections_than_it_wants_is_told_so_by_both_sides()
 #[test]
 fn attempts_are_few_whatever_the_number_of_connections() {
     // 0.1 s or more, 0.2, 0.4, 0.8, 1.6: a bare connect starts nothing anew.
-    let attempts = attempts_in_four_seconds("1");
+    let attempts = attempts_in_four_seconds(Version::One);
     assert!((3..=7).contains(&attempts), "{attempts} attempts in 4 s");
 }
 
 /// The same, and the one with a hello before them.
 #[test]
 fn attempts_are_one_more_with_version_2() {
-    let attempts = attempts_in_four_seconds("2");
+    let attempts = attempts_in_four_seconds(Version::Two);
     assert!((4..=8).contains(&attempts), "{attempts} attempts in 4 s");
 }
 
-fn attempts_in_four_seconds(protocol: &str) -> usize {
+fn attempts_in_four_seconds(version: Version) -> usize {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
     let connector = listener.local_addr().expect("it is bound").to_string();
     let _agent = AgentProgram::bare("a passcode that is refused")
-        .with(&["--dev", "--protocol", protocol, "--connector", &connector])
+        .with(&["--dev", "--connector", &connector])
+        .speaking(version)
         .exposing(1, 60)
         .spawn();
     let (mut attempts, end) = (0, Instant::now() + Duration::from_secs(4));
@@ -162,7 +165,8 @@ fn a_connector_that_answers_no_heartbeats_is_given_up() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let connector = listener.local_addr().expect("it is bound").to_string();
     let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector]);
-    let _agent = agent.with(&["--protocol", "1", "--heartbeat", "200", "--threshold", "600"]).exposing(1, 1).spawn();
+    let _agent =
+        agent.speaking(Version::One).with(&["--heartbeat", "200", "--threshold", "600"]).exposing(1, 1).spawn();
     let (mut first, _) = listener.accept().expect("a connection");
     first.read_exact(&mut [0; 20]).expect("the preamble of dev mode and the passcode");
     first.write_all(b"iofog/1 dev modeAUTHORIZED").expect("a connection");
@@ -176,11 +180,27 @@ fn a_connector_that_answers_no_heartbeats_is_given_up() {
 }
 
 #[test]
+fn a_connector_that_answers_no_pings_is_given_up() {
+    for_both_modes(|mode| {
+        let connector = PlayedConnector::new(mode);
+        let agent = connector.agent_with(&["--heartbeat", "200", "--threshold", "600"]);
+        let _agent = agent.exposing(1, 1).spawn();
+        let first = connector.framed();
+        let start = Instant::now();
+        let _second = connector.framed();
+        let waited = start.elapsed();
+        assert!((Duration::from_millis(600)..Duration::from_secs(3)).contains(&waited), "after {waited:?}");
+        let (frames, _) = first.until_end();
+        assert!(frames.len() >= 2 && frames.iter().all(|frame| frame.kind == PING), "{frames:?}");
+    });
+}
+
+#[test]
 fn a_connector_that_does_not_know_the_preamble_is_asked_without_it() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let connector = listener.local_addr().expect("it is bound").to_string();
     let service = Service::echo();
-    let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector, "--protocol", "1"]);
+    let agent = AgentProgram::bare("hush").with(&["--dev", "--connector", &connector]).speaking(Version::One);
     let agent = agent.with(&["--heartbeat", "0"]).exposing(service.port, 1).spawn();
     let mut read = [0; 100];
     let (mut asked, _) = listener.accept().expect("a connection");
@@ -204,7 +224,7 @@ fn a_connector_that_does_not_know_the_preamble_is_asked_without_it() {
 
 #[test]
 fn told_to_stop_it_finishes_what_is_in_flight() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (said, everything_is_said) = channel();
         let service = Service::start(move |mut stream| {
             let _ = stream.read(&mut [0; 100]);
@@ -213,7 +233,7 @@ fn told_to_stop_it_finishes_what_is_in_flight() {
             let _ = stream.read(&mut [0; 100]);
         });
         let mapping = daemon.add_public(2);
-        let mut agent = AgentProgram::new(daemon, &mapping, 0).exposing(service.port, 2).start();
+        let mut agent = AgentProgram::new(daemon, &mapping, 0).speaking(version).exposing(service.port, 2).start();
         let user = daemon.user(&mapping);
         user.send(b"hello");
         everything_is_said.recv_timeout(PATIENCE).expect("a service that has been asked");

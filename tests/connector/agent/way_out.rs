@@ -1,7 +1,7 @@
 //! The way to the Connector: proxies, the local address, the name in its certificate.
 
 use crate::harness::{
-    AgentProgram, Authority, Daemon, Mapping, Mode, PATIENCE, Service, Setup, in_both_modes, wait_until,
+    AgentProgram, Authority, Daemon, Mapping, Mode, PATIENCE, Service, Setup, in_both_versions, wait_until,
 };
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -127,10 +127,10 @@ fn expect_service(daemon: &Daemon, mapping: &Mapping) {
 
 #[test]
 fn the_connector_is_reached_through_an_http_proxy() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (service, mapping, (proxy, served)) = (Service::downloads(), daemon.add_public(2), http_proxy(None));
         let keys = json!({"proxy": format!("http://127.0.0.1:{}", proxy.port)});
-        let _agent = agent(daemon, &mapping, &service, &keys).start();
+        let _agent = agent(daemon, &mapping, &service, &keys).speaking(version).start();
         expect_service(daemon, &mapping);
         assert!(served.load(Ordering::Relaxed) >= 1);
     });
@@ -153,14 +153,14 @@ fn an_http_proxy_may_ask_for_a_password() {
 
 #[test]
 fn the_connector_is_reached_through_socks_and_its_name_is_looked_up_there() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let service = Service::downloads();
         for login in [None, Some(("user", "secret"))] {
             let (mapping, proxy) = (daemon.add_public(2), socks_proxy(login));
             let prefix = login.map(|(user, password)| format!("{user}:{password}@")).unwrap_or_default();
             let proxy_url = format!("socks5://{prefix}127.0.0.1:{}", proxy.port);
             let keys = json!({"connector": "relay.test", "proxy": proxy_url});
-            let _agent = agent(daemon, &mapping, &service, &keys).start();
+            let _agent = agent(daemon, &mapping, &service, &keys).speaking(version).start();
             expect_service(daemon, &mapping);
         }
     });

@@ -1,6 +1,6 @@
 //! `iofog-connector agent` under test: the real binary, pointed at one side of a mapping.
 
-use super::{BINARY, Daemon, Mapping, Mode, PATIENCE, process, test_certificate, wait_until};
+use super::{BINARY, Daemon, Mapping, Mode, PATIENCE, Version, process, test_certificate, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -33,6 +33,8 @@ pub struct AgentProgram {
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     passcode: String,
+    /// What its settings file says of each service; `None`: nothing.
+    version: Option<Version>,
     child: Option<Child>,
 }
 
@@ -53,7 +55,7 @@ impl AgentProgram {
         fs::write(folder.path().join("passcode"), format!("{passcode}\n")).expect("a file");
         let file = folder.path().join("passcode").display().to_string();
         let arguments = ["--log-level", "debug", "--passcode-file", &file].map(str::to_owned).to_vec();
-        Self { folder, arguments, variables: Vec::new(), passcode: passcode.to_owned(), child: None }
+        Self { folder, arguments, variables: Vec::new(), passcode: passcode.to_owned(), version: None, child: None }
     }
 
     /// One that knows nothing but a configuration file.
@@ -81,9 +83,26 @@ impl AgentProgram {
         self.configure(&connector.to_string());
     }
 
-    /// Writes this to its settings file.
+    /// Writes this to its settings file. If it lists services, they speak the version of [`AgentProgram::speaking`].
     pub fn configure(&self, configuration: &str) {
-        fs::write(self.folder.path().join("agent.json"), configuration).expect("a file");
+        let mut text = configuration.to_owned();
+        if let (Some(version), Ok(Value::Object(mut keys))) = (self.version, serde_json::from_str(configuration)) {
+            keys.insert("protocol".to_owned(), json!(version as u8));
+            text = Value::Object(keys).to_string();
+        }
+        fs::write(self.folder.path().join("agent.json"), text).expect("a file");
+    }
+
+    /// Speaks this version of the pipe protocol.
+    pub fn speaking(mut self, version: Version) -> Self {
+        match fs::read_to_string(self.folder.path().join("agent.json")) {
+            Err(_) => self.with(&["--protocol", &(version as u8).to_string()]),
+            Ok(configuration) => {
+                self.version = Some(version);
+                self.configure(&configuration);
+                self
+            }
+        }
     }
 
     /// Each service says of its settings that its pipe is of this kind.

@@ -5,7 +5,9 @@ use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
-use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
 use std::sync::{Arc, OnceLock};
 
 /// What stands in server-cert.pem and server-key.pem.
@@ -81,6 +83,15 @@ impl Certificate {
     pub fn client_with(&self, own: &Certificate, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
         let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).expect("PEM");
         Arc::new(self.trusting(versions).with_client_auth_cert(own.certificates(), key).expect("a key that fits"))
+    }
+
+    /// A server that has it.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("PEM");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .expect("versions that the provider has");
+        Arc::new(config.with_no_client_auth().with_single_cert(self.certificates(), key).expect("a key that fits"))
     }
 
     fn trusting(&self, versions: &[&'static SupportedProtocolVersion]) -> ConfigBuilder<ClientConfig, WantsClientCert> {

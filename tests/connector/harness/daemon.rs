@@ -23,13 +23,31 @@ pub fn in_both_modes(test: impl Fn(&mut Daemon) + Sync) {
     for_both_modes(|mode| test(&mut Setup::new(mode).start()));
 }
 
-/// Runs a test in both modes, with agents of both versions of the pipe protocol: the option that says which.
-pub fn in_both_versions(test: impl Fn(&mut Daemon, [&str; 2]) + Sync) {
-    in_both_modes(|daemon| {
-        for version in ["1", "2"] {
-            test(daemon, ["--protocol", version]);
-        }
-    });
+/// The version of the pipe protocol that an agent speaks with a Connector that knows both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    One = 1,
+    Two = 2,
+}
+
+impl Version {
+    const BOTH: [Self; 2] = [Self::One, Self::Two];
+}
+
+/// Runs a test in both modes, with agents of both versions.
+pub fn in_both_versions(test: impl Fn(&mut Daemon, Version) + Sync) {
+    in_both_modes(|daemon| Version::BOTH.iter().for_each(|&version| test(daemon, version)));
+}
+
+/// Like [`in_both_versions`], for a test that starts its daemon itself.
+pub fn for_both_versions(test: impl Fn(Mode, Version) + Sync) {
+    for_both_modes(|mode| Version::BOTH.iter().for_each(|&version| test(mode, version)));
+}
+
+/// Like [`in_both_versions`], without TLS only.
+pub fn in_both_versions_plain(test: impl Fn(&mut Daemon, Version)) {
+    let mut daemon = Setup::new(Mode::Plain).start();
+    Version::BOTH.iter().for_each(|&version| test(&mut daemon, version));
 }
 
 /// Like [`in_both_modes`], for a test that starts its daemon itself.

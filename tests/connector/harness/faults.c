@@ -33,6 +33,7 @@ enum {
 	STORE_WHICH,  /* a bit for each of them: this one fails (the last bit stands for all later ones, too) */
 	STORE_ERROR,  /* in this way: an error, or one of those below */
 	STORE_RECORD, /* 1: they are written down */
+	UPTIME,       /* nanoseconds that are added to the monotonic clock */
 	FIELDS
 };
 enum { KILL = 1000, VANISH = 1001, SHORT = 1002 };
@@ -304,11 +305,11 @@ int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
 	return operation == EPOLL_CTL_ADD && fails(REGISTER) ? -1 : REAL(epoll_ctl)(epoll, operation, fd, event);
 }
 
-/* The time of day */
+/* The time of day, and the clock that measures how long something takes */
 
-static void shift(struct timespec *time)
+static void shift(struct timespec *time, int which)
 {
-	int64_t offset = field[CLOCK_OFFSET];
+	int64_t offset = field[which];
 	int64_t nanos = time->tv_nsec + offset % 1000000000;
 	time->tv_sec += offset / 1000000000;
 	if (nanos < 0) {
@@ -331,7 +332,9 @@ int clock_gettime(clockid_t clock, struct timespec *time)
 		next = REAL(clock_gettime);
 	int result = next(clock, time);
 	if (result == 0 && is_of_day(clock))
-		shift(time);
+		shift(time, CLOCK_OFFSET);
+	if (result == 0 && clock == CLOCK_MONOTONIC)
+		shift(time, UPTIME);
 	return result;
 }
 

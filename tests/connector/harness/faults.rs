@@ -1,4 +1,4 @@
-//! System calls of a process under test that fail, are counted and recorded, and a clock that jumps: faults.c, which is
+//! System calls of a process under test that fail, are counted and recorded, and clocks that jump: faults.c, which is
 //! loaded before libc there and obeys a page of memory that is shared with it.
 
 use super::{AgentProgram, Daemon};
@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The fields of the page, in the order of faults.c.
@@ -24,6 +25,7 @@ pub enum Field {
     StoreWhich,
     StoreError,
     StoreRecord,
+    Uptime,
 }
 
 /// What a call of the store may do besides failing.
@@ -104,6 +106,11 @@ impl Faults {
     /// So many seconds from the real time of day.
     pub fn set_clock(&self, ahead: i64) {
         self.set(Field::ClockOffset, ahead * 1_000_000_000);
+    }
+
+    /// So much time has passed for it at once; never less than before.
+    pub fn pass(&self, time: Duration) {
+        self.set(Field::Uptime, time.as_nanos() as i64);
     }
 
     /// What the store has done while it was recorded.

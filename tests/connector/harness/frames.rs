@@ -1,6 +1,6 @@
 //! An agent's connection that speaks in frames, written from docs/protocol.md, section 10, and from nothing else.
 
-use super::{Daemon, Heard, Mapping, PATIENCE, Peer, SILENCE};
+use super::{Daemon, End, Heard, Mapping, PATIENCE, Peer, SILENCE, in_both_modes};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,9 @@ pub fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).expect("a frame's length");
     [&[kind, flags], &length.to_be_bytes()[..], payload].concat()
 }
+
+/// An OPEN that says nothing of the user.
+pub const NOBODY: &[u8] = &[0, 0];
 
 /// Such a connection.
 pub struct Frames {
@@ -66,34 +69,57 @@ impl Daemon {
         peer.expect_message(b"AUTHORIZED");
         let hello = peer.expect_up_to(20);
         assert_eq!((hello.len(), &hello[..10], &hello[12..]), (20, &said[..10], &said[12..]));
-        Frames { peer, rest: Mutex::default() }
+        Frames::new(peer)
     }
 }
 
 impl Frames {
+    /// Both hellos have been said.
+    pub fn new(peer: Peer) -> Self {
+        Self { peer, rest: Mutex::default() }
+    }
+
     #[track_caller]
     pub fn send(&self, kind: u8, session: u8, payload: &[u8]) {
         self.peer.send(&frame(kind, session, payload));
+    }
+
+    /// A whole frame of what has come.
+    fn take(&self) -> Option<Frame> {
+        let mut rest = self.rest.lock().expect("no panic in another thread");
+        let &[kind, flags, high, low] = rest.first_chunk()?;
+        let end = 4 + usize::from(u16::from_be_bytes([high, low]));
+        let payload = rest.get(4..end)?.to_vec();
+        rest.drain(..end);
+        Some(Frame { kind, flags, payload })
     }
 
     /// The next frame. `None`: neither a frame nor the end within `patience`.
     #[track_caller]
     pub fn hear(&self, patience: Duration) -> Option<Frame> {
         let deadline = Instant::now() + patience;
-        let mut rest = self.rest.lock().expect("no panic in another thread");
         loop {
-            if let Some(&[kind, flags, high, low]) = rest.first_chunk() {
-                let end = 4 + usize::from(u16::from_be_bytes([high, low]));
-                if rest.len() >= end {
-                    let payload = rest[4..end].to_vec();
-                    rest.drain(..end);
-                    return Some(Frame { kind, flags, payload });
-                }
+            if let Some(frame) = self.take() {
+                return Some(frame);
             }
             match self.peer.hear(deadline.saturating_duration_since(Instant::now())) {
-                Heard::Message(bytes) => rest.extend(bytes),
+                Heard::Message(bytes) => self.rest.lock().expect("no panic in another thread").extend(bytes),
                 Heard::Silence => return None,
                 Heard::Ended(end) => panic!("the connection has ended, {end:?}, instead of a frame"),
+            }
+        }
+    }
+
+    /// All frames up to the end of the connection. A part of one is left out.
+    #[track_caller]
+    pub fn until_end(&self) -> (Vec<Frame>, End) {
+        let mut frames = Vec::new();
+        loop {
+            frames.extend(std::iter::from_fn(|| self.take()));
+            match self.peer.hear(PATIENCE) {
+                Heard::Message(bytes) => self.rest.lock().expect("no panic in another thread").extend(bytes),
+                Heard::Ended(end) => return (frames, end),
+                Heard::Silence => panic!("no end after {frames:?}"),
             }
         }
     }
@@ -155,5 +181,53 @@ impl Frames {
     #[track_caller]
     pub fn expect_silence(&self) {
         assert_eq!(self.hear(SILENCE), None);
+    }
+}
+
+/// A mapping with an agent that speaks in frames.
+pub struct FramedPipe<'a> {
+    pub daemon: &'a mut Daemon,
+    pub mapping: Mapping,
+    pub agent: Frames,
+}
+
+/// Runs a test in both modes, with a mapping for so many agents and one of them.
+pub fn with_framed_agent(places: u32, test: impl Fn(&mut FramedPipe<'_>) + Sync) {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(places);
+        test(&mut FramedPipe::of(daemon, mapping));
+    });
+}
+
+impl<'a> FramedPipe<'a> {
+    #[track_caller]
+    pub fn of(daemon: &'a mut Daemon, mapping: Mapping) -> Self {
+        let agent = daemon.framed_agent(&mapping);
+        Self { daemon, mapping, agent }
+    }
+
+    /// The next user, of whom the agent is told with this session's OPEN.
+    #[track_caller]
+    pub fn user(&self, session: u8) -> Peer {
+        let user = self.daemon.user(&self.mapping);
+        self.agent.expect_open(session);
+        user
+    }
+
+    /// The same, with kernel buffers so small that back-pressure is felt soon.
+    #[track_caller]
+    pub fn narrow_user(&self, session: u8) -> Peer {
+        let user = self.daemon.dial(self.mapping.ports[1]).small_buffers().connect().expect("a connection");
+        self.agent.expect_open(session);
+        user
+    }
+
+    /// Ends both halves of a session in whose course nothing is left to be read, the agent's first.
+    #[track_caller]
+    pub fn end(&self, user: &Peer, session: u8) {
+        self.agent.send(FIN, session, b"");
+        user.expect_clean_end();
+        user.finish();
+        self.agent.expect_besides_want(FIN, session);
     }
 }

@@ -8,6 +8,7 @@ mod binary;
 mod certificates;
 mod command_line;
 mod controller;
+mod cutter;
 mod daemon;
 mod faults;
 pub mod frames;
@@ -15,6 +16,7 @@ mod mappings;
 mod metrics;
 mod payload;
 mod peer;
+mod played;
 mod ports;
 mod process;
 mod random;
@@ -27,12 +29,17 @@ pub use binary::BINARY;
 pub use certificates::{Authority, Certificate, chain_of_two, test_certificate};
 pub use command_line::{command, command_within};
 pub use controller::{Answer, Controller, form, post, request};
-pub use daemon::{Daemon, Mode, Setup, for_both_modes, in_both_modes, in_both_versions};
+pub use cutter::{Cut, Cutter};
+pub use daemon::{
+    Daemon, Mode, Setup, Version, for_both_modes, for_both_versions, in_both_modes, in_both_versions,
+    in_both_versions_plain,
+};
 pub use faults::{Faults, Field, KILL, SHORT, VANISH};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use metrics::Metrics;
 pub use payload::Payload;
 pub use peer::{Dial, End, Heard, Peer};
+pub use played::{Greeting, PlayedConnector};
 pub use ports::PortBlock;
 pub use random::{Random, number, seed};
 pub use recorded::{Exchange, recorded};

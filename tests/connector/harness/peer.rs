@@ -1,10 +1,11 @@
-//! One end of a connection to the daemon: an agent, a user, a Controller or a stranger, over TCP or TLS.
+//! One end of a connection to the daemon: an agent, a user, a Controller or a stranger, over TCP or TLS. Or to an agent:
+//! the Connector that a test plays.
 //!
 //! It keeps the boundaries of what it hears: over TLS one message is one record, as agents in the field see it.
 //! All methods take `&self`, so that one thread may send while another receives.
 
 use super::{PATIENCE, SILENCE, wait_until};
-use rustls::{AlertDescription, ClientConfig, ClientConnection};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -79,12 +80,10 @@ impl Dial {
                 let name = "localhost".try_into().map_err(io::Error::other)?;
                 let mut connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
                 connection.set_buffer_limit(None);
-                Some(Mutex::new(connection))
+                Some(connection.into())
             }
         };
-        let peer = Peer { socket: socket.into(), tls, incoming: Mutex::default(), outgoing: Mutex::default() };
-        peer.shake_hands()?;
-        Ok(peer)
+        Peer::new(socket.into(), tls)
     }
 }
 
@@ -133,7 +132,7 @@ fn alert(error: &io::Error) -> Option<AlertDescription> {
 /// A connection to the daemon.
 pub struct Peer {
     socket: TcpStream,
-    tls: Option<Mutex<ClientConnection>>,
+    tls: Option<Mutex<Connection>>,
     /// Came, but is not a whole record yet.
     incoming: Mutex<Vec<u8>>,
     /// As it goes over the wire, but the kernel does not take it yet.
@@ -141,6 +140,28 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The other end of a connection that somebody has made to the test.
+    pub fn accepted(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        let tls = match tls {
+            None => None,
+            Some(config) => {
+                let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
+                connection.set_buffer_limit(None);
+                Some(connection.into())
+            }
+        };
+        Self::new(socket, tls)
+    }
+
+    /// Finishes the TLS handshake if there is one.
+    fn new(socket: TcpStream, tls: Option<Connection>) -> io::Result<Self> {
+        let (incoming, outgoing) = (Mutex::default(), Mutex::default());
+        let peer = Self { socket, tls: tls.map(Mutex::new), incoming, outgoing };
+        peer.shake_hands()?;
+        Ok(peer)
+    }
+
     fn shake_hands(&self) -> io::Result<()> {
         let Some(tls) = &self.tls else { return Ok(()) };
         while lock(tls).is_handshaking() {
@@ -420,13 +441,18 @@ impl Peer {
 
     /// The same for a peer that somebody still holds; nothing comes from it or to it any more.
     pub fn abort(&self) {
-        // Connecting a TCP socket to "no address" resets it (connect(2), AF_UNSPEC).
-        let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
-        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
-        // SAFETY: the descriptor is open, and the kernel reads `length` bytes of `nowhere`.
-        let result = unsafe { libc::connect(self.socket.as_raw_fd(), &nowhere, length) };
-        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        reset_now(&self.socket);
     }
+}
+
+/// Resets a connection that somebody may still hold.
+pub fn reset_now(socket: &TcpStream) {
+    // Connecting a TCP socket to "no address" resets it (connect(2), AF_UNSPEC).
+    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel reads `length` bytes of `nowhere`.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), &nowhere, length) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
 
 fn time_left(deadline: Instant) -> Option<Duration> {

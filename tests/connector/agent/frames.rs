@@ -1,0 +1,222 @@
+//! Version 2 of the pipe protocol, as our own agent speaks it with our own Connector, and with one that the test plays
+//! (docs/protocol.md, section 10).
+
+use crate::harness::frames::{BYE, DATA, FIN, Frames, NOBODY, OPEN, WANT, frame};
+use crate::harness::{
+    AgentProgram, Daemon, End, Faults, Mapping, Mode, PATIENCE, Payload, Peer, PlayedConnector, Service, Version,
+    for_both_modes, in_both_modes, public_mapping, wait_until,
+};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// An agent and a daemon with one connection between them, and a service.
+pub fn with_one_connection(daemon: &Daemon, service: &Service) -> (Mapping, AgentProgram) {
+    let mapping = daemon.add_public(1);
+    let agent = AgentProgram::new(daemon, &mapping, 0).exposing(service.port, 1).start();
+    (mapping, agent)
+}
+
+/// How often an agent was authorized since the daemon has begun.
+pub fn authorized(daemon: &Daemon) -> f64 {
+    daemon.controller().metrics().get("agents_authorized_total")
+}
+
+#[test]
+fn ten_thousand_sessions_follow_each_other_on_one_connection() {
+    in_both_modes(|daemon| {
+        let service = Service::echo();
+        let (mapping, agent) = with_one_connection(daemon, &service);
+        let count = if daemon.mode == Mode::Plain { 10_000 } else { 1_000 };
+        let (mut memory, mut descriptors) = (0, 0);
+        for session in 0..count {
+            if session == count / 10 {
+                memory = agent.resident_kib() + daemon.resident_kib();
+                descriptors = agent.descriptors() + daemon.descriptors();
+            }
+            let user = daemon.user(&mapping);
+            let length = 1 + session as usize * 7 % 3_000;
+            user.send(&Payload::new(session).take(length));
+            user.finish();
+            let echo = user.everything();
+            assert_eq!(echo.len(), length, "session {session}");
+            Payload::new(session).check(&echo);
+        }
+        assert_eq!(authorized(daemon), 1.0, "one connection for all of them");
+        let now = agent.resident_kib() + daemon.resident_kib();
+        assert!(now < memory + 512, "{memory} KiB became {now}");
+        wait_until("no descriptor is left over", PATIENCE, || {
+            agent.descriptors() + daemon.descriptors() <= descriptors + 1
+        });
+    });
+}
+
+#[test]
+fn a_service_that_speaks_first_is_heard_at_once() {
+    in_both_modes(|daemon| {
+        let service = Service::start(|mut stream| {
+            let _ = stream.write_all(b"220 ready\r\n");
+            let _ = std::io::copy(&mut &stream, &mut &stream);
+        });
+        let mapping = daemon.add_public(4);
+        let _agent = AgentProgram::new(daemon, &mapping, 0).exposing(service.port, 2).start();
+        let users: Vec<Peer> = (0..3).map(|_| daemon.user(&mapping)).collect();
+        for user in &users {
+            user.expect(b"220 ready\r\n");
+            user.send(b"quit");
+            user.expect(b"quit");
+        }
+    });
+}
+
+#[test]
+fn a_service_that_refuses_is_told_to_the_user_at_once() {
+    in_both_modes(|daemon| {
+        let refusing = Service::echo().port;
+        let mapping = daemon.add_public(1);
+        let _agent = AgentProgram::new(daemon, &mapping, 0).exposing(refusing, 1).start();
+        for _ in 0..3 {
+            // It says nothing, and waits for no deadline.
+            let start = Instant::now();
+            // So soon that it may be reset before it has been told that it is connected.
+            if let Ok(user) = daemon.dial(mapping.ports[1]).connect() {
+                assert_ne!(user.expect_end(), End::Clean);
+            }
+            assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        }
+        assert_eq!(authorized(daemon), 1.0);
+    });
+}
+
+#[test]
+fn the_service_may_be_told_where_a_user_comes_from() {
+    in_both_modes(|daemon| {
+        let service = Service::echo();
+        let mapping = daemon.add_public(1);
+        let agent = AgentProgram::new(daemon, &mapping, 0).with(&["--proxy-protocol", "v1"]);
+        let _agent = agent.exposing(service.port, 1).start();
+        let user = daemon.user(&mapping);
+        let (from, to) = (user.local().port(), mapping.ports[1]);
+        user.expect(format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {to}\r\n").as_bytes());
+    });
+}
+
+#[test]
+fn protocol_1_may_be_demanded() {
+    in_both_modes(|daemon| {
+        let (service, mapping) = (Service::downloads(), daemon.add(&public_mapping(4, 0)));
+        let agent = AgentProgram::new(daemon, &mapping, 0).speaking(Version::One);
+        let _agent = agent.exposing(service.port, 2).start();
+        for seed in 0..4 {
+            daemon.user(&mapping).download(seed, 1000);
+        }
+        assert!(authorized(daemon) >= 4.0, "a connection for each user");
+    });
+}
+
+/// The echo of the local service in this session, which the agent is told of first.
+#[track_caller]
+fn serve(line: &Frames, session: u8) {
+    line.send(OPEN, session, NOBODY);
+    line.send(DATA, session, b"hello");
+    line.expect_data(session, b"hello");
+    line.send(FIN, session, b"");
+    line.expect(FIN, session, b"");
+}
+
+#[test]
+fn bye_is_answered_and_it_is_the_connector_that_closes() {
+    for_both_modes(|mode| {
+        let (connector, service) = (PlayedConnector::new(mode), Service::echo());
+        let _agent = connector.agent().exposing(service.port, 1).spawn();
+        let line = connector.framed();
+        serve(&line, 1);
+        line.send(BYE, 0, b"");
+        line.expect(BYE, 0, b"");
+        line.expect_silence();
+        line.peer.finish();
+        line.peer.expect_clean_end();
+        // Within a session it is answered when that is over.
+        let line = connector.framed();
+        line.peer.send(&[frame(OPEN, 1, NOBODY), frame(BYE, 0, b""), frame(DATA, 1, b"hello")].concat());
+        line.expect_data(1, b"hello");
+        line.expect_silence();
+        line.send(FIN, 1, b"");
+        line.expect(FIN, 1, b"");
+        line.expect(BYE, 0, b"");
+        line.expect_silence();
+        line.peer.finish();
+        line.peer.expect_clean_end();
+        serve(&connector.framed(), 1);
+    });
+}
+
+#[test]
+fn a_connector_that_says_bye_and_does_not_close_is_left_after_ten_seconds() {
+    let (connector, service) = (PlayedConnector::new(Mode::Plain), Service::echo());
+    let _agent = connector.agent().exposing(service.port, 1).spawn();
+    let line = connector.framed();
+    serve(&line, 1);
+    line.send(BYE, 0, b"");
+    line.expect(BYE, 0, b"");
+    let start = Instant::now();
+    line.peer.expect_clean_end();
+    let waited = start.elapsed();
+    assert!((Duration::from_secs(8)..Duration::from_secs(15)).contains(&waited), "{waited:?}");
+    serve(&connector.framed(), 1);
+}
+
+#[test]
+fn connections_that_are_not_needed_any_more_are_given_back_and_no_user_is_lost() {
+    for_both_modes(|mode| {
+        let Some(faults) = Faults::new() else { return };
+        let (connector, service) = (PlayedConnector::new(mode), Service::echo());
+        let _agent = faults.arm_agent(connector.agent().exposing(service.port, 1)).spawn();
+        let first = connector.framed();
+        // A number, and what a later version may say behind it.
+        first.send(WANT, 0, &[0, 2, 77]);
+        let mut lines = vec![first, connector.framed(), connector.framed()];
+        assert!(connector.accept_within(Duration::from_millis(500)).is_none(), "more than were asked for");
+        lines.iter().for_each(Frames::expect_silence);
+        faults.pass(Duration::from_secs(61));
+        let mut left = Vec::new();
+        wait_until("two are given back", PATIENCE, || {
+            let mut at = 0;
+            while at < lines.len() {
+                match lines[at].hear(Duration::from_millis(100)) {
+                    None => at += 1,
+                    Some(said) => {
+                        assert_eq!(said.kind, BYE, "{said:?}");
+                        left.push(lines.remove(at));
+                    }
+                }
+            }
+            left.len() == 2
+        });
+        // An OPEN that was on its way is served.
+        serve(&left[0], 1);
+        for line in left {
+            line.send(BYE, 0, b"");
+            line.expect_silence();
+            line.peer.finish();
+            line.peer.expect_clean_end();
+        }
+        serve(&lines[0], 1);
+        assert!(connector.accept_within(Duration::from_millis(500)).is_none(), "it is not needed");
+    });
+}
+
+#[test]
+fn no_frame_is_longer_than_was_agreed_on_not_even_one_that_is_skipped() {
+    for_both_modes(|mode| {
+        let (connector, service) = (PlayedConnector::new(mode), Service::echo());
+        let _agent = connector.agent().exposing(service.port, 1).spawn();
+        for (kind, flags) in [(99, 0x80), (DATA, 77)] {
+            let line = connector.framed();
+            line.peer.send(&frame(kind, flags, &[0; 65_532]));
+            serve(&line, 1);
+            // It is known by its header.
+            line.peer.send(&frame(kind, flags, &[0; 65_533])[..4]);
+            line.peer.expect_end();
+        }
+    });
+}

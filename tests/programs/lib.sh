@@ -1,0 +1,36 @@
+# shellcheck shell=bash
+# What the scripts with real programs share: a folder, and programs in the background. Everything ends with the script.
+
+work=$(mktemp -d)
+chmod 711 "$work"
+pids=()
+
+# Called by the trap.
+finish() {
+	local status=$?
+	[ ! -d "$work/postfix" ] || postfix -c "$work/postfix" stop >/dev/null 2>&1 || true
+	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+	wait
+	if [ "$status" != 0 ]; then tail -n 20 "$work"/*.log >&2 || true; fi
+	rm -rf "$work"
+}
+trap finish EXIT
+
+# background NAME COMMAND...: runs until the end of this script.
+background() {
+	local name=$1
+	shift
+	"$@" >"$work/$name.log" 2>&1 &
+	pids+=($!)
+}
+
+# until_true COMMAND...: for ten seconds at most.
+until_true() {
+	local tries=100
+	until "$@" >/dev/null 2>&1; do
+		((tries--)) || return 1
+		sleep 0.1
+	done
+}
+
+listens() { ss -Hltn "sport = :$1" | grep -q .; }
