@@ -13,6 +13,10 @@
 //! | `link::reading` | how bytes and records come out of a link |
 //! | `closing` | the end of a link: deliver, say goodbye, wait for the peer's |
 //! | `pump` | moves bytes from one link to another |
+//! | `pump::plain` | the same where neither has TLS |
+//! | `pump::records` | the same where either has TLS |
+//! | `framed` | version 2 on a link: its sessions, and what is to be sent beside payload |
+//! | `words` | a tunnel's words on a link of version 1 |
 //! | `marked` | payload without records: where it begins on a connection of dev mode |
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files |
@@ -47,3 +51,4 @@ pub mod stream;
 pub mod tcp;
 pub mod tls;
 pub mod trust;
+pub mod words;

@@ -9,9 +9,8 @@ use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Key, SocketMut};
 use crate::net::service::Service as _;
 use crate::net::session::Cause;
-use crate::wire::tunnel::{BEGIN, CALLS, HERE, Heard, Word, understand};
-use crate::wire::v1::BEAT;
-use std::io::{Error, ErrorKind};
+use crate::net::words;
+use crate::wire::tunnel::{BEGIN, CALLS, HERE, Word};
 use std::time::Instant;
 
 impl Agent {
@@ -130,23 +129,7 @@ fn next_word(
         return Ok((None, got));
     }
     let Task::Opening { heard, .. } = &mut line.task else { return Ok((None, Input::WouldBlock)) };
-    loop {
-        match understand(heard) {
-            Heard::Beat => {
-                heard.drain(..BEAT.len());
-                line.pulse.answered(1, now);
-            }
-            Heard::Word(word) => {
-                heard.clear();
-                return Ok((Some(word), Input::Data));
-            }
-            Heard::Part { missing } => {
-                let got = link.receive(missing, ctx, now, |message| heard.extend_from_slice(message))?;
-                if got != Input::Data {
-                    return Ok((None, got));
-                }
-            }
-            Heard::Other => return Err(Error::new(ErrorKind::InvalidData, "no word of a tunnel").into()),
-        }
-    }
+    let said = words::next_word(heard, link, ctx, now)?;
+    line.pulse.answered(said.beats, now);
+    Ok((said.word, said.got))
 }

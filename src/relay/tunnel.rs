@@ -4,16 +4,15 @@
 
 use super::Relay;
 use super::state::{Agent, Duty, State};
-use crate::limits::{CALL, MESSAGES_A_TURN};
+use crate::limits::CALL;
 use crate::net::buffers::IoContext;
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::pump::send_payload;
 use crate::net::reactor::{Key, SocketMut};
 use crate::net::service::Service;
 use crate::net::session::{Cause, Party};
-use crate::wire::tunnel::{BEGIN, CALLS, HERE, Heard, Word, understand};
-use crate::wire::v1::BEAT;
-use std::io::{Error, ErrorKind};
+use crate::net::words;
+use crate::wire::tunnel::{BEGIN, CALLS, HERE, Word};
 use std::time::Instant;
 
 impl Relay {
@@ -94,25 +93,8 @@ fn next_word(
             return Ok((None, got));
         }
     }
-    for _ in 0..MESSAGES_A_TURN {
-        let Duty::Opening { heard, .. } = &mut agent.duty else { break };
-        match understand(heard) {
-            Heard::Beat => {
-                heard.drain(..BEAT.len());
-                agent.owe(1);
-            }
-            Heard::Word(word) => {
-                heard.clear();
-                return Ok((Some(word), Input::Data));
-            }
-            Heard::Part { missing } => {
-                let got = link.receive(missing, ctx, now, |message| heard.extend_from_slice(message))?;
-                if got != Input::Data {
-                    return Ok((None, got));
-                }
-            }
-            Heard::Other => return Err(Error::new(ErrorKind::InvalidData, "no word of a tunnel").into()),
-        }
-    }
-    Ok((None, Input::Data))
+    let Duty::Opening { heard, .. } = &mut agent.duty else { return Ok((None, Input::WouldBlock)) };
+    let said = words::next_word(heard, link, ctx, now)?;
+    agent.owe(said.beats);
+    Ok((said.word, said.got))
 }
