@@ -82,6 +82,17 @@ impl Question {
     }
 }
 
+/// To the agent behind a socket, without waiting for it: one that has been stopped accepts nobody, and to connect to it
+/// would wait for ever once as many have asked as the kernel keeps for it.
+///
+/// # Errors
+/// The operating system's; [`io::ErrorKind::WouldBlock`] in that case.
+pub fn connect(file: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::from(mio::net::UnixStream::connect(file)?);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 /// The socket. Its file goes when this does.
 pub(super) struct StatusSocket {
     file: PathBuf,
@@ -99,9 +110,15 @@ impl StatusSocket {
     pub(super) fn open(file: &Path, question: Question) -> Result<Self, StartError> {
         let failed = |cause| StartError::Socket { file: file.to_owned(), cause };
         // One that was killed has left its socket.
-        match UnixStream::connect(file) {
+        match connect(file).map_err(|e| e.kind()) {
             Ok(_) => return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "another agent answers there"))),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(file).map_err(failed)?,
+            Err(io::ErrorKind::WouldBlock) => {
+                return Err(failed(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another agent has it, and does not answer",
+                )));
+            }
+            Err(io::ErrorKind::ConnectionRefused) => fs::remove_file(file).map_err(failed)?,
             Err(_) => {}
         }
         let listener = UnixListener::bind(file).map_err(failed)?;

@@ -5,7 +5,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -308,4 +310,42 @@ fn a_link_in_a_users_folder_leads_to_no_pid_file_of_roots() {
     assert_eq!(daemon.wait().code(), Some(73), "{}", daemon.log());
     assert_eq!(fs::read_to_string(&pid_file).expect("a file"), "4242");
     assert_eq!(fs::metadata(&pid_file).expect("a file").uid(), 0);
+}
+
+/// The agent's user owns the folder of its socket.
+#[test]
+fn a_link_in_an_agents_folder_leads_root_to_no_socket_of_roots() {
+    if !is_root() {
+        return;
+    }
+    let (folder, roots) = (folder_of_nobody(), tempfile::tempdir().expect("a temporary folder"));
+    let (link, socket) = (folder.path().join("agent.sock"), roots.path().join("roots.sock"));
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    listener.set_nonblocking(true).expect("a socket of ours");
+    symlink(&socket, &link).expect("a link");
+    lchown(&link, Some(NOBODY), Some(NOBODY)).expect("root may");
+    let said = command(&["agent", "status", "--socket", text(&link)]);
+    assert_eq!(said.status, EX_NOPERM, "{said:?}");
+    assert!(listener.accept().is_err(), "root was led there");
+}
+
+/// An agent that was stopped accepts nobody: once its queue is full, to connect would wait for ever.
+#[test]
+fn who_asks_an_agent_that_accepts_nobody_is_told_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let socket = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    // SAFETY: the descriptor is open.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0, "a queue of one");
+    let _first = UnixStream::connect(&socket).expect("the queue has room for one");
+    let said = command_within(PATIENCE, &["agent", "status", "--socket", text(&socket)]);
+    assert!(said.status == 1 && said.err.contains("does not answer"), "{said:?}");
+    // Nor does one that shall use the same socket wait.
+    let settings = folder.path().join("agent.conf");
+    let service = r#"{"name": "one", "port": 6000, "passcode": "x", "to": "127.0.0.1:9"}"#;
+    fs::write(&settings, format!(r#"{{"connector": "127.0.0.1", "dev": true, "services": [{service}]}}"#))
+        .expect("a file");
+    let said = command_within(PATIENCE, &["agent", "--config", text(&settings), "--socket", text(&socket)]);
+    assert_eq!(said.status, EX_CANTCREAT, "{said:?}");
+    assert!(said.err.contains("another agent has it"), "{said:?}");
 }

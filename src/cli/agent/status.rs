@@ -1,10 +1,10 @@
 //! `agent status`: what an agent says of itself through its socket.
 
 use crate::agent::arguments::Status;
-use crate::agent::status::{Report, ServiceReport};
+use crate::agent::status::{Report, ServiceReport, connect};
 use crate::cli::output::{complain, say, say_table};
 use crate::cli::units::{duration, size};
-use crate::cli::{Failure, Outcome};
+use crate::cli::{Failure, Outcome, identity};
 use crate::exit;
 use crate::json;
 use std::io::{self, ErrorKind, Read};
@@ -22,11 +22,20 @@ const LONGEST: usize = 16 * 1024 * 1024;
 pub(super) fn run(status: &Status, socket: Option<&Path>) -> Outcome {
     let socket = status.socket.as_deref().or(socket).unwrap_or(Path::new(DEFAULT_SOCKET));
     let unknown = |e: io::Error| Failure::new(exit::UNKNOWN, format!("{}: {e}", socket.display()));
-    let stream = match UnixStream::connect(socket) {
+    let stopped = || {
+        complain(format!("no agent answers at {}", socket.display()));
+        Ok(exit::STOPPED)
+    };
+    if socket.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+        return stopped();
+    }
+    // Whoever can put a link there could lead root to any socket of the machine's.
+    identity::take_on_for(&[socket], identity::TIMEOUT)?;
+    let stream = match connect(socket) {
         Ok(stream) => stream,
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            complain(format!("no agent answers at {}", socket.display()));
-            return Ok(exit::STOPPED);
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return stopped(),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => {
+            return Err(Failure::new(exit::UNKNOWN, format!("{}: the agent does not answer", socket.display())));
         }
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
             return Err(Failure::new(exit::NOT_PERMITTED, format!("{}: {e}", socket.display())));
