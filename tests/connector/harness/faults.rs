@@ -1,8 +1,9 @@
 //! System calls of a process under test that fail, are counted and recorded, and clocks that jump: faults.c, which is
 //! loaded before libc there and obeys a page of memory that is shared with it.
 
-use super::{AgentProgram, Daemon};
+use super::{AgentProgram, BINARY, Daemon};
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,7 +45,7 @@ impl Faults {
     /// `None`, with a message, where a process cannot be given other system calls.
     pub fn new() -> Option<Self> {
         let Some(library) = library() else {
-            eprintln!("skipped: a C compiler and glibc are needed to let system calls fail");
+            eprintln!("skipped: to let system calls fail, a C compiler and a program linked with glibc are needed");
             return None;
         };
         let folder = TempDir::new().expect("a temporary folder");
@@ -124,7 +125,7 @@ fn library() -> Option<&'static Path> {
     static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
     LIBRARY
         .get_or_init(|| {
-            if !cfg!(all(target_os = "linux", target_env = "gnu")) {
+            if !cfg!(all(target_os = "linux", target_env = "gnu")) || !has_dynamic_linker(BINARY.as_ref()) {
                 return None;
             }
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -138,4 +139,11 @@ fn library() -> Option<&'static Path> {
             (compiled && fs::rename(&made, &library).is_ok()).then_some(library)
         })
         .as_deref()
+}
+
+/// Not so a static program, nor the script that runs one under an emulator. The linker's path is at the beginning.
+fn has_dynamic_linker(program: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = File::open(program).and_then(|file| file.take(4096).read_to_end(&mut head));
+    read.is_ok() && head.windows(9).any(|bytes| bytes == b"/ld-linux")
 }
