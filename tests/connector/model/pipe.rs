@@ -18,7 +18,7 @@ const WAITS: Duration = Duration::from_millis(2500);
 pub struct Counts([(u64, u64); 3]);
 
 impl Counts {
-    fn add(&mut self, which: usize, (least, most): (u64, u64)) {
+    pub fn add(&mut self, which: usize, (least, most): (u64, u64)) {
         self.0[which].0 += least;
         self.0[which].1 += most;
     }

@@ -358,6 +358,7 @@ impl World {
             }
         }
         self.begun += 1;
+        self.past.add(1, (5, 5));
         assert_ne!(user.expect_end(), End::Clean, "of an idle session");
         assert_ne!(pipe::end_of(agent), End::Clean, "of an idle session");
         self.daemon.controller().remove(&mapping);
