@@ -32,11 +32,12 @@ pub enum Op {
         side: usize,
         how: Refused,
     },
-    /// A user that says nothing yet.
+    /// A user that says nothing yet. `mute`: it does not begin its TLS handshake, where there is one.
     User {
         mapping: usize,
         from: usize,
         narrow: bool,
+        mute: bool,
     },
     /// A silent user sends its first bytes.
     Ask {
@@ -177,7 +178,7 @@ fn op(random: &mut Random) -> Op {
             Op::Agent { mapping, side, pieces, narrow, version }
         }
         54..61 => Op::Refused { mapping, side, how: refused(random) },
-        61..83 => Op::User { mapping, from: random.below(3), narrow },
+        61..83 => Op::User { mapping, from: random.below(3), narrow, mute: random.one_in(10) },
         83..107 => Op::Ask { mapping, user: random.below(4), bytes: size(random).min(16 * 1024) },
         107..112 => Op::Leave { mapping, side, who: random.below(4), reset: random.one_in(2) },
         112..116 => Op::Discarded { mapping, side, agent: random.below(4), bytes: size(random) },

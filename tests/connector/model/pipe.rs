@@ -43,6 +43,8 @@ pub struct Guest {
     to_agent: Way,
     /// It has sent its first bytes.
     asked: bool,
+    /// It does not even begin its TLS handshake.
+    is_mute: bool,
     since: Instant,
 }
 
@@ -91,7 +93,7 @@ impl Pipe {
     }
 
     pub fn somebody_waits(&self) -> bool {
-        self.guests.iter().any(|guest| guest.asked) || (self.introduces() && !self.guests.is_empty())
+        self.guests.iter().any(|guest| guest.asked) || (self.is_eager && !self.guests.is_empty())
     }
 
     /// An agent has been authorized.
@@ -108,7 +110,18 @@ impl Pipe {
         }
         let to_agent = Way::new(seed).behind(self.options.header(&peer, self.mapping.ports[1], self.mode));
         let user = Party::User { peer, is_tls: self.options.users_have_tls(self.mode), from };
-        self.guests.push(Guest { user, to_agent, asked: false, since: Instant::now() });
+        self.guests.push(Guest { user, to_agent, asked: false, is_mute: false, since: Instant::now() });
+    }
+
+    /// A user has connected that will not begin its TLS handshake.
+    pub fn receive_mute(&mut self, peer: Peer, from: [u8; 4]) {
+        let (user, to_agent) = (Party::User { peer, is_tls: true, from }, Way::new(0));
+        self.guests.push(Guest { user, to_agent, asked: false, is_mute: true, since: Instant::now() });
+    }
+
+    /// Those who have said nothing and may.
+    fn silent(&self) -> Vec<usize> {
+        (0..self.guests.len()).filter(|&number| !self.guests[number].asked && !self.guests[number].is_mute).collect()
     }
 
     /// As many users from there have an agent as may.
@@ -119,7 +132,7 @@ impl Pipe {
 
     /// A user that has said nothing yet sends its first bytes.
     pub fn ask(&mut self, user: usize, bytes: usize) {
-        let silent: Vec<usize> = (0..self.guests.len()).filter(|&number| !self.guests[number].asked).collect();
+        let silent = self.silent();
         let Some(number) = user.checked_rem(silent.len()) else { return };
         let mut guest = self.guests.remove(silent[number]);
         let message = guest.to_agent.take(bytes);
@@ -138,7 +151,7 @@ impl Pipe {
 
     /// A user that has said nothing goes.
     pub fn leave(&mut self, who: usize, reset: bool) {
-        let silent: Vec<usize> = (0..self.guests.len()).filter(|&number| !self.guests[number].asked).collect();
+        let silent = self.silent();
         let Some(number) = who.checked_rem(silent.len()) else { return };
         let peer = self.guests.remove(silent[number]).user.into_peer();
         // Without TLS a FIN may be a half-close of who is waiting for an agent.
@@ -183,7 +196,7 @@ impl Pipe {
         let can_be = |guest: &&Guest| matches!(guest.user, Party::User { from, .. } if !self.is_full(from));
         let mut guests = self.guests.iter().filter(can_be);
         let tells = self.options.introduces() || self.free[0].iter().any(Party::is_framed);
-        !self.free[0].is_empty() && guests.any(|guest| tells || guest.asked)
+        !self.free[0].is_empty() && guests.any(|guest| !guest.is_mute && (tells || guest.asked))
     }
 
     /// Users that the daemon closes, or may close at any time, are gone.

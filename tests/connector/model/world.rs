@@ -89,7 +89,7 @@ impl World {
             Op::Remove { mapping } => self.remove(mapping),
             Op::Agent { mapping, side, pieces, narrow, version } => self.agent(mapping, side, pieces, narrow, version),
             Op::Refused { mapping, side, how } => self.refuse(mapping, side, how),
-            Op::User { mapping, from, narrow } => self.user(mapping, ADDRESSES[from], narrow),
+            Op::User { mapping, from, narrow, mute } => self.user(mapping, ADDRESSES[from], narrow, mute),
             Op::Ask { mapping, user, bytes } => self.at(mapping, |pipe, _| pipe.ask(user, bytes)),
             Op::Leave { mapping, side, who, reset } => self.leave(mapping, side, who, reset),
             Op::Discarded { mapping, side, agent, bytes } => self.discarded(mapping, side, agent, bytes),
@@ -230,16 +230,15 @@ impl World {
     }
 
     /// A user that says nothing yet.
-    fn user(&mut self, mapping: usize, from: [u8; 4], narrow: bool) {
+    fn user(&mut self, mapping: usize, from: [u8; 4], narrow: bool, mute: bool) {
         let mode = self.daemon.mode;
-        let dial = |daemon: &Daemon, pipe: &Pipe| {
-            let dial = daemon.dial(pipe.mapping.ports[1]).from(from);
-            let dial = if pipe.options.users_have_tls(mode) { dial } else { dial.without_tls() };
-            if narrow { dial.small_buffers() } else { dial }
-        };
         let Self { daemon, pipes, .. } = self;
         let Some(pipe) = pick(pipes, mapping).filter(|pipe| !pipe.private) else { return };
-        let user = dial(daemon, pipe).connect();
+        let has_tls = pipe.options.users_have_tls(mode);
+        let is_mute = mute && has_tls;
+        let dial = daemon.dial(pipe.mapping.ports[1]).from(from);
+        let dial = if has_tls && !is_mute { dial } else { dial.without_tls() };
+        let user = if narrow { dial.small_buffers().connect() } else { dial.connect() };
         if !pipe.options.allows(from) {
             if let Ok(user) = user {
                 user.expect_end();
@@ -247,7 +246,12 @@ impl World {
             return;
         }
         let user = user.expect("a connection");
-        self.at(mapping, |pipe, seed| pipe.receive(user, from, seed));
+        self.at(
+            mapping,
+            |pipe, seed| {
+                if is_mute { pipe.receive_mute(user, from) } else { pipe.receive(user, from, seed) }
+            },
+        );
     }
 
     /// Something happens to a mapping, and whoever is to be joined then is.
