@@ -339,6 +339,27 @@ fn an_agent_that_goes_instead_of_confirming_a_reset_is_counted() {
 }
 
 #[test]
+fn an_idle_session_that_is_ended_does_not_cost_the_connection() {
+    in_both_modes(|daemon| {
+        let mut mapping = public_mapping(1, 0);
+        mapping["idletimeout"] = 1.into();
+        let mapping = daemon.add(&mapping);
+        // The first user is there before the agent, the second one after it.
+        let user = daemon.user(&mapping);
+        let agent = daemon.framed_agent(&mapping);
+        for (session, user) in [(1, user), (2, daemon.user(&mapping))] {
+            agent.expect_open(session);
+            user.send(b"hello");
+            agent.expect_data(session, b"hello");
+            assert_ne!(user.expect_end(), End::Clean);
+            agent.expect_besides_want(RESET, session);
+            agent.send(RESET, session, &[1]);
+        }
+        assert_eq!(authorized(daemon), 1.0);
+    });
+}
+
+#[test]
 fn a_user_that_cannot_be_joined_keeps_nobody_behind_it_waiting() {
     in_both_modes(|daemon| {
         let mut mapping = public_mapping(2, 0);

@@ -152,6 +152,14 @@ impl Line {
         }
     }
 
+    /// Begins a frame of which no more than this will come; without payload not even all of the header.
+    pub fn begin_frame(&self, payload: &[u8]) {
+        let frame = frame(DATA, self.number, &[payload, &[0]].concat());
+        let _ = self
+            .peer
+            .try_send(&frame[..if payload.is_empty() { 3 } else { 4 + payload.len() }], Duration::from_millis(1));
+    }
+
     /// Says what it must not.
     pub fn say_wrong(&mut self, wrong: Wrong) {
         let bytes = match wrong {

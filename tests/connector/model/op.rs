@@ -233,7 +233,8 @@ fn wrong(random: &mut Random) -> Wrong {
 
 fn break_off(random: &mut Random) -> Break {
     match random.below(8) {
-        0 | 1 => Break::Abort,
+        0 => Break::Abort,
+        1 => Break::Torn,
         2 => Break::Cut,
         3 => Break::Reset,
         4 => Break::ResetBehindFin,

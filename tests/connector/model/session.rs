@@ -74,6 +74,8 @@ pub enum Break {
     ResetBehindFin,
     /// A frame that is not allowed, which ends the connection.
     Wrong(Wrong),
+    /// Its connection is reset in the middle of a frame.
+    Torn,
     /// Everything that TCP and TLS have to say of an end is no end of a session.
     Close,
     /// The other side has finished before.
@@ -235,6 +237,11 @@ impl Session {
                 let Party::Framed(line) = &mut self.ends[side] else { unreachable!() };
                 line.say_wrong(wrong);
             }
+            (Break::Torn, Party::Framed(line)) => {
+                let payload = self.ways[side].take((unheard % 700) as usize);
+                line.begin_frame(&payload);
+                line.peer.abort();
+            }
             (Break::Close, Party::Framed(_)) => {
                 self.receive(side);
                 self.ends[side].peer().finish();
@@ -251,7 +258,7 @@ impl Session {
     #[track_caller]
     fn settle_line(&mut self, broken: usize, how: Break, unheard: u64) {
         let Party::Framed(line) = &mut self.ends[0] else { return };
-        if broken == 0 && matches!(how, Break::Abort | Break::Cut | Break::Close | Break::Wrong(_)) {
+        if broken == 0 && matches!(how, Break::Abort | Break::Cut | Break::Torn | Break::Close | Break::Wrong(_)) {
             return;
         }
         if broken == 1 {

@@ -97,6 +97,7 @@ impl World {
             Op::Wrong { mapping, agent, what } => {
                 self.dismiss(mapping, agent, |mut line| {
                     line.say_wrong(what);
+                    let _ = line.peer.try_send(&[], PATIENCE);
                     pipe::end_of(Party::Framed(line));
                 });
             }
@@ -364,7 +365,18 @@ impl World {
         self.begun += 1;
         self.past.add(1, (5, 5));
         assert_ne!(user.expect_end(), End::Clean, "of an idle session");
-        assert_ne!(pipe::end_of(agent), End::Clean, "of an idle session");
+        let end = loop {
+            let word = agent.hear(PATIENCE);
+            match Party::end(&word) {
+                Some(end) => break end,
+                None => assert!(matches!(word, line::Word::Open(_)), "{word:?} instead of the end"),
+            }
+        };
+        assert_ne!(end, End::Clean, "of an idle session");
+        if let Party::Framed(line) = &mut agent {
+            line.reset();
+            agent.beat();
+        }
         self.daemon.controller().remove(&mapping);
     }
 
