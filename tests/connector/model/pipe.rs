@@ -158,6 +158,15 @@ impl Pipe {
         if reset || self.is_eager { peer.reset() } else { peer.finish() }
     }
 
+    /// Users that wait go away: what comes takes longer than they have time.
+    pub fn let_go(&mut self) {
+        let (is_eager, guests) = (self.is_eager, std::mem::take(&mut self.guests));
+        let (go, stay) = guests.into_iter().partition(|guest| is_eager || guest.asked);
+        self.guests = stay;
+        let go: Vec<Guest> = go;
+        go.into_iter().for_each(|guest| guest.user.into_peer().reset());
+    }
+
     /// Users that have waited for long go away, with a reset: without TLS a FIN behind what they asked is no end yet.
     pub fn give_up(&mut self) {
         let is_eager = self.is_eager;

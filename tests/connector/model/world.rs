@@ -348,6 +348,7 @@ impl World {
 
     /// A session in which nothing moves, at a mapping of its own: both sides are told that it was broken off.
     fn idle(&mut self, framed: bool) {
+        self.pipes.iter_mut().for_each(Pipe::let_go);
         let mut json = public_mapping(1, 0);
         json["idletimeout"] = json!(1);
         let mapping = self.daemon.add(&json);
