@@ -3,7 +3,7 @@
 use crate::harness::frames::{
     BYE, DATA, FIN, FramedPipe, Frames, HELLO, OPEN, PING, PONG, RESET, WANT, frame, with_framed_agent,
 };
-use crate::harness::{End, Mode, Payload, Setup, in_both_modes};
+use crate::harness::{Daemon, End, Mode, PATIENCE, Payload, Setup, in_both_modes, public_mapping, wait_until};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -355,7 +355,7 @@ fn an_idle_session_that_is_ended_does_not_cost_the_connection() {
             agent.expect_besides_want(RESET, session);
             agent.send(RESET, session, &[1]);
         }
-        assert_eq!(authorized(daemon), 1.0);
+        assert_eq!(daemon.controller().metrics().get("agents_authorized_total"), 1.0);
     });
 }
 

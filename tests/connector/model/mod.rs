@@ -25,7 +25,7 @@ use world::World;
 const SEQUENCES: u64 = 100;
 const FIRST_SEED: u64 = 1;
 /// Sequences at a time, each with a daemon of its own, in each mode; most of their time is waiting.
-const WORKERS: u64 = 2;
+const WORKERS: u64 = 3;
 /// Steps of one sequence at most.
 const STEPS: usize = 40;
 /// What a daemon may have grown by after its first sequences, KiB: allocators do not give all of it back.
