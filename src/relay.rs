@@ -346,7 +346,7 @@ impl Service for Relay {
             State::Rejected(_) => self.close_rejected(key),
             State::Agent(agent) if agent.welcome.is_some() => self.has_been_welcomed(key),
             State::Agent(agent) if agent.is_free() && agent.unsettled.is_some() => self.settle(key),
-            State::Agent(Agent { duty: Duty::Released { .. }, .. }) => self.close(key, Close::Abort),
+            State::Agent(Agent { duty: Duty::Released { .. }, .. }) => self.end(key, Cause::Unconfirmed(key)),
             State::Agent(Agent { duty: Duty::Calling(_), .. }) => self.nobody_came(key),
             State::Agent(Agent { duty: Duty::Opening { .. }, .. }) => {
                 self.end(key, Cause::interrupted("the other end of the tunnel does not answer"));

@@ -103,6 +103,8 @@ pub enum Cause {
     Failed(Key, LinkError),
     /// This side has not been heard of for too long.
     Absent(Key),
+    /// This side has not confirmed the end of its session.
+    Unconfirmed(Key),
     /// This side takes nothing of what it is to get, and who sent it is gone.
     Undeliverable(Key),
     /// This side holds buffers that others wait for.
@@ -209,7 +211,7 @@ impl Cause {
             Self::Ended(key) | Self::NoAnswer(key) => End::Side(*key),
             Self::Truncated(_, fault) | Self::Failed(_, fault) => End::of_fault(fault),
             Self::Absent(_) => End::Absence,
-            Self::Undeliverable(_) => End::Timeout,
+            Self::Undeliverable(_) | Self::Unconfirmed(_) => End::Timeout,
             Self::Shortage(_) => End::Shortage,
             Self::Interrupted(Interruption::Stopping) => End::Stop,
             Self::Interrupted(Interruption::Removed) => End::Removed,
@@ -229,7 +231,11 @@ impl Cause {
     /// The connection that is of no more use.
     pub fn broken(&self) -> Option<Key> {
         match self {
-            Self::Failed(key, _) | Self::Absent(key) | Self::Undeliverable(key) | Self::Shortage(key) => Some(*key),
+            Self::Failed(key, _)
+            | Self::Absent(key)
+            | Self::Unconfirmed(key)
+            | Self::Undeliverable(key)
+            | Self::Shortage(key) => Some(*key),
             _ => None,
         }
     }
@@ -260,6 +266,7 @@ impl fmt::Display for Cause {
             Self::NoAnswer(_) => f.write_str("it has closed its sending side, and no answer came"),
             Self::Truncated(_, fault) | Self::Failed(_, fault) => fault.fmt(f),
             Self::Absent(_) => f.write_str("it has not been heard of for longer than its heartbeat threshold"),
+            Self::Unconfirmed(_) => f.write_str("it has not confirmed the end of its session"),
             Self::Undeliverable(_) => f.write_str("it takes nothing of what was sent to it before the other side left"),
             Self::Shortage(_) => f.write_str("all relay buffers are in use, and it is stuck"),
             Self::Interrupted(why) => why.fmt(f),

@@ -70,10 +70,13 @@ impl Relay {
         self.reactor.again(key);
         match self.mappings.get(place.pipe).map(|pipe| &pipe.ends) {
             Some(Ends::Public { users, .. }) => {
-                // One that has not said anything yet may have come before there was anybody who could be told of it.
-                let silent = users.silent.first().filter(|_| self.is_framed(key));
-                if let Some(user) = users.next_waiting().or(silent) {
-                    self.reactor.again(user);
+                users.next_waiting().into_iter().for_each(|user| self.reactor.again(user));
+                if self.is_framed(key) {
+                    // They may have come before there was anybody who could be told of them. Not the first one alone:
+                    // it may be refused.
+                    let is_open = |key: &Key| self.reactor.get(*key).is_some_and(|socket| socket.link.is_open());
+                    let silent: Vec<Key> = users.silent.iter().filter(is_open).collect();
+                    silent.into_iter().for_each(|user| self.reactor.again(user));
                 }
             }
             Some(Ends::Private(_)) => self.join_sides(place.pipe),

@@ -52,6 +52,11 @@ impl FairQueue {
         self.queue.first().map(|(key, _)| key)
     }
 
+    /// Those who have been here longest come first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Key> {
+        self.queue.iter().map(|(key, _)| key)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }

@@ -130,7 +130,7 @@ impl Relay {
                 self.reactor.again(key);
                 self.settle_released(key);
             }
-            Err(_) => self.close(key, Close::Abort),
+            Err(fault) => self.end(key, Cause::Failed(key, fault)),
         }
         true
     }
@@ -146,7 +146,8 @@ impl Relay {
         match heard {
             Ok(Input::Data) => self.reactor.again(key),
             Ok(Input::WouldBlock | Input::Starved) => {}
-            Ok(Input::Eof) | Err(_) => return self.close(key, Close::Abort),
+            Ok(Input::Eof) => return self.end(key, Cause::Ended(key)),
+            Err(fault) => return self.end(key, Cause::Failed(key, fault)),
         }
         self.settle_released(key);
     }

@@ -3,7 +3,7 @@
 use crate::harness::frames::{
     BYE, DATA, FIN, FramedPipe, Frames, HELLO, OPEN, PING, PONG, RESET, WANT, frame, with_framed_agent,
 };
-use crate::harness::{End, Mode, Payload, Setup, in_both_modes};
+use crate::harness::{Daemon, End, Mode, PATIENCE, Payload, Setup, in_both_modes, public_mapping, wait_until};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -309,6 +309,79 @@ fn a_reset_that_is_not_answered_costs_the_connection() {
     pipe.agent.peer.expect_end();
     let waited = start.elapsed();
     assert!((Duration::from_secs(8)..Duration::from_secs(15)).contains(&waited), "{waited:?}");
+    expect_lost(&daemon, "timeout", 1.0);
+}
+
+/// So many agents' connections were lost for this reason, and none is left or was lost for another one.
+#[track_caller]
+fn expect_lost(daemon: &Daemon, reason: &str, count: f64) {
+    let mut metrics = daemon.controller().metrics();
+    wait_until("no agent is left", PATIENCE, || {
+        metrics = daemon.controller().metrics();
+        metrics.get("agents") == 0.0
+    });
+    assert_eq!((metrics.of(reason, "agents_lost_total"), metrics.sum("agents_lost_total")), (count, count));
+}
+
+#[test]
+fn an_agent_that_goes_instead_of_confirming_a_reset_is_counted() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        let agent = daemon.framed_agent(&mapping);
+        let user = daemon.user(&mapping);
+        agent.expect_open(1);
+        user.reset();
+        agent.expect_besides_want(RESET, 1);
+        agent.peer.finish();
+        agent.peer.expect_end();
+        expect_lost(daemon, "closed", 1.0);
+    });
+}
+
+#[test]
+fn an_idle_session_that_is_ended_does_not_cost_the_connection() {
+    in_both_modes(|daemon| {
+        let mut mapping = public_mapping(1, 0);
+        mapping["idletimeout"] = 1.into();
+        let mapping = daemon.add(&mapping);
+        // The first user is there before the agent, the second one after it.
+        let user = daemon.user(&mapping);
+        let agent = daemon.framed_agent(&mapping);
+        for (session, user) in [(1, user), (2, daemon.user(&mapping))] {
+            agent.expect_open(session);
+            user.send(b"hello");
+            agent.expect_data(session, b"hello");
+            assert_ne!(user.expect_end(), End::Clean);
+            agent.expect_besides_want(RESET, session);
+            agent.send(RESET, session, &[1]);
+        }
+        assert_eq!(daemon.controller().metrics().get("agents_authorized_total"), 1.0);
+    });
+}
+
+#[test]
+fn a_user_that_cannot_be_joined_keeps_nobody_behind_it_waiting() {
+    in_both_modes(|daemon| {
+        let mut mapping = public_mapping(2, 0);
+        mapping["maxusers"] = 1.into();
+        let mapping = daemon.add(&mapping);
+        let from = |address| daemon.dial(mapping.ports[1]).from(address);
+        // Over TLS one that never begins its handshake comes first.
+        let mute = (daemon.mode == Mode::Tls).then(|| from([127, 0, 0, 3]).without_tls().connect());
+        let [first, refused, last] = [[127, 0, 0, 1], [127, 0, 0, 1], [127, 0, 0, 2]]
+            .map(|address| from(address).connect().expect("a connection"));
+        let users = 3 + u64::from(mute.is_some());
+        wait_until("all are there", PATIENCE, || daemon.controller().status(&mapping.id)["silent"] == users);
+        let mut agents = Vec::new();
+        for user in [&first, &last] {
+            let agent = daemon.framed_agent(&mapping);
+            agent.expect_open(1);
+            agent.send(DATA, 1, b"welcome");
+            user.expect(b"welcome");
+            agents.push(agent);
+        }
+        refused.expect_end();
+    });
 }
 
 #[test]

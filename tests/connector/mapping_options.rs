@@ -119,6 +119,27 @@ fn a_session_in_which_nothing_moves_is_ended() {
 }
 
 #[test]
+fn a_session_is_not_idle_for_what_its_agent_was_before() {
+    in_both_modes(|daemon| {
+        // Agents of both versions, and of a private pipe, are free for longer than a session may be idle.
+        let told = add(daemon, 1, json!({"idletimeout": 1, "proxyprotocol": "v1"}));
+        let framed = add(daemon, 1, json!({"idletimeout": 1}));
+        let mut private = private_mapping(1, 0);
+        private["idletimeout"] = json!(1);
+        let private = daemon.add(&private);
+        let (agent, left, lines) = (daemon.agent(&told), daemon.agent(&private), daemon.framed_agent(&framed));
+        assert_eq!(agent.hear(SECOND * 3 / 2), Heard::Silence);
+        let start = Instant::now();
+        let (_right, users) = (daemon.agent_on(&private, 1), [daemon.user(&told), daemon.user(&framed)]);
+        for peer in [&users[0], &users[1], &left] {
+            peer.expect_end();
+            assert!(start.elapsed() >= SECOND, "{:?}", start.elapsed());
+        }
+        drop((agent, lines));
+    });
+}
+
+#[test]
 fn one_address_has_so_many_sessions_and_no_more() {
     in_both_modes(|daemon| {
         let mapping = add(daemon, 4, json!({"maxusers": 1}));

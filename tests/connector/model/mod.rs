@@ -6,9 +6,12 @@
 //! that what one of them leaves shows in the next.
 //!
 //! `MODEL_SEQUENCES` says how many in each mode, `MODEL_SEED` where they begin: a failure prints the seed of its sequence, and
-//! `MODEL_SEED=that MODEL_SEQUENCES=1` runs it again. `MODEL_SHRINK=1` also looks for a shorter one that fails.
+//! `MODEL_SEED=that MODEL_SEQUENCES=1` runs it again. `MODEL_WORKERS` says how many daemons there are in each mode, `MODEL_SHRINK=1` also looks for a shorter one that fails.
 
+mod line;
 mod op;
+mod options;
+mod party;
 mod pipe;
 mod session;
 mod world;
@@ -21,8 +24,8 @@ use world::World;
 
 const SEQUENCES: u64 = 100;
 const FIRST_SEED: u64 = 1;
-/// Sequences at a time, each with a daemon of its own, in each mode.
-const WORKERS: u64 = 2;
+/// Sequences at a time, each with a daemon of its own, in each mode; most of their time is waiting.
+const WORKERS: u64 = 3;
 /// Steps of one sequence at most.
 const STEPS: usize = 40;
 /// What a daemon may have grown by after its first sequences, KiB: allocators do not give all of it back.
@@ -34,7 +37,7 @@ const WARM: u64 = 20;
 fn random_sequences_agree_with_the_model() {
     let number = |name: &str, default| env::var(name).map_or(default, |value| value.parse().expect("a number"));
     let (count, first) = (number("MODEL_SEQUENCES", SEQUENCES), number("MODEL_SEED", FIRST_SEED));
-    let workers = WORKERS.min(count);
+    let workers = number("MODEL_WORKERS", WORKERS).min(count);
     for_both_modes(|mode| {
         thread::scope(|scope| {
             for worker in 0..workers {

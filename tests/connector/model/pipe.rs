@@ -1,7 +1,10 @@
 //! One open mapping as it should be: who is connected to it, and what has gone through it.
 
+use super::line::{Line, Word};
+use super::options::Options;
+use super::party::Party;
 use super::session::{Session, Way};
-use crate::harness::{Heard, Mapping, Mode, PATIENCE, Peer};
+use crate::harness::{End, Heard, Mapping, Mode, PATIENCE, Peer};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -15,7 +18,7 @@ const WAITS: Duration = Duration::from_millis(2500);
 pub struct Counts([(u64, u64); 3]);
 
 impl Counts {
-    fn add(&mut self, which: usize, (least, most): (u64, u64)) {
+    pub fn add(&mut self, which: usize, (least, most): (u64, u64)) {
         self.0[which].0 += least;
         self.0[which].1 += most;
     }
@@ -34,10 +37,14 @@ impl Counts {
     }
 }
 
-/// A user that has sent its first bytes.
-pub struct Waiting {
-    user: Peer,
+/// A user without an agent.
+pub struct Guest {
+    user: Party,
     to_agent: Way,
+    /// It has sent its first bytes.
+    asked: bool,
+    /// It does not even begin its TLS handshake.
+    is_mute: bool,
     since: Instant,
 }
 
@@ -45,25 +52,29 @@ pub struct Pipe {
     pub mapping: Mapping,
     pub private: bool,
     pub places: usize,
+    pub options: Options,
+    mode: Mode,
     /// Agents of port1 and port2 without a partner.
-    pub free: [Vec<Peer>; 2],
-    /// Users without a byte.
-    pub silent: Vec<Peer>,
-    waiting: Vec<Waiting>,
+    pub free: [Vec<Party>; 2],
+    /// In the order in which they came, or asked.
+    pub guests: Vec<Guest>,
     pub sessions: Vec<Session>,
+    /// Users have been introduced to agents before they said anything.
+    is_eager: bool,
     /// What has gone through sessions that are over.
     past: Counts,
 }
 
 impl Pipe {
-    pub fn new(mapping: Mapping, private: bool, places: usize) -> Self {
-        let (free, silent, waiting, sessions) = Default::default();
-        Self { mapping, private, places, free, silent, waiting, sessions, past: Counts::default() }
+    pub fn new(mapping: Mapping, private: bool, places: usize, options: Options, mode: Mode) -> Self {
+        let (free, guests, sessions) = Default::default();
+        let (is_eager, past) = (options.introduces(), Counts::default());
+        Self { mapping, private, places, options, mode, free, guests, sessions, is_eager, past }
     }
 
     /// The same mapping after a restart of the daemon.
     pub fn afresh(&self) -> Self {
-        Self::new(self.mapping.clone(), self.private, self.places)
+        Self::new(self.mapping.clone(), self.private, self.places, self.options, self.mode)
     }
 
     /// The side that `side` means here: users are no agents.
@@ -75,20 +86,96 @@ impl Pipe {
         self.free[side].len() + self.sessions.len() < self.places
     }
 
-    pub fn somebody_waits(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Whether agents are told of users that have not said anything.
+    fn introduces(&self) -> bool {
+        let is_framed = self.free[0].iter().any(Party::is_framed) || self.sessions.iter().any(Session::is_framed);
+        is_framed || self.options.introduces()
     }
 
-    pub fn wait(&mut self, user: Peer, to_agent: Way) {
-        self.waiting.push(Waiting { user, to_agent, since: Instant::now() });
+    pub fn somebody_waits(&self) -> bool {
+        self.guests.iter().any(|guest| guest.asked) || (self.is_eager && !self.guests.is_empty())
+    }
+
+    /// An agent has been authorized.
+    pub fn welcome(&mut self, agent: Party, side: usize) {
+        self.is_eager |= agent.is_framed();
+        self.free[side].push(agent);
+    }
+
+    /// A user has connected.
+    pub fn receive(&mut self, peer: Peer, from: [u8; 4], seed: u64) {
+        if self.introduces() && self.is_full(from) {
+            peer.expect_end();
+            return;
+        }
+        let to_agent = Way::new(seed).behind(self.options.header(&peer, self.mapping.ports[1], self.mode));
+        let user = Party::User { peer, is_tls: self.options.users_have_tls(self.mode), from };
+        self.guests.push(Guest { user, to_agent, asked: false, is_mute: false, since: Instant::now() });
+    }
+
+    /// A user has connected that will not begin its TLS handshake.
+    pub fn receive_mute(&mut self, peer: Peer, from: [u8; 4]) {
+        let (user, to_agent) = (Party::User { peer, is_tls: true, from }, Way::new(0));
+        self.guests.push(Guest { user, to_agent, asked: false, is_mute: true, since: Instant::now() });
+    }
+
+    /// Those who have said nothing and may.
+    fn silent(&self) -> Vec<usize> {
+        (0..self.guests.len()).filter(|&number| !self.guests[number].asked && !self.guests[number].is_mute).collect()
+    }
+
+    /// As many users from there have an agent as may.
+    fn is_full(&self, from: [u8; 4]) -> bool {
+        let joined = self.sessions.iter().filter(|session| session.is_from(from)).count();
+        self.options.max_users.is_some_and(|most| joined >= most)
+    }
+
+    /// A user that has said nothing yet sends its first bytes.
+    pub fn ask(&mut self, user: usize, bytes: usize) {
+        let silent = self.silent();
+        let Some(number) = user.checked_rem(silent.len()) else { return };
+        let mut guest = self.guests.remove(silent[number]);
+        let message = guest.to_agent.take(bytes);
+        // One that has too many sessions, or no time to wait, may be closed before it has said everything.
+        let sent = guest.user.try_send(&message, PATIENCE);
+        let Party::User { from, .. } = guest.user else { return };
+        let is_turned_away = self.is_full(from) || (self.options.wait_time == Some(0) && self.free[0].is_empty());
+        if is_turned_away {
+            guest.user.peer().expect_end();
+            return;
+        }
+        assert!(sent.expect("a connection that can be written to"), "the daemon takes nothing any more");
+        (guest.asked, guest.since) = (true, Instant::now());
+        self.guests.push(guest);
+    }
+
+    /// A user that has said nothing goes.
+    pub fn leave(&mut self, who: usize, reset: bool) {
+        let silent = self.silent();
+        let Some(number) = who.checked_rem(silent.len()) else { return };
+        let peer = self.guests.remove(silent[number]).user.into_peer();
+        // Without TLS a FIN may be a half-close of who is waiting for an agent.
+        if reset || self.is_eager { peer.reset() } else { peer.finish() }
+    }
+
+    /// Users that wait go away: what comes takes longer than they have time.
+    pub fn let_go(&mut self) {
+        let (is_eager, guests) = (self.is_eager, std::mem::take(&mut self.guests));
+        let (go, stay) = guests.into_iter().partition(|guest| is_eager || guest.asked);
+        self.guests = stay;
+        let go: Vec<Guest> = go;
+        go.into_iter().for_each(|guest| guest.user.into_peer().reset());
     }
 
     /// Users that have waited for long go away, with a reset: without TLS a FIN behind what they asked is no end yet.
     pub fn give_up(&mut self) {
-        let is_patient = |waiting: &Waiting| waiting.since.elapsed() < WAITS;
-        let (stay, go) = std::mem::take(&mut self.waiting).into_iter().partition(is_patient);
-        self.waiting = stay;
-        go.into_iter().for_each(|waiting: Waiting| waiting.user.reset());
+        let is_eager = self.is_eager;
+        let waits =
+            self.options.wait_time.map_or(WAITS, |seconds| Duration::from_secs(seconds).mul_f32(0.5).min(WAITS));
+        let is_patient = |guest: &Guest| !(is_eager || guest.asked) || guest.since.elapsed() < waits;
+        let (stay, go) = std::mem::take(&mut self.guests).into_iter().partition(is_patient);
+        self.guests = stay;
+        go.into_iter().for_each(|guest: Guest| guest.user.into_peer().reset());
     }
 
     /// A private pair is made by the daemon alone: whether one is due.
@@ -96,27 +183,124 @@ impl Pipe {
         self.private && self.free.iter().all(|side| !side.is_empty())
     }
 
-    /// Whoever has waited longest has been joined; finds out to whom.
+    /// Whoever is to be joined has been; finds out to whom. Returns how many sessions have begun.
     #[track_caller]
-    pub fn join(&mut self, mode: Mode, mut seed: impl FnMut() -> u64) {
-        let ways = [Way::new(seed()), Way::new(seed())];
-        let (ends, ways) = if self.pair_is_due() {
-            // Where there are several, the other side has had nobody until now.
-            let lone = if self.free[0].len() == 1 { 0 } else { 1 };
-            let mut ways = ways;
-            let speaker = self.free[lone].remove(0);
-            speaker.send(&ways[lone].take(8));
-            let partner = hears(&mut self.free[1 - lone], &mut ways[lone]);
-            (if lone == 0 { [speaker, partner] } else { [partner, speaker] }, ways)
-        } else if !self.free[0].is_empty() && !self.waiting.is_empty() {
-            let Waiting { user, mut to_agent, .. } = self.waiting.remove(0);
-            let agent = hears(&mut self.free[0], &mut to_agent);
-            let [to_user, _] = ways;
-            ([agent, user], [to_user, to_agent])
-        } else {
-            return;
+    pub fn join(&mut self, mut seed: impl FnMut() -> u64) -> u64 {
+        let before = self.sessions.len();
+        if self.pair_is_due() {
+            self.join_pair([Way::new(seed()), Way::new(seed())]);
+        }
+        while !self.private && self.is_due() {
+            let to_user = Way::new(seed());
+            if !self.join_user(to_user) {
+                break;
+            }
+        }
+        self.dismiss();
+        (self.sessions.len() - before) as u64
+    }
+
+    /// Whether an agent and a user are to be joined.
+    fn is_due(&self) -> bool {
+        let can_be = |guest: &&Guest| matches!(guest.user, Party::User { from, .. } if !self.is_full(from));
+        let mut guests = self.guests.iter().filter(can_be);
+        let tells = self.options.introduces() || self.free[0].iter().any(Party::is_framed);
+        !self.free[0].is_empty() && guests.any(|guest| !guest.is_mute && (tells || guest.asked))
+    }
+
+    /// Users that the daemon closes, or may close at any time, are gone.
+    fn dismiss(&mut self) {
+        let waits = self.options.wait_time != Some(0);
+        let (is_eager, mut stay) = (self.is_eager, Vec::new());
+        for guest in std::mem::take(&mut self.guests) {
+            let Party::User { from, .. } = guest.user else { continue };
+            if !(is_eager || guest.asked) || (waits && !self.is_full(from)) {
+                stay.push(guest);
+            } else {
+                guest.user.into_peer().reset();
+            }
+        }
+        self.guests = stay;
+    }
+
+    fn join_pair(&mut self, mut ways: [Way; 2]) {
+        // Where there are several, the other side has had nobody until now.
+        let lone = if self.free[0].len() == 1 { 0 } else { 1 };
+        let speaker = self.free[lone].remove(0);
+        speaker.peer().send(&ways[lone].take(8));
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            for number in 0..self.free[1 - lone].len() {
+                match self.free[1 - lone][number].hear(GLANCE) {
+                    Word::Silence => {}
+                    Word::Payload(bytes) => {
+                        ways[lone].check(&bytes);
+                        let partner = self.free[1 - lone].remove(number);
+                        let ends = if lone == 0 { [speaker, partner] } else { [partner, speaker] };
+                        return self.sessions.push(Session { ends, ways });
+                    }
+                    other => panic!("{other:?} for a free agent"),
+                }
+            }
+        }
+        panic!("nobody was joined");
+    }
+
+    /// The one free agent that hears of a user; nobody else hears anything. False: nobody is left who waits.
+    #[track_caller]
+    fn join_user(&mut self, to_user: Way) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            for number in 0..self.free[0].len() {
+                let (guest, heard) = match self.free[0][number].hear(GLANCE) {
+                    Word::Silence => continue,
+                    Word::Open(open) => (self.guest_of(&open), None),
+                    Word::Payload(bytes) => (self.guest_saying(&bytes), Some(bytes)),
+                    other => panic!("{other:?} for a free agent"),
+                };
+                let Guest { user, mut to_agent, .. } = self.guests.remove(guest);
+                heard.into_iter().for_each(|bytes| to_agent.check(&bytes));
+                let ends = [self.free[0].remove(number), user];
+                self.sessions.push(Session { ends, ways: [to_user, to_agent] });
+                return true;
+            }
+            if self.options.wait_time == Some(0) {
+                self.forget_refused();
+                if !self.is_due() {
+                    return false;
+                }
+            }
+        }
+        panic!("nobody was joined");
+    }
+
+    /// Which user an agent was told of.
+    #[track_caller]
+    fn guest_of(&self, open: &[u8]) -> usize {
+        let port = self.mapping.ports[1];
+        let is_told_of = |guest: &Guest| self.options.open(guest.user.peer(), port, self.mode) == open;
+        self.guests.iter().position(is_told_of).unwrap_or_else(|| panic!("OPEN of nobody who waits: {open:?}"))
+    }
+
+    /// Whose first bytes these are.
+    #[track_caller]
+    fn guest_saying(&self, bytes: &[u8]) -> usize {
+        let says = |guest: &Guest| guest.to_agent.begins_with(bytes) && (guest.asked || self.options.introduces());
+        let guest = self.guests.iter().position(says);
+        let guest = guest.unwrap_or_else(|| panic!("{} bytes of nobody who waits", bytes.len()));
+        let first = self.guests.iter().position(|guest| guest.asked);
+        assert!(self.is_eager || Some(guest) == first, "joined out of turn: {guest}, not {first:?}");
+        guest
+    }
+
+    /// Who may not wait, and found no agent that could be sent something, has been closed.
+    fn forget_refused(&mut self) {
+        let is_there = |guest: &mut Guest| match guest.user.peer().hear(GLANCE) {
+            Heard::Silence => true,
+            Heard::Ended(_) => false,
+            other => panic!("{other:?} for a user without an agent"),
         };
-        self.sessions.push(Session::new(ends, ways, self.private, mode));
+        self.guests.retain_mut(is_there);
     }
 
     /// What nobody wanted.
@@ -124,9 +308,11 @@ impl Pipe {
         self.past.add(2, (bytes, bytes));
     }
 
-    /// A session is over.
-    pub fn count(&mut self, session: &Session) {
+    /// A session is over. Its agent may serve the next one.
+    #[track_caller]
+    pub fn is_over(&mut self, session: Session) {
         session.ways.iter().enumerate().for_each(|(side, way)| self.past.add(side, way.moved()));
+        self.free[0].extend(session.into_free());
     }
 
     /// What has gone through so far.
@@ -148,36 +334,40 @@ impl Pipe {
                 "joined": joined, "discarded": discarded,
             });
         }
-        let (silent, waiting) = (self.silent.len(), self.waiting.len());
-        json!({
-            "agents": free + joined, "free": free, "joined": joined, "users": silent + waiting + joined,
-            "waiting": waiting, "silent": silent, "discarded": discarded,
-        })
+        let (guests, waiting) = (self.guests.len(), self.guests.iter().filter(|guest| guest.asked).count());
+        let mut status = json!({
+            "agents": free + joined, "free": free, "joined": joined, "users": guests + joined, "discarded": discarded,
+        });
+        // Who waits for being introduced need not have said anything.
+        if !self.is_eager {
+            status["waiting"] = json!(waiting);
+            status["silent"] = json!(guests - waiting);
+        }
+        status
     }
 
     /// Everybody who is connected.
     pub fn into_peers(self) -> Vec<Peer> {
         let joined = self.sessions.into_iter().flat_map(|session| session.ends);
-        let waiting = self.waiting.into_iter().map(|waiting| waiting.user);
-        self.free.into_iter().flatten().chain(self.silent).chain(waiting).chain(joined).collect()
+        let guests = self.guests.into_iter().map(|guest| guest.user);
+        self.free.into_iter().flatten().chain(guests).chain(joined).map(Party::into_peer).collect()
     }
 }
 
-/// The one of `peers` that hears the beginning of `way`; nobody else hears anything.
+/// An agent that is let in, and speaks in frames.
 #[track_caller]
-fn hears(peers: &mut Vec<Peer>, way: &mut Way) -> Peer {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        for number in 0..peers.len() {
-            match peers[number].hear(GLANCE) {
-                Heard::Silence => {}
-                Heard::Message(bytes) => {
-                    way.check(&bytes);
-                    return peers.remove(number);
-                }
-                Heard::Ended(end) => panic!("a free agent was ended: {end:?}"),
-            }
+pub fn framed(peer: Peer, hello: &[u8], largest: u16, mode: Mode) -> Party {
+    Party::Framed(Box::new(Line::new(peer, hello, largest, mode == Mode::Tls)))
+}
+
+/// The end that a connection without a session came to.
+#[track_caller]
+pub fn end_of(mut party: Party) -> End {
+    loop {
+        let word = party.hear(PATIENCE);
+        match Party::end(&word) {
+            Some(end) => return end,
+            None => assert!(!matches!(word, Word::Silence | Word::Payload(_)), "{word:?} instead of the end"),
         }
     }
-    panic!("nobody was joined");
 }

@@ -1,6 +1,8 @@
 //! Two connections that are joined, and the bytes on their way between them.
 
-use crate::harness::{End, Heard, Mode, PATIENCE, Payload, Peer};
+use super::line::{Word, Wrong};
+use super::party::Party;
+use crate::harness::{End, PATIENCE, Payload};
 use std::thread;
 use std::time::Duration;
 
@@ -11,13 +13,20 @@ const STALL: u64 = 2 << 20;
 
 /// One direction: the same bytes as they were sent and as they were heard.
 pub struct Way {
+    seed: u64,
+    /// What is heard first and was sent by nobody: a PROXY header.
+    preface: Vec<u8>,
     sent: Payload,
     heard: Payload,
 }
 
 impl Way {
     pub fn new(seed: u64) -> Self {
-        Self { sent: Payload::new(seed), heard: Payload::new(seed) }
+        Self { seed, preface: Vec::new(), sent: Payload::new(seed), heard: Payload::new(seed) }
+    }
+
+    pub fn behind(self, preface: Vec<u8>) -> Self {
+        Self { preface, ..self }
     }
 
     /// The next bytes to be sent.
@@ -28,12 +37,20 @@ impl Way {
     /// Takes in what was heard: it must be the next bytes, and no more than were sent.
     #[track_caller]
     pub fn check(&mut self, bytes: &[u8]) {
+        let (preface, bytes) = bytes.split_at(bytes.len().min(self.preface.len()));
+        assert_eq!(preface, self.preface.drain(..preface.len()).collect::<Vec<_>>(), "what stands before the payload");
         self.heard.check(bytes);
         assert!(self.heard.position() <= self.sent.position(), "more came than was sent");
     }
 
+    /// Whether these bytes are the first ones of this way.
+    pub fn begins_with(&self, bytes: &[u8]) -> bool {
+        let (preface, bytes) = bytes.split_at(bytes.len().min(self.preface.len()));
+        self.preface.starts_with(preface) && Payload::new(self.seed).take(bytes.len()) == bytes
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.heard.position() == self.sent.position()
+        self.preface.is_empty() && self.heard.position() == self.sent.position()
     }
 
     /// Bytes that were passed on at least and at most.
@@ -42,18 +59,43 @@ impl Way {
     }
 }
 
+/// How a side breaks a session off.
+#[derive(Clone, Copy, Debug)]
+pub enum Break {
+    /// A reset of its connection.
+    Abort,
+    /// FIN without close_notify; where there is no TLS, a reset.
+    Cut,
+    /// What follows is of version 2; others reset their connection.
+    ///
+    /// A frame that ends the session alone.
+    Reset,
+    /// The same behind its own FIN, which takes nothing from that.
+    ResetBehindFin,
+    /// A frame that is not allowed, which ends the connection.
+    Wrong(Wrong),
+    /// Its connection is reset in the middle of a frame.
+    Torn,
+    /// Everything that TCP and TLS have to say of an end is no end of a session.
+    Close,
+    /// The other side has finished before.
+    AfterFin,
+}
+
 /// At 0 the agent of port1, at 1 the user or the agent of port2. `ways[n]` begins at `ends[n]`.
 pub struct Session {
-    pub ends: [Peer; 2],
+    pub ends: [Party; 2],
     pub ways: [Way; 2],
-    /// Which ends are agents.
-    pub agents: [bool; 2],
-    mode: Mode,
 }
 
 impl Session {
-    pub fn new(ends: [Peer; 2], ways: [Way; 2], private: bool, mode: Mode) -> Self {
-        Self { ends, ways, agents: [true, private], mode }
+    pub fn is_framed(&self) -> bool {
+        self.ends[0].is_framed()
+    }
+
+    /// Where its user comes from.
+    pub fn is_from(&self, address: [u8; 4]) -> bool {
+        matches!(self.ends[1], Party::User { from, .. } if from == address)
     }
 
     /// Sends further bytes. What was stalled goes first, while the other end reads.
@@ -82,15 +124,15 @@ impl Session {
     /// All that was sent arrives.
     #[track_caller]
     pub fn receive(&mut self, from: usize) {
-        let Self { ends, ways, agents, mode } = self;
-        let (sender, reader) = (&ends[from], &ends[1 - from]);
+        let [one, two] = &mut self.ends;
+        let (sender, reader) = if from == 0 { (&*one, two) } else { (&*two, one) };
+        let way = &mut self.ways[from];
         thread::scope(|scope| {
-            scope.spawn(|| sender.flush());
-            while !ways[from].is_empty() {
+            scope.spawn(|| sender.peer().flush());
+            while !way.is_empty() {
                 match reader.hear(PATIENCE) {
-                    Heard::Message(bytes) if agents[1 - from] && is_beat(&bytes, *mode) => {}
-                    Heard::Message(bytes) => ways[from].check(&bytes),
-                    other => panic!("{other:?} with {:?} of {:?} bytes", ways[from].moved().0, ways[from].moved().1),
+                    Word::Payload(bytes) => way.check(&bytes),
+                    other => panic!("{other:?} with {:?} of {:?} bytes", way.moved().0, way.moved().1),
                 }
             }
         });
@@ -98,45 +140,184 @@ impl Session {
 
     /// A heartbeat of an agent, and its answer. Everything else is heard first, so that the two stand alone.
     #[track_caller]
-    pub fn beat(&mut self, side: usize) {
-        if !self.agents[side] {
+    pub fn beat(&mut self, side: usize, seed: u64) {
+        if !self.ends[side].is_user() {
+            self.receive(0);
+            self.receive(1);
+            if let Party::Framed(line) = &self.ends[side] {
+                line.say_late(seed);
+            }
+            self.ends[side].beat();
+        }
+    }
+
+    /// It will not serve another session.
+    #[track_caller]
+    pub fn bye(&mut self) {
+        if let Party::Framed(line) = &mut self.ends[0] {
+            if !line.is_leaving {
+                line.bye();
+            }
+        }
+    }
+
+    /// `side` ends, and then the other one. `contended`: somebody waits for an agent, which shortens the patience with
+    /// who sends no more.
+    #[track_caller]
+    pub fn finish(&mut self, side: usize, last: usize, contended: bool) {
+        self.receive(side);
+        if self.is_framed() {
+            return self.finish_both(side, last, contended);
+        }
+        self.ends[side].finish();
+        if !self.ends[side].is_user() || self.ends[side].is_tls() {
+            // All that it sent arrives at the other, and then the end.
+            assert_eq!(self.end_of(1 - side), End::Clean);
             return;
         }
-        self.receive(0);
-        self.receive(1);
-        self.ends[side].send(b"BEAT");
-        self.ends[side].expect(b"BEAT");
+        // Without TLS a user may close its sending side and still wait for its answer, unless others wait.
+        if !contended {
+            self.send(0, last, 1);
+            self.receive(0);
+        }
+        self.ends[0].finish();
+        let end = self.end_of(1);
+        assert!(contended || end == End::Clean, "{end:?} behind a whole answer");
     }
 
-    /// `side` has ended in an orderly way: all that it sent arrives at the other, and then the end.
-    #[track_caller]
-    pub fn expect_whole(&mut self, side: usize) {
-        self.receive(side);
-        assert_eq!(self.end_of(1 - side), End::Clean);
+    /// Where each side ends by itself.
+    fn finish_both(&mut self, side: usize, last: usize, contended: bool) {
+        let other = 1 - side;
+        if contended {
+            // There may be no time for an answer.
+            self.receive(other);
+            [side, other].into_iter().for_each(|side| self.ends[side].finish());
+            return [side, other].into_iter().for_each(|side| {
+                self.end_of(side);
+            });
+        }
+        self.ends[side].finish();
+        assert_eq!(self.end_of(other), End::Clean, "of a half");
+        self.send(other, last, 2);
+        self.receive(other);
+        self.ends[other].finish();
+        assert_eq!(self.end_of(side), End::Clean, "of the other half");
     }
 
-    /// `side` is broken: what arrives at the other is the beginning of what it sent, and then comes an end that is
-    /// not taken for a clean one.
+    /// `side` breaks off: what arrives at the other is the beginning of what it sent, and then comes an end that is not
+    /// taken for a clean one. `unheard`: what an agent sends to a user that is gone.
     #[track_caller]
-    pub fn expect_broken(&mut self, side: usize) {
-        assert_ne!(self.end_of(1 - side), End::Clean, "a broken end was told as a clean one");
+    pub fn break_off(&mut self, side: usize, how: Break, contended: bool, unheard: u64) {
+        let other = 1 - side;
+        let mut expected_clean = false;
+        let ends_by_halves = self.is_framed() && !contended;
+        match (how, &mut self.ends[side]) {
+            (Break::AfterFin, _) if ends_by_halves => {
+                self.receive(other);
+                self.ends[other].finish();
+                assert_eq!(self.end_of(side), End::Clean, "before a break");
+                match &mut self.ends[side] {
+                    Party::Framed(line) => line.reset(),
+                    party => party.peer().abort(),
+                }
+            }
+            (Break::Reset, Party::Framed(line)) => line.reset(),
+            (Break::ResetBehindFin, Party::Framed(_)) => {
+                self.receive(side);
+                let Party::Framed(line) = &mut self.ends[side] else { unreachable!() };
+                line.finish();
+                line.reset();
+                expected_clean = true;
+            }
+            (Break::Wrong(wrong), Party::Framed(_)) => {
+                expected_clean = matches!(wrong, Wrong::OutOfPlace);
+                if expected_clean {
+                    self.receive(side);
+                }
+                let Party::Framed(line) = &mut self.ends[side] else { unreachable!() };
+                line.say_wrong(wrong);
+            }
+            (Break::Torn, Party::Framed(line)) => {
+                let payload = self.ways[side].take((unheard % 700) as usize);
+                line.begin_frame(&payload);
+                line.peer.abort();
+            }
+            (Break::Close, Party::Framed(_)) => {
+                self.receive(side);
+                self.ends[side].peer().finish();
+            }
+            (Break::Cut, party) if party.is_tls() => party.peer().cut(),
+            (_, party) => party.peer().abort(),
+        }
+        let end = self.end_while_flushing(other);
+        assert_eq!(end == End::Clean, expected_clean, "{end:?} behind {how:?}");
+        self.settle_line(side, how, unheard);
+    }
+
+    /// Hears out what an agent's connection is told of the end of its session, and confirms it.
+    #[track_caller]
+    fn settle_line(&mut self, broken: usize, how: Break, unheard: u64) {
+        let Party::Framed(line) = &mut self.ends[0] else { return };
+        if broken == 0 && matches!(how, Break::Abort | Break::Cut | Break::Torn | Break::Close | Break::Wrong(_)) {
+            return;
+        }
+        if broken == 1 {
+            line.say_unheard(unheard);
+            if !line.has_told() && unheard % 4 == 0 {
+                // It goes instead of confirming.
+                return line.peer.abort();
+            }
+        }
+        if !line.has_told() {
+            line.reset();
+            let _ = line.peer.try_send(&[], PATIENCE);
+        }
+        if !line.is_over() {
+            self.end_of(0);
+        }
+    }
+
+    /// Whether the connection of the agent serves the next session.
+    #[track_caller]
+    pub fn into_free(self) -> Option<Party> {
+        let [Party::Framed(mut line), _] = self.ends else { return None };
+        if !line.is_over() {
+            return None;
+        }
+        if line.is_leaving {
+            line.expect_farewell();
+            return None;
+        }
+        Some(Party::Framed(line))
+    }
+
+    #[track_caller]
+    fn end_while_flushing(&mut self, side: usize) -> End {
+        let [one, two] = &mut self.ends;
+        let (reader, sender) = if side == 0 { (one, &*two) } else { (two, &*one) };
+        let way = &mut self.ways[1 - side];
+        thread::scope(|scope| {
+            // What was stalled before it broke off.
+            scope.spawn(|| sender.peer().try_send(&[], PATIENCE));
+            hear_end(reader, way)
+        })
     }
 
     /// Whatever comes to `side` is the next of what was sent; then the end.
     #[track_caller]
     pub fn end_of(&mut self, side: usize) -> End {
-        loop {
-            match self.ends[side].hear(PATIENCE) {
-                Heard::Message(bytes) if self.agents[side] && is_beat(&bytes, self.mode) => {}
-                Heard::Message(bytes) => self.ways[1 - side].check(&bytes),
-                Heard::Ended(end) => return end,
-                Heard::Silence => panic!("no end"),
-            }
-        }
+        hear_end(&mut self.ends[side], &mut self.ways[1 - side])
     }
 }
 
-/// Over TLS a record of its own is never payload.
-fn is_beat(message: &[u8], mode: Mode) -> bool {
-    mode == Mode::Tls && message == b"BEAT"
+#[track_caller]
+fn hear_end(reader: &mut Party, way: &mut Way) -> End {
+    loop {
+        let word = reader.hear(PATIENCE);
+        match (&word, Party::end(&word)) {
+            (_, Some(end)) => return end,
+            (Word::Payload(bytes), _) => way.check(bytes),
+            other => panic!("{other:?} instead of the end"),
+        }
+    }
 }
