@@ -96,6 +96,9 @@ impl Agent {
         }
         self.reactor.wait_for_buffer(key, wanted);
         match (reset, heard) {
+            // Of what breaks the rules behind a RESET nothing would be heard again.
+            (_, Err(fault)) => self.end(key, Cause::Failed(key, fault)),
+            (_, Ok(Input::Eof)) => self.end(key, Cause::Failed(key, LinkError::Truncated)),
             (Some(reason), _) => {
                 if reason == Reason::NoPeer {
                     self.warn(key, Topic::OtherEnd, "Nobody is at the other end of the tunnel; a client is closed");
@@ -104,8 +107,6 @@ impl Agent {
             }
             (None, Ok(Input::Data)) => self.reactor.again(key),
             (None, Ok(Input::WouldBlock | Input::Starved)) => {}
-            (None, Ok(Input::Eof)) => self.end(key, Cause::Failed(key, LinkError::Truncated)),
-            (None, Err(fault)) => self.end(key, Cause::Failed(key, fault)),
         }
     }
 

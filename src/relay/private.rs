@@ -109,12 +109,13 @@ impl Relay {
         let wanted = matches!(heard, Ok(Input::Starved)).then(|| link.record_want());
         self.reactor.wait_for_buffer(key, wanted);
         match (reset, heard) {
+            // Of what breaks the rules behind a RESET nothing would be heard again.
+            (_, Err(fault)) => self.end(key, Cause::Failed(key, fault)),
+            (_, Ok(Input::Eof)) => self.end(key, Cause::Failed(key, LinkError::Truncated)),
             (Some(reason), _) if has_partner => self.end(key, Cause::Truncated(key, LinkError::Reset(reason))),
             (Some(_), _) => self.refuse_call(key, Reason::Broken),
             (None, Ok(Input::Data)) => self.reactor.again(key),
             (None, Ok(Input::WouldBlock | Input::Starved)) => {}
-            (None, Ok(Input::Eof)) => self.end(key, Cause::Failed(key, LinkError::Truncated)),
-            (None, Err(fault)) => self.end(key, Cause::Failed(key, fault)),
         }
     }
 

@@ -184,12 +184,17 @@ fn a_wrong_frame_ends_its_own_connection_and_no_other() {
             [&open[..], &frame(FIN, 1, b"")].concat(),
             [&open[..], &frame(ACCEPT, 1, b"")].concat(),
             [&open[..], &open].concat(),
+            // Behind a call that is taken back.
+            [&open[..], &frame(RESET, 1, &[1]), &frame(OPEN, 2, CLIENT)].concat(),
+            [&open[..], &frame(RESET, 1, &[1]), &frame(99, 0, b"")].concat(),
+            // Of a session that there is not.
+            frame(ACCEPT, 7, b""),
         ] {
             let other = daemon.caller(&mapping, 0);
             other.peer.send(&wrong);
             other.peer.expect_end();
         }
-        for wrong in [frame(OPEN, 1, CLIENT), frame(ACCEPT, 0, b"")] {
+        for wrong in [frame(OPEN, 1, CLIENT), frame(ACCEPT, 0, b""), frame(ACCEPT, 7, b"")] {
             let other = daemon.server(&mapping, 1);
             other.peer.send(&wrong);
             other.peer.expect_end();

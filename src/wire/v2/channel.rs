@@ -302,7 +302,9 @@ impl Channel {
             return Err(Fault::Length(kind));
         }
         match kind {
-            kind::DATA | kind::FIN | kind::RESET | kind::ACCEPT if session != self.session => Ok(Body::Skip(length)),
+            kind::DATA | kind::FIN | kind::RESET if session != self.session => Ok(Body::Skip(length)),
+            // Its answer is awaited before the next session begins: it cannot be late.
+            kind::ACCEPT if session != self.session => Err(Fault::Order(kind)),
             // A session that has ended: what crossed our own RESET is late; else nothing may follow the end.
             kind::DATA if self.discards => Ok(Body::Skip(length)),
             kind::DATA | kind::FIN if self.is_pending => Err(Fault::Order(kind)),
