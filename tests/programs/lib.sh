@@ -34,3 +34,25 @@ until_true() {
 }
 
 listens() { ss -Hltn "sport = :$1" | grep -q .; }
+
+# An SSH server on port 2222 for root, with the keys $work/ssh/host and $work/ssh/user.
+start_ssh() {
+	mkdir -p /run/sshd "$work/ssh"
+	mount -t tmpfs none /run/sshd && chmod 755 /run/sshd
+	ssh-keygen -q -t ed25519 -N '' -f "$work/ssh/host"
+	ssh-keygen -q -t ed25519 -N '' -f "$work/ssh/user"
+	cat >"$work/ssh/config" <<-CONFIG
+		ListenAddress 127.0.0.1:2222
+		HostKey $work/ssh/host
+		AuthorizedKeysFile $work/ssh/user.pub
+		PidFile none
+		StrictModes no
+		UsePAM no
+		PermitRootLogin yes
+		MaxStartups 100
+		Subsystem sftp internal-sftp
+	CONFIG
+	chmod 600 "$work/ssh/host"
+	background sshd /usr/sbin/sshd -D -e -f "$work/ssh/config"
+	step "sshd runs" until_true listens 2222
+}

@@ -64,22 +64,7 @@ expose() {
 has_agents() { "$connector" mapping show --config "$settings" "$1" | grep -q '^agents.4 (4 free'; }
 
 # --- OpenSSH
-mkdir -p /run/sshd "$work/ssh"
-mount -t tmpfs none /run/sshd && chmod 755 /run/sshd
-ssh-keygen -q -t ed25519 -N '' -f "$work/ssh/host"
-ssh-keygen -q -t ed25519 -N '' -f "$work/ssh/user"
-cat >"$work/ssh/config" <<-CONFIG
-	ListenAddress 127.0.0.1:2222
-	HostKey $work/ssh/host
-	AuthorizedKeysFile $work/ssh/user.pub
-	PidFile none
-	StrictModes no
-	UsePAM no
-	PermitRootLogin yes
-	Subsystem sftp internal-sftp
-CONFIG
-chmod 600 "$work/ssh/host"
-background sshd /usr/sbin/sshd -D -e -f "$work/ssh/config"
+start_ssh
 expose ssh 30022 2222 --users plain
 echo "[192.0.2.1]:30022 $(cat "$work/ssh/host.pub")" >"$work/ssh/known"
 options=(-F none -o "UserKnownHostsFile=$work/ssh/known" -o StrictHostKeyChecking=yes -o BatchMode=yes -i "$work/ssh/user")

@@ -121,26 +121,6 @@ use_mariadb() {
 	fact "and a row of 10 MB" 10000001 big_row
 }
 
-start_ssh() {
-	mkdir -p /run/sshd "$work/ssh"
-	mount -t tmpfs none /run/sshd && chmod 755 /run/sshd
-	ssh-keygen -q -t ed25519 -N '' -f "$work/ssh/host"
-	ssh-keygen -q -t ed25519 -N '' -f "$work/ssh/user"
-	cat >"$work/ssh/config" <<-CONFIG
-		ListenAddress 127.0.0.1:2222
-		HostKey $work/ssh/host
-		AuthorizedKeysFile $work/ssh/user.pub
-		PidFile none
-		StrictModes no
-		UsePAM no
-		PermitRootLogin yes
-		MaxStartups 100
-		Subsystem sftp internal-sftp
-	CONFIG
-	chmod 600 "$work/ssh/host"
-	background sshd /usr/sbin/sshd -D -e -f "$work/ssh/config"
-	step "sshd runs" until_true listens 2222
-}
 greet() { [ "$(ssh "${options[@]}" -p "$port" root@127.0.0.1 echo hello)" = hello ]; }
 through_cat() { ssh "${options[@]}" -p "$port" root@127.0.0.1 cat <"$work/50M" >"$work/cat"; }
 use_ssh() {
