@@ -119,7 +119,7 @@ impl Agent {
         }
         let Some((SocketMut { link, state: State::Line(line) }, ctx)) = self.reactor.get_mut(key) else { return false };
         let Some(framed) = line.framed.as_mut().filter(|_| line.task.is_session()) else { return false };
-        framed.end(ending == Ending::Complete, reason(cause));
+        framed.end(ending == Ending::Complete, cause.reason());
         let sent = framed.send_due(link, ctx, now);
         let until = now + RESET_ANSWER;
         line.task = Task::Released { until };
@@ -186,14 +186,4 @@ impl Agent {
 
 fn is_idle(socket: &Socket<'_, State>) -> bool {
     matches!(socket.state, State::Line(Line { task: Task::Free | Task::Leaving { .. }, framed: Some(_), .. }))
-}
-
-/// What the Connector is told of why a session is broken off.
-fn reason(cause: &Cause) -> Reason {
-    match cause {
-        Cause::Interrupted(Interruption::Refused) => Reason::Refused,
-        Cause::NoAnswer(_) | Cause::Undeliverable(_) => Reason::Silent,
-        Cause::Shortage(_) | Cause::Interrupted(_) => Reason::Ended,
-        _ => Reason::Broken,
-    }
 }

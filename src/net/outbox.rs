@@ -126,7 +126,7 @@ impl Outbox {
     pub fn append_rest(&mut self, bytes: &[u8], pool: &mut Pool) -> Result<(), NoRoom> {
         match self.append(bytes, pool) {
             Err(NoRoom) if self.is_empty() && bytes.len() <= BUFFER => {
-                self.held = Held::Rest { bytes: bytes.to_vec(), start: 0 };
+                self.keep_rest(bytes);
                 Ok(())
             }
             result => result,

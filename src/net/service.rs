@@ -71,11 +71,10 @@ pub(crate) trait Service {
             self.ends(key, partner, &cause);
         }
         let endings = session::endings(self.reactor(), key, &cause);
-        let is_framed = |it: &Self, key| it.reactor().get(key).is_some_and(|socket| socket.state.framed().is_some());
         // The next session may begin as soon as a connection is released: the others are closed before.
         let mut last = None;
         for (key, how) in endings.into_iter().flatten() {
-            if is_framed(self, key) && last.is_none() {
+            if last.is_none() && session::is_framed(self.reactor(), key) {
                 last = Some((key, how));
             } else {
                 self.close_or_release(key, how, &cause);

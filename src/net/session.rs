@@ -195,12 +195,11 @@ impl Cause {
     }
 
     fn of_source<S: Party>(reactor: &Reactor<S>, key: Key, fault: LinkError) -> Self {
-        let is_framed = reactor.get(key).is_some_and(|it| it.state.framed().is_some());
         match fault {
             LinkError::Reset(_) => Self::Truncated(key, fault),
-            // Where frames tell the end of a session, whatever ends the connection breaks it.
             LinkError::Io(_) => Self::Failed(key, fault),
-            _ if is_framed => Self::Failed(key, fault),
+            // Where frames tell the end of a session, whatever ends the connection breaks it.
+            _ if is_framed(reactor, key) => Self::Failed(key, fault),
             _ => Self::Truncated(key, fault),
         }
     }
@@ -217,6 +216,16 @@ impl Cause {
             Self::Interrupted(Interruption::Removed) => End::Removed,
             Self::Interrupted(Interruption::Idle) => End::Idle,
             Self::Interrupted(Interruption::Refused | Interruption::Other(_)) => End::Error,
+        }
+    }
+
+    /// What the peer of a connection that goes on is told of why the session on it is broken off.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Interrupted(Interruption::Refused) => Reason::Refused,
+            Self::NoAnswer(_) | Self::Undeliverable(_) | Self::Interrupted(Interruption::Idle) => Reason::Silent,
+            Self::Shortage(_) | Self::Interrupted(_) => Reason::Ended,
+            _ => Reason::Broken,
         }
     }
 
@@ -291,6 +300,11 @@ pub fn begin<S: Party>(reactor: &mut Reactor<S>, keys: [Key; 2]) {
             socket.link.set_abortive(socket.state.framed().is_none());
         }
     }
+}
+
+/// It speaks in frames.
+pub fn is_framed<S: Party>(reactor: &Reactor<S>, key: Key) -> bool {
+    reactor.get(key).is_some_and(|it| it.state.framed().is_some())
 }
 
 /// All that it had to send has been read.
@@ -374,7 +388,7 @@ fn is_told<S: Party>(reactor: &Reactor<S>, key: Key) -> bool {
 
 /// One direction, one turn; and its end, if that has come.
 fn forward_to_end<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped {
-    let is_framed = reactor.get(from).is_some_and(|it| it.state.framed().is_some());
+    let is_framed = is_framed(reactor, from);
     if is_told(reactor, to) && !is_framed {
         let flow = answer_beats(reactor, to).map_or_else(Flow::SinkFailed, |()| Flow::Eof);
         return Pumped { payload: 0, beats: 0, flow };

@@ -12,7 +12,7 @@ use crate::net::framed::Framed;
 use crate::net::link::{Input, LinkError};
 use crate::net::reactor::{Close, Key, SocketMut};
 use crate::net::service::Service;
-use crate::net::session::{Cause, Interruption, Party};
+use crate::net::session::{self, Cause, Interruption, Party};
 use crate::wire::proxy_protocol;
 use crate::wire::v2::channel::Role;
 use crate::wire::v2::frame::Reason;
@@ -56,25 +56,15 @@ impl Relay {
 
     /// It speaks in frames.
     pub(super) fn is_framed(&self, key: Key) -> bool {
-        self.reactor.get(key).is_some_and(|socket| socket.state.framed().is_some())
+        session::is_framed(&self.reactor, key)
     }
 
     /// Joins a user to an agent, and tells the agent of it.
     pub(super) fn open_session(&mut self, user: Key, agent: Key, pipe: PipeKey) {
-        let now = self.reactor.now;
         let (open, header) = (self.open_of(user), self.proxy_header(user, pipe));
         self.pair(user, agent, pipe, 0);
-        let wants = self.wants(PipePort { pipe, side: 0 });
-        if let Some(agents) = self.mappings.agents(PipePort { pipe, side: 0 }) {
-            agents.wanted.asked = Some(agent);
-        }
-        let Some((SocketMut { link, state }, ctx)) = self.reactor.get_mut(agent) else { return };
-        let Some(framed) = state.framed_mut() else { return };
-        let message = framed.open(&open, header.as_deref().unwrap_or_default());
-        framed.want(wants);
-        match link.send(&message, ctx, now).and_then(|()| framed.send_due(link, ctx, now)) {
-            Ok(()) => self.relay(agent, user),
-            Err(fault) => self.end(agent, Cause::Failed(agent, fault)),
+        if self.open_on(agent, &open, header.as_deref().unwrap_or_default()) {
+            self.relay(agent, user);
         }
     }
 
@@ -102,7 +92,9 @@ impl Relay {
         let reason = match cause {
             // One of version 1 ends like this when it has sent everything, too.
             Cause::Ended(_) if self.may_be_called(key) => Reason::Ended,
-            _ => reason(cause),
+            // The other side's own.
+            Cause::Truncated(_, LinkError::Reset(reason)) => *reason,
+            _ => cause.reason(),
         };
         self.outlives(key, cause) && self.release_framed(key, ending == Ending::Complete, reason)
     }
@@ -233,15 +225,5 @@ impl Relay {
         let key = key.or_else(|| self.reactor.iter().find(|(_, socket)| is_one(socket.state)).map(|(key, _)| key));
         self.mappings.agents(place)?.wanted.asked = key;
         key
-    }
-}
-
-/// What an agent is told of why its session is broken off.
-fn reason(cause: &Cause) -> Reason {
-    match cause {
-        Cause::Truncated(_, LinkError::Reset(reason)) => *reason,
-        Cause::NoAnswer(_) | Cause::Undeliverable(_) | Cause::Interrupted(Interruption::Idle) => Reason::Silent,
-        Cause::Shortage(_) | Cause::Interrupted(_) => Reason::Ended,
-        _ => Reason::Broken,
     }
 }

@@ -145,7 +145,7 @@ impl Relay {
     /// Joins an agent that has called to one of the other side, both of which speak in frames.
     fn connect(&mut self, caller: Key, server: Key, open: &Open) {
         self.begin_session([caller, server]);
-        if self.open_on(server, open) && self.answer(caller) {
+        if self.open_on(server, open, &[]) && self.answer(caller) {
             self.relay(server, caller);
         }
     }
@@ -166,14 +166,14 @@ impl Relay {
         self.counters.sessions += 1;
     }
 
-    /// Tells an agent of a session that it is to serve. False: it is gone.
-    pub(super) fn open_on(&mut self, key: Key, open: &Open) -> bool {
+    /// Tells an agent of a session that it is to serve, and that begins with this payload. False: it is gone.
+    pub(super) fn open_on(&mut self, key: Key, open: &Open, payload: &[u8]) -> bool {
         let Some(place) = self.place_of(key) else { return false };
         let wants = self.wants(place);
         if let Some(agents) = self.mappings.agents(place) {
             agents.wanted.asked = Some(key);
         }
-        self.say(key, wants, |framed| framed.open(open, &[]))
+        self.say(key, wants, |framed| framed.open(open, payload))
     }
 
     /// Tells an agent that has called that its session begins. False: it is gone.
@@ -230,7 +230,7 @@ impl Relay {
     /// Joins an agent of version 1, which has said this, to one that speaks in frames.
     fn serve_plain(&mut self, plain: Key, server: Key, said: &[u8]) {
         self.begin_session([plain, server]);
-        if !self.open_on(server, &Open::default()) {
+        if !self.open_on(server, &Open::default(), &[]) {
             return;
         }
         if is_call(said) {

@@ -21,7 +21,8 @@ impl Relay {
 
     fn prompt_is_due(&self, Socket { link, state }: &Socket<'_, State>) -> bool {
         let Some(agent) = state.agent().filter(|agent| !agent.is_free()) else { return false };
-        // One that speaks in frames hears from us when it asks. One that marks where payload begins does not wait for heartbeats behind its mark.
+        // One that speaks in frames hears from us when it asks. One that marks where payload begins does not wait for
+        // heartbeats behind its mark.
         if agent.marked.is_some()
             || agent.framed.is_some()
             || !link.is_flushed()
