@@ -5,7 +5,7 @@ use crate::early_answer::{ANSWER, answer_during_upload};
 use crate::framed_options::add;
 use crate::harness::frames::{DATA, FIN, FramedPipe, Frames, HELLO, PING, PONG, RESET, WANT, with_framed_agent};
 use crate::harness::{
-    End, Heard, Mode, PATIENCE, Payload, Peer, SILENCE, Setup, for_both_modes, in_both_modes, public_mapping,
+    End, Heard, Mode, PATIENCE, Payload, Peer, SILENCE, Setup, beat, for_both_modes, in_both_modes, public_mapping,
     wait_until,
 };
 use crate::truncation::{breaks, expect_truncated};
@@ -295,16 +295,7 @@ fn an_agent_that_does_not_read_lives_by_its_pings() {
         let user = pipe.narrow_user(1);
         let (beating, agent) = (AtomicBool::new(true), &pipe.agent);
         thread::scope(|scope| {
-            scope.spawn(|| {
-                // So many at most, so that a failure below ends the test.
-                for _ in 0..200 {
-                    agent.send(PING, 0, b"");
-                    thread::sleep(SECOND / 5); // the pause between two
-                    if !beating.load(Ordering::Relaxed) {
-                        break;
-                    }
-                }
-            });
+            scope.spawn(|| beat(|| agent.send(PING, 0, b""), &beating));
             let mut sent = Payload::new(6);
             sent.send_until_stalled(&user);
             assert_eq!(user.hear(5 * SECOND), Heard::Silence); // twice the threshold

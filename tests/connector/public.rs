@@ -1,6 +1,8 @@
 //! Public pipes: whom a user is joined to, and how the two end (docs/protocol.md, "Public pipe").
 
-use crate::harness::{Heard, Mode, PATIENCE, Payload, Peer, Setup, in_both_modes, join, public_mapping, wait_until};
+use crate::harness::{
+    Heard, Mode, PATIENCE, Payload, Peer, Setup, beat, in_both_modes, join, public_mapping, wait_until,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -336,16 +338,7 @@ fn an_agent_that_does_not_read_lives_by_its_heartbeats() {
     let (agent, user) = daemon.narrow_pair(&daemon.add(&public_mapping(1, 2500)));
     let beating = AtomicBool::new(true);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            // So many at most, so that a failure below ends the test.
-            for _ in 0..200 {
-                agent.send(b"BEAT");
-                thread::sleep(SECOND / 5); // the pause between two heartbeats
-                if !beating.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-        });
+        scope.spawn(|| beat(|| agent.send(b"BEAT"), &beating));
         let mut sent = Payload::new(6);
         sent.send_until_stalled(&user);
         assert_eq!(user.hear(5 * SECOND), Heard::Silence); // twice the threshold

@@ -44,7 +44,7 @@ pub use ports::PortBlock;
 pub use random::{Random, number, seed};
 pub use recorded::{Exchange, recorded};
 pub use service::Service;
-pub use traffic::{StopAtLast, call, ping, visit};
+pub use traffic::{StopAtLast, beat, call, ping, visit};
 
 use std::thread;
 use std::time::{Duration, Instant};

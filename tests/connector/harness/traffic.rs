@@ -21,6 +21,18 @@ pub fn ping(user: &Peer, echo: impl Fn(&[u8]), stop: &AtomicBool, longest: &Atom
     }
 }
 
+/// Heartbeats, five a second, while `beating`.
+pub fn beat(heartbeat: impl Fn(), beating: &AtomicBool) {
+    // So many at most, so that a failure elsewhere ends the test.
+    for _ in 0..200 {
+        heartbeat();
+        thread::sleep(Duration::from_millis(200)); // the pause between two
+        if !beating.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+}
+
 /// An agent and a user that come now, and talk.
 pub fn visit(daemon: &Daemon, mapping: &Mapping) -> io::Result<()> {
     let agent = daemon.dial(mapping.ports[0]).connect()?;
