@@ -13,6 +13,11 @@ use std::io;
 /// A frame that fits a TLS record, bytes.
 const MAX_FRAME: usize = HEADER + IN_A_RECORD;
 
+/// Where in a page the first buffer begins. All begin in the same place, as their size is a multiple of any page's: so
+/// payload that is read behind room for a header begins a cache line. The kernel copies with `rep movsb`, which on AMD's
+/// Zen is six times slower if it begins at byte 1 to 15 of a page.
+const FIRST: usize = 64 - HEADER;
+
 /// Buffers of [`BUFFER`] bytes each. Last given back is first taken, so that the warm one is used again.
 ///
 /// Nobody waits in a circle: the beginnings of records leave some buffers to payload, without which no record could
@@ -56,7 +61,7 @@ impl Pool {
     pub fn new(relay: usize, api: usize) -> io::Result<Self> {
         let too_many = || io::Error::new(io::ErrorKind::OutOfMemory, format!("no room for {relay} relay buffers"));
         let count = relay.checked_add(api).ok_or_else(too_many)?;
-        let bytes = count.checked_mul(BUFFER).ok_or_else(too_many)?;
+        let bytes = count.checked_mul(BUFFER).and_then(|bytes| bytes.checked_add(FIRST)).ok_or_else(too_many)?;
         let numbers = u32::try_from(count).map_err(|_| too_many())?;
         let first = numbers - api as u32;
         let memory = MmapMut::map_anon(bytes)?;
@@ -114,7 +119,7 @@ impl Pool {
 
     /// The bytes behind a buffer.
     pub fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
-        let at = buffer.0 as usize * BUFFER;
+        let at = FIRST + buffer.0 as usize * BUFFER;
         &mut self.memory[at..at + BUFFER]
     }
 
@@ -192,6 +197,15 @@ mod tests {
         }
         lent.into_iter().for_each(|buffer| pool.give(buffer));
         assert_eq!(pool.free(), 3);
+    }
+
+    #[test]
+    fn payload_behind_a_header_begins_a_cache_line() {
+        let mut pool = Pool::new(3, 0).unwrap();
+        for buffer in take_all(&mut pool, want(Purpose::Payload, 1)) {
+            assert_eq!(pool.bytes(&buffer)[HEADER..].as_ptr().addr() % 64, 0);
+            pool.give(buffer);
+        }
     }
 
     #[test]
