@@ -148,6 +148,9 @@ impl Closing {
 
     /// Goes on as far as the kernel lets it. After an error the link can be removed.
     pub fn proceed(&mut self, link: &mut Link, ctx: &mut IoContext, now: Instant) -> Result<Progress, LinkError> {
+        if self.ending == Ending::Complete && link.is_finished() {
+            return Ok(Progress::Over);
+        }
         // While it cannot write, the peer may not read either.
         let input = self.discard(link, ctx, now)?;
         if link.flush(&mut ctx.pool, now)? && self.stage == Stage::Delivering {
@@ -205,6 +208,9 @@ impl Closing {
 
 /// Ends a link now, with FIN rather than a reset as far as one read can help it.
 pub fn end_at_once(link: &mut Link, ctx: &mut IoContext, now: Instant) {
+    if link.is_finished() {
+        return;
+    }
     // Whatever goes wrong here goes wrong on a connection that is closed anyway.
     let _ = link.drain(ctx, now);
     if link.is_open() && link.is_flushed() {

@@ -515,6 +515,11 @@ impl Link {
         self.output == Output::Ended
     }
 
+    /// FIN has been sent and read: there is nothing to close but the descriptor.
+    pub fn is_finished(&self) -> bool {
+        self.output == Output::Ended && self.finished
+    }
+
     /// Frees what TLS takes: nothing will be read any more. Returns the close_notify that may still be sent.
     pub fn drop_tls(&mut self, ctx: &mut IoContext) -> Box<[u8]> {
         ctx.reply.clear();

@@ -53,7 +53,10 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 /// Errors are the system's: EMFILE, ENETUNREACH (no IPv6 here, say).
 pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
-    prepare(&stream)?;
+    match address.ip().is_loopback() {
+        true => deliver_at_once(&stream)?,
+        false => prepare(&stream)?,
+    }
     Ok(stream)
 }
 
@@ -118,12 +121,19 @@ pub fn dial_from(local: Option<&Local>, address: SocketAddr) -> io::Result<TcpSt
 /// Sets what every relayed connection wants: no delay for small messages, urgent bytes among the others, and an end
 /// for dead peers.
 fn prepare(stream: &impl AsFd) -> io::Result<()> {
+    deliver_at_once(stream)?;
     let socket = SockRef::from(stream);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_out_of_band_inline(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(5);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(DEAD_AFTER))
+}
+
+/// The part of it that a peer on this machine needs: the kernel tells of its death, and no network is between. Five
+/// system calls fewer for each session of a service.
+fn deliver_at_once(stream: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)
 }
 
 /// What is sent to a peer that has been silent for long already is repeated for so long, four times at first.
@@ -268,5 +278,14 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 5);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(DEAD_AFTER));
+    }
+
+    #[test]
+    fn a_service_on_this_machine_is_not_probed() {
+        let listener = listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let dialled = dial(listener.local_addr().unwrap()).unwrap();
+        let socket = SockRef::from(&dialled);
+        assert!(socket.tcp_nodelay().unwrap() && socket.out_of_band_inline().unwrap());
+        assert!(!socket.keepalive().unwrap());
     }
 }
