@@ -22,11 +22,15 @@ const FIRST: usize = 64 - HEADER;
 ///
 /// Nobody waits in a circle: the beginnings of records leave some buffers to payload, without which no record could
 /// go on, and the control API has its own. And no crowd of slow readers has all of them: the last ones are for networks
-/// that hold fewer than are left.
+/// that hold fewer than are left. Who waits for one is not overtaken: see [`Pool::yield_to`].
 pub struct Pool {
     memory: MmapMut,
-    /// Which network a buffer counts for, by its number; `None`: nobody has it.
-    holders: Vec<Option<Network>>,
+    /// What a buffer was taken for, by its number; `None`: nobody has it.
+    holders: Vec<Option<Want>>,
+    /// How many of the relay's hold beginnings of records.
+    records: usize,
+    /// Others have waited for longer than who works with the pool now.
+    others_wait: bool,
     relay: Vec<u32>,
     api: Vec<u32>,
     /// How many are the relay's; those behind them are the API's.
@@ -69,6 +73,8 @@ impl Pool {
         Ok(Self {
             memory,
             holders,
+            records: 0,
+            others_wait: false,
             relay: (0..first).rev().collect(),
             api: (first..numbers).rev().collect(),
             size: relay,
@@ -82,19 +88,35 @@ impl Pool {
             return None;
         }
         let number = if want.purpose == Purpose::Api { self.api.pop() } else { self.relay.pop() }?;
-        self.holders[number as usize] = Some(want.network);
+        self.holders[number as usize] = Some(want);
+        self.records += usize::from(want.purpose == Purpose::Record);
         Some(Buffer(number))
     }
 
     /// Whether there is a buffer for this, and it is fair to take it.
     pub fn admits(&self, want: Want) -> bool {
-        self.would_admit(want.purpose, self.free(), || self.held_by(want.network))
+        let must_wait = self.others_wait && want.purpose != Purpose::Api;
+        !must_wait && self.would_admit(want.purpose, self.free(), || self.held_by(want.network))
+    }
+
+    /// Whether there are others who have waited for longer than who works with the pool from now on. Who gives a buffer
+    /// back takes no other one before they have had their turn: else one that is never given back for long would be as
+    /// good as lost to them.
+    pub(super) fn yield_to(&mut self, others_wait: bool) {
+        self.others_wait = others_wait;
+    }
+
+    /// Beginnings of records may take one more.
+    pub(super) fn may_keep_records(&self) -> bool {
+        self.records + (self.size / BUFFERS_FOR_PAYLOAD).max(1) < self.size
     }
 
     /// The same, if so many were `free` and the network held so many.
     pub fn would_admit(&self, purpose: Purpose, free: usize, held: impl FnOnce() -> usize) -> bool {
         let free = match purpose {
-            Purpose::Record => free.saturating_sub((self.size / BUFFERS_FOR_PAYLOAD).max(1)),
+            Purpose::Record if !self.may_keep_records() => return false,
+            // Its payload finds one.
+            Purpose::Record => free.saturating_sub(1),
             Purpose::Payload => free,
             Purpose::Api => return !self.api.is_empty(),
         };
@@ -103,12 +125,13 @@ impl Pool {
 
     /// Relay buffers that count for `network`.
     pub(crate) fn held_by(&self, network: Network) -> usize {
-        self.holders[..self.size].iter().filter(|&&holder| holder == Some(network)).count()
+        self.holders[..self.size].iter().flatten().filter(|want| want.network == network).count()
     }
 
     /// Ends the use of a buffer.
     pub fn give(&mut self, buffer: Buffer) {
-        self.holders[buffer.0 as usize] = None;
+        let want = self.holders[buffer.0 as usize].take();
+        self.records -= usize::from(want.is_some_and(|want| want.purpose == Purpose::Record));
         if (buffer.0 as usize) < self.size {
             self.relay.push(buffer.0)
         } else {

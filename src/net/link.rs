@@ -280,15 +280,21 @@ impl Link {
         self.trusted = true;
     }
 
-    /// It holds a relay buffer.
+    /// It holds a relay buffer, or what would be in one if one had been free: because of that it may hold up a record
+    /// of its partner's, which is in one.
     pub fn holds_buffer(&self) -> bool {
-        !self.is_of_api() && (self.outbox.holds_buffer() || !self.inbox.is_empty())
+        !self.is_of_api() && (!self.outbox.is_empty() || !self.inbox.is_empty())
+    }
+
+    /// What has been taken from the kernel and has not gone on is in a buffer.
+    pub(super) fn keeps_input(&self) -> bool {
+        !self.inbox.is_empty()
     }
 
     /// Since when the peer has held a relay buffer without progress: it takes nothing, or does not finish its record.
     /// `None`: it holds none, or it is not the peer who is waited for.
     pub fn stuck_since(&self) -> Option<Instant> {
-        let out = self.outbox.holds_buffer().then_some(self.moved_out);
+        let out = (!self.outbox.is_empty()).then_some(self.moved_out);
         let within = (self.inbox.is_part() && !self.ready.readable).then_some(self.moved_in);
         out.into_iter().chain(within).min().filter(|_| !self.is_of_api())
     }

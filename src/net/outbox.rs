@@ -24,8 +24,8 @@ enum Held {
     Nothing,
     /// `mark`: where `start` was when the reader had last taken enough to count as progress.
     Buffer { buffer: Buffer, start: u32, end: u32, mark: u32 },
-    /// The rest of a message of which the kernel has taken the beginning, while no buffer was free: what has been
-    /// sealed cannot be taken back. Rare, and as short as a message.
+    /// While no buffer was free: the rest of a message of which the kernel has taken the beginning, since what has been
+    /// sealed cannot be taken back; or one whose record is in a buffer. Rare, and as short as a message.
     Rest { bytes: Vec<u8>, start: usize },
 }
 
@@ -52,11 +52,6 @@ impl Outbox {
     /// Nothing left to write.
     pub fn is_empty(&self) -> bool {
         matches!(self.held, Held::Nothing)
-    }
-
-    /// Something is held, and in a buffer of the pool.
-    pub fn holds_buffer(&self) -> bool {
-        matches!(self.held, Held::Buffer { .. })
     }
 
     /// [`Outbox::room`] would find some, and it is fair to take it.
@@ -138,6 +133,31 @@ impl Outbox {
         debug_assert!(self.is_empty() && bytes.len() <= BUFFER);
         if !bytes.is_empty() {
             self.held = Held::Rest { bytes: bytes.to_vec(), start: 0 };
+        }
+    }
+
+    /// Adds a message to what is held without a buffer, or to nothing.
+    pub fn append_without_buffer(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+        match &mut self.held {
+            Held::Nothing => self.keep_rest(bytes),
+            Held::Buffer { .. } => return Err(NoRoom),
+            Held::Rest { bytes: held, .. } => return extend(held, bytes),
+        }
+        Ok(())
+    }
+
+    /// Something is held without a buffer.
+    pub fn holds_rest(&self) -> bool {
+        matches!(self.held, Held::Rest { .. })
+    }
+
+    /// What is held without a buffer is put into one, if there is any.
+    pub fn settle(&mut self, pool: &mut Pool) {
+        if let Held::Rest { bytes, start } = &self.held {
+            let Some(buffer) = pool.take(self.want) else { return };
+            let rest = &bytes[*start..];
+            pool.bytes(&buffer)[..rest.len()].copy_from_slice(rest);
+            self.held = Held::Buffer { buffer, start: 0, end: rest.len() as u32, mark: 0 };
         }
     }
 
@@ -251,6 +271,25 @@ mod tests {
     }
 
     #[test]
+    fn what_needed_no_buffer_is_put_into_one() {
+        let (mut ours, mut theirs) = pair();
+        let mut pool = Pool::new(1, 0).unwrap();
+        let mut outbox = outbox();
+        let lent = pool.take(outbox.want()).unwrap();
+        outbox.append_without_buffer(b"one ").unwrap();
+        outbox.append_without_buffer(b"two").unwrap();
+        outbox.settle(&mut pool);
+        assert!(outbox.holds_rest(), "there is none");
+        pool.give(lent);
+        outbox.settle(&mut pool);
+        assert!(!outbox.holds_rest() && pool.free() == 0);
+        assert_eq!(outbox.flush(&mut ours, &mut pool).unwrap(), 7);
+        let mut got = [0; 7];
+        theirs.read_exact(&mut got).unwrap();
+        assert_eq!((&got, pool.free()), (b"one two", 1));
+    }
+
+    #[test]
     fn the_rest_of_a_message_needs_no_buffer() {
         let (mut ours, mut theirs) = pair();
         let mut pool = Pool::new(0, 0).unwrap();
@@ -258,7 +297,7 @@ mod tests {
         assert_eq!(outbox.append(b"x", &mut pool), Err(NoRoom));
         outbox.append_rest(b"one ", &mut pool).unwrap();
         outbox.append(b"two", &mut pool).unwrap();
-        assert!(outbox.room(&mut pool).is_err() && !outbox.holds_buffer() && !outbox.is_empty());
+        assert!(outbox.room(&mut pool).is_err() && !outbox.is_empty());
         assert_eq!(outbox.flush(&mut ours, &mut pool).unwrap(), 7);
         let mut got = [0; 7];
         theirs.read_exact(&mut got).unwrap();

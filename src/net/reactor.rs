@@ -88,6 +88,8 @@ pub struct Reactor<S> {
     closing: BTreeMap<Group, usize>,
     ready: VecDeque<Key>,
     buffer_queue: VecDeque<Key>,
+    /// Somebody waited for a buffer when this turn began.
+    is_contended: bool,
     wake_at: Option<Instant>,
     pub ctx: IoContext,
     /// The time of this turn.
@@ -128,6 +130,7 @@ impl<S> Reactor<S> {
             closing: BTreeMap::new(),
             ready: VecDeque::new(),
             buffer_queue: VecDeque::new(),
+            is_contended: false,
             wake_at: None,
             ctx: IoContext::new(pool),
             now: Instant::now(),
@@ -176,7 +179,8 @@ impl<S> Reactor<S> {
             Close::Abort => return self.remove(key),
         };
         group.into_iter().for_each(|group| *self.closing.entry(group).or_default() += 1);
-        let left = std::mem::replace(&mut slot.stage, Stage::Closing(closing, group));
+        self.wait_no_more(key);
+        let left = std::mem::replace(&mut self.slots.get_mut(key)?.stage, Stage::Closing(closing, group));
         self.close_further(key);
         match left {
             Stage::Active(state) => Some(state),
@@ -293,11 +297,13 @@ impl<S> Reactor<S> {
 
     /// The same, to be changed.
     pub fn get_mut(&mut self, key: Key) -> Option<(SocketMut<'_, S>, &mut IoContext)> {
+        self.mind_the_queue(key);
         Some((self.slots.get_mut(key)?.active_mut()?, &mut self.ctx))
     }
 
-    /// Two connections at once.
+    /// Two connections at once. Buffers are for what comes from the first.
     pub fn pair_mut(&mut self, one: Key, other: Key) -> Option<(SocketMut<'_, S>, SocketMut<'_, S>, &mut IoContext)> {
+        self.mind_the_queue(one);
         let (a, b) = self.slots.get2_mut(one, other)?;
         Some((a.active_mut()?, b.active_mut()?, &mut self.ctx))
     }

@@ -1,10 +1,10 @@
 //! All relay buffers in use: who waits for one goes on when one comes back, and the API has its own.
 
 use crate::harness::{
-    Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, SILENCE, Setup, for_both_modes, join, public_mapping,
-    wait_until,
+    AgentProgram, Daemon, Dial, Heard, Mapping, Mode, PATIENCE, Payload, Peer, PortBlock, Random, SILENCE, Service,
+    Setup, for_both_modes, for_both_versions, join, number, private_mapping, public_mapping, seed, wait_until,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,111 @@ fn slow_downloads_all_finish_with_half_as_many_buffers() {
                 }
             });
         }
+    });
+}
+
+/// Who holds a buffer and takes nothing is ended after 10 s; until then all others may have to wait.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(15);
+
+/// Bytes that a user sends before they have come back: less than the kernels hold, or the service would wait for its
+/// reader, and stop reading.
+const AHEAD: usize = 256 * 1024;
+
+/// What somebody does with a service that sends everything back, as long as the test runs.
+#[derive(Clone, Copy, Debug)]
+enum Habit {
+    /// Sends as much as is taken, and reads it slowly.
+    Bulk,
+    /// Sends a little, and waits for it.
+    Talk,
+    /// Sends as much as is taken, and soon reads no more.
+    Stop,
+}
+
+impl Habit {
+    fn follow(self, peer: &Peer, mut random: Random, running: &AtomicBool) {
+        let is_running = || running.load(Ordering::Relaxed);
+        if let Self::Talk = self {
+            while is_running() {
+                let message = vec![b'm'; 1 + random.below(2000)];
+                peer.send(&message);
+                assert!(peer.hears(&message, GOES_ON_WITHIN), "no answer for {GOES_ON_WITHIN:?}");
+                thread::sleep(Duration::from_millis(random.below(20) as u64));
+            }
+            return;
+        }
+        let mut chunks = random.fork();
+        let (ahead, most) = (AtomicUsize::new(0), if let Self::Stop = self { usize::MAX } else { AHEAD });
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut sent = Ok(true);
+                // Who stops is ended.
+                while is_running() && sent.is_ok() {
+                    let may_send = matches!(sent, Ok(true)) && ahead.load(Ordering::Relaxed) < most;
+                    let chunk = if may_send { 1 + chunks.below(30_000) } else { 0 };
+                    ahead.fetch_add(chunk, Ordering::Relaxed);
+                    sent = peer.try_send(&vec![b'b'; chunk], Duration::from_millis(50));
+                    if !may_send {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                }
+            });
+            let mut left = if let Self::Stop = self { random.below(200_000) } else { usize::MAX };
+            while is_running() && left > 0 {
+                match peer.hear(GOES_ON_WITHIN) {
+                    Heard::Message(bytes) => {
+                        left = left.saturating_sub(bytes.len());
+                        ahead.fetch_sub(bytes.len(), Ordering::Relaxed);
+                    }
+                    other => panic!("{other:?} within {GOES_ON_WITHIN:?}"),
+                }
+                thread::sleep(Duration::from_millis(random.below(8) as u64));
+            }
+        });
+    }
+}
+
+/// `SHORTAGE_SEED`, `SHORTAGE_MILLISECONDS` for each version, and how many readers stop: `SHORTAGE_STOPPING`.
+#[test]
+fn whoever_reads_goes_on_with_few_buffers_in_all_kinds_of_sessions() {
+    let seed = seed("SHORTAGE_SEED");
+    let time = Duration::from_millis(number("SHORTAGE_MILLISECONDS", 300));
+    let stopping = number("SHORTAGE_STOPPING", 0) as usize;
+    println!("SHORTAGE_SEED={seed}");
+    for_both_versions(|mode, version| {
+        let mut random = Random::new(seed);
+        let buffers = 2 + 2 * random.below(4);
+        let daemon = Setup::new(mode).set("buffers", buffers).start();
+        let service = Service::echo();
+        let [public, private] = [public_mapping(12, 0), private_mapping(12, 0)].map(|it| daemon.add(&it));
+        let agent = |mapping, side| AgentProgram::new(&daemon, mapping, side).speaking(version);
+        let ports = PortBlock::reserve();
+        let local = ports.api();
+        let _agents = [
+            agent(&public, 0).exposing(service.port, 12).start(),
+            agent(&private, 0).exposing(service.port, 12).start(),
+            agent(&private, 1).listening(local, 12).start(),
+        ];
+        let habits = [Habit::Bulk; 6].into_iter().chain([Habit::Talk; 4]).chain([Habit::Stop].repeat(stopping));
+        let sessions: Vec<_> = habits
+            .map(|habit| {
+                let dial = match random.below(2) {
+                    0 => daemon.dial(public.ports[1]).from(*random.any(&[HONEST, PAUSING, CROWD])),
+                    _ => Dial::new(local, None),
+                };
+                let dial = if random.below(2) == 0 { dial.small_buffers() } else { dial };
+                (dial.connect().expect("a connection"), habit, random.fork())
+            })
+            .collect();
+        let running = AtomicBool::new(true);
+        thread::scope(|scope| {
+            let running = &running;
+            for (peer, habit, random) in sessions {
+                scope.spawn(move || habit.follow(&peer, random, running));
+            }
+            thread::sleep(time);
+            running.store(false, Ordering::Relaxed);
+        });
     });
 }
 

@@ -1,4 +1,7 @@
 //! Chunks where there is TLS on either side: a record at a time, and what is sealed again behind a frame's header.
+//!
+//! What has been taken in and is in a buffer goes on even if there is none for what goes out, a message at a time.
+//! Otherwise those who have a buffer with half of what they need would wait for each other.
 
 use super::super::buffers::{IoContext, Pool};
 use super::super::framed::Framed;
@@ -35,7 +38,7 @@ impl Transfer<'_> {
             self.seal_frames(to, count).map_err(Flow::SinkFailed)?;
         } else {
             let (tls, outbox) = (self.sink.transport.tls(), &mut self.sink.outbox);
-            let mut out = Out { to: None, tls, outbox, shield: self.shield, frame: &mut [] };
+            let mut out = Out { to: None, tls, outbox, is_starved: false, shield: self.shield, frame: &mut [] };
             for message in self.incoming.admit(&self.ctx.scratch[..count]).chunks(MAX_MESSAGE) {
                 out.add(message, &mut self.ctx.pool).map_err(Flow::SinkFailed)?;
             }
@@ -51,7 +54,7 @@ impl Transfer<'_> {
             // In the place of the last bytes of what has been sealed before.
             let frame = &mut self.ctx.scratch[at..at + HEADER + length];
             frame[..HEADER].copy_from_slice(&to.header(length));
-            put(self.sink.transport.tls(), &mut self.sink.outbox, frame, false, &mut self.ctx.pool)?;
+            put(self.sink.transport.tls(), &mut self.sink.outbox, frame, false, Some(&mut self.ctx.pool))?;
             at += length;
         }
         Ok(())
@@ -59,19 +62,42 @@ impl Transfer<'_> {
 
     /// What came behind the end of the session before.
     pub(super) fn kept(&mut self) -> Step {
-        if !self.sink.outbox.has_room(&self.ctx.pool) {
+        if self.must_wait() {
             return Ok(self.starved());
         }
         let bytes = self.incoming.from.as_mut().map(|from| from.take_kept()).unwrap_or_default();
         self.deliver(&bytes)?;
+        self.settle()?;
         Ok(Flow::Again)
+    }
+
+    /// There is no buffer for what goes out, and none is given back by going on.
+    fn must_wait(&self) -> bool {
+        !self.sink.outbox.has_room(&self.ctx.pool) && !self.source.keeps_input()
+    }
+
+    /// What goes out without a buffer, and is not taken at once, gets the one in which it came: so there are never more of
+    /// those than buffers.
+    fn settle(&mut self) -> Result<(), Flow> {
+        if !self.sink.outbox.holds_rest() || self.flush()? || self.source.keeps_input() {
+            return Ok(());
+        }
+        self.sink.outbox.settle(&mut self.ctx.pool);
+        Ok(())
     }
 
     /// Passes on what is in these bytes; rare, and not where much is moved.
     fn deliver(&mut self, bytes: &[u8]) -> Result<(), Flow> {
         let Link { transport, outbox, .. } = &mut *self.sink;
-        let mut out =
-            Out { to: self.to, tls: transport.tls(), outbox, shield: self.shield, frame: &mut self.ctx.frame };
+        let is_starved = !outbox.has_room(&self.ctx.pool);
+        let mut out = Out {
+            to: self.to,
+            tls: transport.tls(),
+            outbox,
+            is_starved,
+            shield: self.shield,
+            frame: &mut self.ctx.frame,
+        };
         let result = self.incoming.pass_on(bytes, &mut out, &mut self.ctx.pool);
         self.sink.outbox.filled(0, &mut self.ctx.pool);
         result.map(drop)
@@ -81,12 +107,14 @@ impl Transfer<'_> {
     pub(super) fn records(&mut self) -> Step {
         // Not taken yet: the source's record comes first, which leaves the last buffer to payload. The other way round the
         // one that payload holds would keep the record from having one, again and again.
-        if !self.sink.outbox.has_room(&self.ctx.pool) {
+        if self.must_wait() {
             return Ok(self.starved());
         }
+        let is_starved = !self.sink.outbox.has_room(&self.ctx.pool);
         let mut frame = std::mem::take(&mut self.ctx.frame);
         let Link { transport, outbox, .. } = &mut *self.sink;
-        let mut out = Out { to: self.to, tls: transport.tls(), outbox, shield: self.shield, frame: &mut frame };
+        let mut out =
+            Out { to: self.to, tls: transport.tls(), outbox, is_starved, shield: self.shield, frame: &mut frame };
         let mut failed = None;
         let got = self.source.records(self.ctx, self.now, |message, pool| {
             self.incoming.pass_on(message, &mut out, pool).unwrap_or_else(|fault| {
@@ -96,6 +124,7 @@ impl Transfer<'_> {
         });
         self.ctx.frame = frame;
         self.sink.outbox.filled(0, &mut self.ctx.pool);
+        self.settle()?;
         match failed {
             Some(fault) => Err(fault),
             None => got.map(|got| self.after_reading(got)).map_err(Flow::SourceFailed),
@@ -140,6 +169,8 @@ struct Out<'o> {
     to: Option<&'o Framed>,
     tls: Option<&'o mut Tls>,
     outbox: &'o mut Outbox,
+    /// There is no buffer for it: one message goes out without.
+    is_starved: bool,
     shield: bool,
     /// Where a frame is put together.
     frame: &'o mut [u8],
@@ -147,6 +178,9 @@ struct Out<'o> {
 
 impl Out<'_> {
     fn room_for_more(&mut self, pool: &mut Pool) -> ControlFlow<()> {
+        if self.is_starved {
+            return if self.outbox.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        }
         match self.outbox.room(pool) {
             Ok(room) if room.len() >= ONE_MESSAGE => ControlFlow::Continue(()),
             _ => ControlFlow::Break(()),
@@ -155,6 +189,7 @@ impl Out<'_> {
 
     /// Adds one message of payload.
     fn add(&mut self, message: &[u8], pool: &mut Pool) -> Result<(), LinkError> {
+        let mut pool = (!self.is_starved).then_some(pool);
         let Some(to) = self.to else {
             return put(self.tls.as_deref_mut(), self.outbox, message, self.shield, pool);
         };
@@ -162,27 +197,35 @@ impl Out<'_> {
             let length = HEADER + payload.len();
             self.frame[..HEADER].copy_from_slice(&to.header(payload.len()));
             self.frame[HEADER..length].copy_from_slice(payload);
-            put(self.tls.as_deref_mut(), self.outbox, &self.frame[..length], false, pool)?;
+            put(self.tls.as_deref_mut(), self.outbox, &self.frame[..length], false, pool.as_deref_mut())?;
         }
         Ok(())
     }
 }
 
-/// Adds one message to the outbox: as a record of its own where there is TLS.
+/// Adds one message to the outbox: as a record of its own where there is TLS. Without a pool it goes out without a buffer.
 fn put(
-    tls: Option<&mut Tls>,
+    mut tls: Option<&mut Tls>,
     outbox: &mut Outbox,
     message: &[u8],
     shield: bool,
-    pool: &mut Pool,
+    mut pool: Option<&mut Pool>,
 ) -> Result<(), LinkError> {
     let no_room = |NoRoom| LinkError::Io(ErrorKind::OutOfMemory.into());
-    let Some(tls) = tls else { return outbox.append(message, pool).map_err(no_room) };
-    let (head, tail) = if shield { v1::cut(message) } else { (message, &[][..]) };
-    for piece in [head, tail] {
-        if !piece.is_empty() {
-            let count = tls.seal(piece, outbox.room(pool).map_err(no_room)?)?;
-            outbox.filled(count, pool);
+    let (head, tail) = if shield && tls.is_some() { v1::cut(message) } else { (message, &[][..]) };
+    for piece in [head, tail].into_iter().filter(|piece| !piece.is_empty()) {
+        match (&mut tls, &mut pool) {
+            (None, None) => outbox.append_without_buffer(piece).map_err(no_room)?,
+            (None, Some(pool)) => outbox.append(piece, pool).map_err(no_room)?,
+            (Some(tls), None) => {
+                let mut sealed = [0; MAX_SEALED];
+                let count = tls.seal(piece, &mut sealed)?;
+                outbox.append_without_buffer(&sealed[..count]).map_err(no_room)?;
+            }
+            (Some(tls), Some(pool)) => {
+                let count = tls.seal(piece, outbox.room(pool).map_err(no_room)?)?;
+                outbox.filled(count, pool);
+            }
         }
     }
     Ok(())

@@ -1,5 +1,8 @@
 //! Who waits for a relay buffer, and who is called when one is free: first whose network holds none, and of these who
 //! has waited longest.
+//!
+//! While somebody waits, nobody else takes a buffer: a session that has given one back goes to the end of the queue. So
+//! everybody has a turn, even if the readers that hold all buffers are slow and never stop.
 
 use super::{Key, Reactor};
 use crate::net::buffers::{Purpose, Want};
@@ -14,6 +17,16 @@ pub(super) enum BufferWait {
     Queued(Want),
     /// It was at the head of the queue, and has its turn now: it goes back there if others were quicker.
     Called,
+}
+
+/// Who is called at once.
+struct Round {
+    /// Buffers that nobody has been called for.
+    free: usize,
+    /// Those that each network holds, with those that it is called for.
+    held: HashMap<Network, usize>,
+    /// The free ones are kept for somebody who needs one more.
+    is_reserved: bool,
 }
 
 impl<S> Reactor<S> {
@@ -40,27 +53,40 @@ impl<S> Reactor<S> {
         self.buffer_queue.len()
     }
 
+    /// Has the pool give buffers to `key` only if it overtakes nobody.
+    pub(super) fn mind_the_queue(&mut self, key: Key) {
+        let others_wait = (self.is_contended || !self.buffer_queue.is_empty())
+            && self.slots.get(key).is_none_or(|slot| slot.buffer_wait != BufferWait::Called);
+        self.ctx.pool.yield_to(others_wait);
+    }
+
     /// Those whose turn it is to have a buffer are queued for this turn of the loop: first whose network holds none, and
     /// of these who has waited longest.
     pub(super) fn call_waiting(&mut self) {
-        if self.buffer_queue.is_empty() {
+        self.is_contended = !self.buffer_queue.is_empty();
+        if !self.is_contended {
             return;
         }
-        let mut free = self.ctx.pool.free();
-        let mut held = HashMap::new();
-        self.call_those(&mut free, &mut held, |held| held == 0);
-        self.call_those(&mut free, &mut held, |_| true);
+        let mut round = Round { free: self.ctx.pool.free(), held: HashMap::new(), is_reserved: false };
+        self.call_those(&mut round, |held| held == 0);
+        self.call_those(&mut round, |_| true);
     }
 
-    fn call_those(&mut self, free: &mut usize, held: &mut HashMap<Network, usize>, may_hold: impl Fn(usize) -> bool) {
+    fn call_those(&mut self, round: &mut Round, may_hold: impl Fn(usize) -> bool) {
+        let Round { free, held, is_reserved } = round;
         let mut at = 0;
         while let Some(&key) = self.buffer_queue.get(at) {
             let Some(slot) = self.slots.get_mut(key) else { return };
             let BufferWait::Queued(Want { purpose, network }) = slot.buffer_wait else { return };
             let pool = &self.ctx.pool;
             let mut count = || *held.entry(network).or_insert_with(|| pool.held_by(network));
-            // Those behind it may be content with what is there.
-            if !pool.would_admit(purpose, *free, &mut count) || !may_hold(count()) {
+            let passes = !*is_reserved || purpose == Purpose::Api;
+            if !may_hold(count()) || !passes || !pool.would_admit(purpose, *free, &mut count) {
+                // Those behind it may be content with what is there, unless it only lacks the one for its payload.
+                *is_reserved |= may_hold(count())
+                    && purpose == Purpose::Record
+                    && pool.may_keep_records()
+                    && pool.would_admit(Purpose::Payload, *free, count);
                 at += 1;
                 continue;
             }
@@ -80,7 +106,7 @@ mod tests {
     use super::*;
     use crate::net::buffers::Pool;
     use crate::net::link::Link;
-    use crate::net::reactor::Close;
+    use crate::net::reactor::{Close, Ending};
     use crate::net::stream::Stream;
     use std::os::unix::net::UnixStream;
 
@@ -120,6 +146,54 @@ mod tests {
         reactor.ctx.pool.give(lent);
         reactor.call_waiting();
         assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(first), Some(second)));
+    }
+
+    fn admits(reactor: &mut Reactor<()>, key: Key, want: Want) -> bool {
+        reactor.get_mut(key).unwrap().1.pool.admits(want)
+    }
+
+    #[test]
+    fn who_waits_for_a_buffer_is_not_overtaken() {
+        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
+        let [first, second] = [(); 2].map(|()| add(&mut reactor));
+        let lent = [(); 2].map(|()| reactor.ctx.pool.take(PAYLOAD).unwrap());
+        reactor.wait_for_buffer(first, Some(PAYLOAD));
+        lent.into_iter().for_each(|buffer| reactor.ctx.pool.give(buffer));
+        assert!(!admits(&mut reactor, second, PAYLOAD), "it has given one back, and takes it again");
+        reactor.call_waiting();
+        assert_eq!(reactor.next_ready(), Some(first));
+        assert!(!admits(&mut reactor, second, PAYLOAD), "its turn came first");
+        assert!(admits(&mut reactor, first, PAYLOAD));
+        reactor.wait_for_buffer(first, None);
+        reactor.call_waiting();
+        assert!(admits(&mut reactor, second, PAYLOAD));
+    }
+
+    #[test]
+    fn the_beginning_of_a_record_gets_a_buffer_although_others_behind_it_need_one_less() {
+        let mut reactor = Reactor::new(Pool::new(4, 0).unwrap()).unwrap();
+        let [record, payload] = [(); 2].map(|()| add(&mut reactor));
+        let mut lent = Vec::from([(); 4].map(|()| reactor.ctx.pool.take(PAYLOAD).unwrap()));
+        reactor.wait_for_buffer(record, Some(Want { purpose: Purpose::Record, ..PAYLOAD }));
+        reactor.wait_for_buffer(payload, Some(PAYLOAD));
+        for back in 1..=2 {
+            lent.drain(..1).for_each(|buffer| reactor.ctx.pool.give(buffer));
+            reactor.call_waiting();
+            assert_eq!(reactor.next_ready(), None, "{back} have come back");
+        }
+        lent.drain(..1).for_each(|buffer| reactor.ctx.pool.give(buffer));
+        reactor.call_waiting();
+        assert_eq!((reactor.next_ready(), reactor.next_ready()), (Some(record), Some(payload)));
+        lent.drain(..1).for_each(|buffer| reactor.ctx.pool.give(buffer));
+    }
+
+    #[test]
+    fn who_is_only_closing_waits_for_no_buffer() {
+        let mut reactor = Reactor::new(Pool::new(2, 0).unwrap()).unwrap();
+        let key = add(&mut reactor);
+        reactor.wait_for_buffer(key, Some(PAYLOAD));
+        reactor.close(key, Close::Drain(Ending::Complete), None);
+        assert_eq!(reactor.waiting_for_buffers(), 0);
     }
 
     #[test]
