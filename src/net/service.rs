@@ -191,7 +191,7 @@ fn is_overdue<S: Service>(service: &mut S, key: Key) {
             service.overdue(key);
         }
     } else if session::half_closed_is_over(service.reactor(), key) {
-        let cause = if service.is_stopping() { STOPPING } else { Cause::NoAnswer(key) };
+        let cause = if service.is_stopping() { STOPPING } else { session::cause_of_silence(service.reactor(), key) };
         service.end(key, cause);
     }
 }

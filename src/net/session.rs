@@ -95,8 +95,10 @@ pub trait Party {
 pub enum Cause {
     /// This side has ended, and all that it sent is on its way.
     Ended(Key),
-    /// This side sends no more, and the other one has been silent for too long.
+    /// This side sends no more, and the other one, which cannot say that it has answered, has been silent for too long.
     NoAnswer(Key),
+    /// The other side sends no more, and this one, which could say that it has ended, has been silent for too long.
+    Silent(Key),
     /// This side broke off in the middle. It may still listen.
     Truncated(Key, LinkError),
     /// This connection has failed.
@@ -210,7 +212,7 @@ impl Cause {
             Self::Ended(key) | Self::NoAnswer(key) => End::Side(*key),
             Self::Truncated(_, fault) | Self::Failed(_, fault) => End::of_fault(fault),
             Self::Absent(_) => End::Absence,
-            Self::Undeliverable(_) | Self::Unconfirmed(_) => End::Timeout,
+            Self::Silent(_) | Self::Undeliverable(_) | Self::Unconfirmed(_) => End::Timeout,
             Self::Shortage(_) => End::Shortage,
             Self::Interrupted(Interruption::Stopping) => End::Stop,
             Self::Interrupted(Interruption::Removed) => End::Removed,
@@ -223,7 +225,9 @@ impl Cause {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Interrupted(Interruption::Refused) => Reason::Refused,
-            Self::NoAnswer(_) | Self::Undeliverable(_) | Self::Interrupted(Interruption::Idle) => Reason::Silent,
+            Self::NoAnswer(_) | Self::Silent(_) | Self::Undeliverable(_) | Self::Interrupted(Interruption::Idle) => {
+                Reason::Silent
+            }
             Self::Shortage(_) | Self::Interrupted(_) => Reason::Ended,
             _ => Reason::Broken,
         }
@@ -232,7 +236,7 @@ impl Cause {
     /// Whose doing it is.
     pub fn by(&self) -> Option<Key> {
         match self {
-            Self::Truncated(key, _) | Self::Ended(key) | Self::NoAnswer(key) => Some(*key),
+            Self::Truncated(key, _) | Self::Ended(key) | Self::NoAnswer(key) | Self::Silent(key) => Some(*key),
             _ => self.broken(),
         }
     }
@@ -273,6 +277,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Ended(_) => f.write_str("it has ended"),
             Self::NoAnswer(_) => f.write_str("it has closed its sending side, and no answer came"),
+            Self::Silent(_) => f.write_str("it was silent, and the other side has closed its sending side"),
             Self::Truncated(_, fault) | Self::Failed(_, fault) => fault.fmt(f),
             Self::Absent(_) => f.write_str("it has not been heard of for longer than its heartbeat threshold"),
             Self::Unconfirmed(_) => f.write_str("it has not confirmed the end of its session"),
@@ -466,7 +471,9 @@ fn hear_half_closed<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Flow {
     let Some((SocketMut { link, state }, ctx)) = reactor.get_mut(key) else { return Flow::WouldBlock };
     let Some(framed) = state.framed_mut() else { return Flow::WouldBlock };
     let heard = framed.listen(link, ctx, now);
-    match (framed.reset(), heard) {
+    let (reset, wanted) = (framed.reset(), matches!(heard, Ok(Input::Starved)).then(|| link.record_want()));
+    reactor.wait_for_buffer(key, wanted);
+    match (reset, heard) {
         (Some(reason), _) => Flow::SourceFailed(LinkError::Reset(reason)),
         (None, Err(fault)) => Flow::SourceFailed(fault),
         (None, Ok(Input::Eof)) => Flow::SourceFailed(LinkError::Truncated),
@@ -574,6 +581,17 @@ pub fn half_closed_is_over<S: Party>(reactor: &Reactor<S>, user: Key) -> bool {
     let Some(socket) = reactor.get(user) else { return false };
     let unread = socket.state.partner().and_then(|agent| reactor.get(agent)).is_some_and(|agent| agent.link.may_read());
     !unread && socket.link.is_flushed()
+}
+
+/// Why the session of `key` ends, one direction of which has ended, and which has been silent for long enough.
+pub fn cause_of_silence<S: Party>(reactor: &Reactor<S>, key: Key) -> Cause {
+    let Some((one, partner)) = reactor.get(key).and_then(|it| Some((it.state, it.state.partner()?))) else {
+        return Cause::NoAnswer(key);
+    };
+    match reactor.get(partner) {
+        Some(other) if is_duplex(one, other.state) => Cause::Silent(if is_told(reactor, key) { key } else { partner }),
+        _ => Cause::NoAnswer(key),
+    }
 }
 
 /// How `key`, and who is joined to it, are to be closed.

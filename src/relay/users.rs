@@ -140,7 +140,7 @@ impl Relay {
             _ => None,
         });
         if let Some((_, longest)) = half_closed.min() {
-            self.end(longest, Cause::NoAnswer(longest));
+            self.end(longest, session::cause_of_silence(&self.reactor, longest));
             return false;
         }
         if let Some(unsaid) = self.log.may_say(Topic::TooManyUsers(port), self.reactor.now) {

@@ -1,5 +1,6 @@
 //! The access log: a line a session, whose fields add up to the metrics.
 
+use crate::harness::frames::{DATA, FIN, RESET};
 use crate::harness::{
     Daemon, Mapping, Metrics, Mode, PATIENCE, Setup, for_both_modes, join, public_mapping, wait_until,
 };
@@ -127,6 +128,56 @@ fn how_a_session_ended_is_told_apart_and_the_metrics_agree() {
     assert!(number(waited, "waited") > 0.0 && number(waited, "duration") >= 0.0, "{waited:?}");
     assert_eq!(after.iter().map(|line| number(line, "bytesport1")).sum::<f64>(), 100_012.0);
     assert!(daemon.log().contains("Stopping: SIGTERM"), "{}", daemon.log());
+}
+
+/// Nobody knows whether such a user has sent all that it wanted to: the network may have cut it off.
+#[test]
+fn a_user_that_leaves_without_close_notify_is_told_alike_with_both_versions() {
+    let daemon = with_access_log(Mode::Tls).start();
+    let mapping = daemon.add_public(1);
+    let (agent, user) = daemon.pair(&mapping);
+    agent.send(b"answer");
+    user.expect(b"answer");
+    user.cut();
+    sessions(&daemon, 1);
+    let mapping = daemon.add_public(1);
+    let framed = daemon.framed_agent(&mapping);
+    let user = daemon.user(&mapping);
+    framed.expect_open(1);
+    user.send(b"hello");
+    framed.expect_data(1, b"hello");
+    framed.send(DATA, 1, b"answer");
+    user.expect(b"answer");
+    user.cut();
+    for line in sessions(&daemon, 2) {
+        assert_eq!((&line["ended"][..], &line["by"][..]), ("truncated", "user"), "{line:?}");
+    }
+}
+
+#[test]
+fn a_half_closed_session_that_silence_ends_is_told_as_one() {
+    for_both_modes(|mode| {
+        let daemon = with_access_log(mode).start();
+        let mapping = daemon.add_public(1);
+        let agent = daemon.framed_agent(&mapping);
+        let mut users = vec![daemon.user(&mapping)];
+        agent.expect_open(1);
+        let mut next = |session| {
+            // Half-closed sessions make room for who waits.
+            users.push(daemon.user(&mapping));
+            agent.expect_besides_want(RESET, session);
+            agent.send(RESET, session, &[1]);
+            agent.expect_open(session + 1);
+            users.last().expect("it has just come").finish()
+        };
+        agent.send(FIN, 1, b"");
+        next(1);
+        agent.expect_besides_want(FIN, 2);
+        next(2);
+        let told: Vec<_> =
+            sessions(&daemon, 2).iter().map(|line| (line["ended"].clone(), line["by"].clone())).collect();
+        assert_eq!(told, [("timeout", "user"), ("timeout", "agent")].map(|(how, by)| (how.into(), by.into())));
+    });
 }
 
 /// What the lines say of ended sessions, and what the metrics do.
