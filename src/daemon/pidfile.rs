@@ -7,6 +7,7 @@
 //! It is a lock of fcntl(2), which belongs to the process and is lost as soon as that closes *any* descriptor of
 //! the file. So the daemon opens it once and never closes it.
 
+use super::writer;
 use crate::files::expect_regular;
 use crate::layout::folder_of;
 use nix::errno::Errno;
@@ -57,11 +58,17 @@ impl PidFile {
                 Err(Errno::EACCES | Errno::EAGAIN) => return Err(LockError::Held),
                 Err(errno) => return Err(system(errno.into())),
             }
-            // A daemon that has just ended may have removed the file between our opening and locking it.
-            if is_at(&file, path).map_err(system)? {
-                let mut pid_file = Self { path: path.to_owned(), file: ManuallyDrop::new(file) };
-                pid_file.write().map_err(system)?;
-                return Ok(pid_file);
+            match names_of(&file, path).map_err(system)? {
+                // A daemon that has just ended has removed the file between our opening and locking it.
+                Names::Others => {}
+                // The lock is ours, no daemon lives in it. Whoever is not root can free no name there, and has no file
+                // but its own to write to.
+                Names::ThisAndOthers if geteuid().is_root() => fs::remove_file(path).map_err(system)?,
+                Names::This | Names::ThisAndOthers => {
+                    let mut pid_file = Self { path: path.to_owned(), file: ManuallyDrop::new(file) };
+                    pid_file.write().map_err(system)?;
+                    return Ok(pid_file);
+                }
             }
         }
         Err(system(io::Error::other("the file is removed again and again")))
@@ -108,31 +115,39 @@ impl Drop for PidFile {
 /// Not through a link: the folder may belong to another user than the one who starts the daemon.
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let file = options.read(true).mode(MODE).custom_flags(OPEN_FLAGS).open(path)?;
-    expect_own(&file)?;
+    expect_regular(&file)?;
+    expect_own(&file.metadata()?, path)?;
     Ok(file)
 }
 
-/// A file with a second name is somebody's who made that a pid file to have it emptied, or given away.
-fn expect_own(file: &File) -> io::Result<()> {
-    expect_regular(file)?;
-    expect_one_name(&file.metadata()?)
-}
-
-fn expect_one_name(metadata: &Metadata) -> io::Result<()> {
+/// A file with a second name is somebody's who made that a pid file to have it emptied, or given away. Not in a folder
+/// where nobody but root makes names: there the second one is elsewhere, and the daemon's user can make as many of those
+/// as it likes.
+fn expect_own(metadata: &Metadata, path: &Path) -> io::Result<()> {
     match metadata.nlink() {
         0 | 1 => Ok(()),
+        _ if writer::is_only_root([folder_of(path)])? => Ok(()),
         links => Err(io::Error::other(format!("the file has {links} names (hard links), expected one"))),
     }
 }
 
+/// The names of an open file.
+enum Names {
+    /// Not the one that was asked for, by now.
+    Others,
+    This,
+    ThisAndOthers,
+}
+
 /// Whether `file` is what stands at `path` now, and nowhere else: one look shows both, or a name could come and go
 /// between two.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+fn names_of(file: &File, path: &Path) -> io::Result<Names> {
     let opened = file.metadata()?;
     match fs::symlink_metadata(path) {
-        Ok(there) if (opened.dev(), opened.ino()) != (there.dev(), there.ino()) => Ok(false),
-        Ok(there) => expect_one_name(&there).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(there) if (opened.dev(), opened.ino()) != (there.dev(), there.ino()) => Ok(Names::Others),
+        Ok(there) if there.nlink() <= 1 => Ok(Names::This),
+        Ok(there) => expect_own(&there, path).map(|()| Names::ThisAndOthers),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Names::Others),
         Err(error) => Err(error),
     }
 }
@@ -213,6 +228,13 @@ mod tests {
     use super::*;
     use crate::testing::Folder;
 
+    /// A folder where others than root make names, too.
+    fn shared_folder() -> Folder {
+        let folder = Folder::new();
+        fs::set_permissions(&folder.0, Permissions::from_mode(0o777)).unwrap();
+        folder
+    }
+
     #[test]
     fn a_file_that_a_crash_left_behind_is_taken_over_and_removed_in_the_end() {
         let folder = Folder::new();
@@ -236,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_file_with_a_second_name_or_of_another_kind_is_left_alone() {
-        let folder = Folder::new();
+        let folder = shared_folder();
         let (path, target) = (folder.0.join("pid"), folder.0.join("precious"));
         fs::write(&target, "precious").unwrap();
         fs::hard_link(&target, &path).unwrap();
@@ -245,6 +267,26 @@ mod tests {
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(PidFile::lock(&path).unwrap_err().to_string().contains("regular file"));
+    }
+
+    /// The daemon's user can give its own file a second name elsewhere.
+    #[test]
+    fn in_a_folder_of_roots_a_second_name_keeps_nobody_from_starting() {
+        if !geteuid().is_root() {
+            eprintln!("skipped: only root has a folder of root's");
+            return;
+        }
+        let folder = Folder::new();
+        let (path, other) = (folder.0.join("pid"), folder.0.join("other"));
+        fs::write(&path, "1\n").unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        assert!(Running::find(&path).unwrap().is_none());
+        PidFile::can_be_made(&path).unwrap();
+        let pid_file = PidFile::lock(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        assert_eq!(fs::read_to_string(&other).unwrap(), "1\n", "what has the other name is left alone");
+        drop(pid_file);
+        assert!(!path.exists());
     }
 
     #[test]
@@ -258,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_pid_file_of_the_daemon_is_an_error() {
-        let folder = Folder::new();
+        let folder = shared_folder();
         let (path, target) = (folder.0.join("pid"), folder.0.join("precious"));
         fs::write(&target, "precious").unwrap();
         fs::hard_link(&target, &path).unwrap();

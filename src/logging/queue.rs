@@ -187,6 +187,7 @@ mod tests {
     use crate::testing::Folder;
     use std::fs;
     use std::path::Path;
+    use std::time::Instant;
 
     fn say(sink: &mut Sink, text: &str) {
         writeln!(sink, "{text}").unwrap();
@@ -201,11 +202,34 @@ mod tests {
         let (logging, mut sink) = pipe(Writer::new(Some(&file)).unwrap(), Which::Log).unwrap();
         say(&mut sink, "first");
         fs::rename(&file, &old).unwrap();
-        say(&mut sink, "second");
         logging.reopen();
-        say(&mut sink, "third");
-        assert_eq!(fs::read_to_string(&old).unwrap(), "before\nfirst\nsecond\n");
-        assert_eq!(fs::read_to_string(&file).unwrap(), "third\n");
+        say(&mut sink, "second");
+        assert_eq!(fs::read_to_string(&old).unwrap(), "before\nfirst\n");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "second\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_noticed_and_no_line_is_lost() {
+        let folder = Folder::new();
+        let (file, old) = (folder.0.join("log"), folder.0.join("log.1"));
+        let (_logging, mut sink) = pipe(Writer::new(Some(&file)).unwrap(), Which::Log).unwrap();
+        let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        // As logrotate does with `create`, and as it does without.
+        for is_made in [true, false] {
+            say(&mut sink, "line");
+            fs::rename(&file, &old).unwrap();
+            if is_made {
+                fs::write(&file, "").unwrap();
+            }
+            let (start, mut lines) = (Instant::now(), text(&old).lines().count());
+            while text(&file).is_empty() {
+                assert!(start.elapsed() < Duration::from_secs(20), "it goes on in the old file");
+                say(&mut sink, "line");
+                lines += 1;
+                thread::sleep(Duration::from_millis(50));
+            }
+            assert_eq!(text(&old).lines().count() + text(&file).lines().count(), lines);
+        }
     }
 
     #[test]

@@ -5,8 +5,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{AccessFlags, access};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often to look whether the file has been moved away. So a rotation needs no signal, and nobody who would send one
+/// as the user of this process, whom that user may keep waiting.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Whether a log to this file could be started. Makes no file.
 ///
@@ -40,17 +45,22 @@ pub(super) struct Writer {
     file: Option<(PathBuf, File)>,
     /// The last line may be there in part.
     torn: bool,
+    /// When it was looked whether the file is still the one of this name.
+    looked: Instant,
+    /// It is not, and no other can be opened: said once.
+    is_stuck: bool,
 }
 
 impl Writer {
     /// To the end of a file, which is made if need be, or to standard error.
     pub fn new(path: Option<&Path>) -> io::Result<Self> {
         let file = path.map(|path| open(path, true).map(|file| (path.to_owned(), file))).transpose()?;
-        Ok(Self { file, torn: false })
+        Ok(Self { file, torn: false, looked: Instant::now(), is_stuck: false })
     }
 
     /// Writes `line`; `false` if it, or its end, is lost.
     pub fn write(&mut self, line: &[u8]) -> bool {
+        self.look();
         let out: &mut dyn Write = match &mut self.file {
             None => &mut io::stderr(),
             Some((_, file)) => file,
@@ -60,13 +70,35 @@ impl Writer {
         !self.torn
     }
 
+    /// Goes on in a new file if the present one has been moved away or removed.
+    fn look(&mut self) {
+        if self.looked.elapsed() < LOOK {
+            return;
+        }
+        self.looked = Instant::now();
+        if self.file.as_ref().is_some_and(|(path, file)| is_moved(path, file)) {
+            self.reopen();
+        }
+    }
+
     /// Opens the file again. If that fails the old one is kept: better a line in the wrong file than none.
     pub fn reopen(&mut self) {
-        if let Some((path, file)) = &mut self.file {
-            match open(path, true) {
-                Ok(new) => (*file, self.torn) = (new, false),
-                Err(error) => log::warn!("{} cannot be reopened ({error}); the old file is kept", path.display()),
+        let Some((path, file)) = &mut self.file else { return };
+        match open(path, true) {
+            Ok(new) => (*file, self.torn, self.is_stuck) = (new, false, false),
+            Err(error) if !std::mem::replace(&mut self.is_stuck, true) => {
+                log::warn!("{} cannot be reopened ({error}); the old file is kept", path.display());
             }
+            Err(_) => {}
         }
+    }
+}
+
+/// Whether something else has the name of this file by now, or nothing. If that cannot be told, it has not moved.
+fn is_moved(path: &Path, file: &File) -> bool {
+    let Ok(open) = file.metadata() else { return false };
+    match fs::metadata(path) {
+        Ok(there) => (there.dev(), there.ino()) != (open.dev(), open.ino()),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }

@@ -1,8 +1,9 @@
 //! check: 0 or 78, every fault named, nothing changed.
 
 use crate::harness::{Daemon, Mode, PATIENCE, Setup, wait_until};
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 const EX_CONFIG: i32 = 78;
 
@@ -134,14 +135,30 @@ fn a_log_is_not_written_into_another_file_of_the_daemons() {
     }
 }
 
+/// In a folder where others than root make names, too.
+#[test]
+fn a_pid_file_with_a_second_name_is_refused_and_left_alone() {
+    let daemon = Setup::new(Mode::Plain).prepare();
+    let (shared, pid_file) = (daemon.path("shared"), daemon.path("shared/pid"));
+    fs::create_dir(&shared).expect("a folder");
+    fs::set_permissions(&shared, Permissions::from_mode(0o1777)).expect("a folder of ours");
+    fs::write(daemon.path("precious"), "precious").expect("a file");
+    fs::hard_link(daemon.path("precious"), &pid_file).expect("a link");
+    for (command, status) in [("check", EX_CONFIG), ("start", EX_CANTCREAT)] {
+        let said = daemon.command(&[command, "--pid-file", pid_file.to_str().expect("UTF-8")]);
+        assert!(
+            said.status == status && said.err.contains("shared/pid") && said.err.contains("hard links"),
+            "{said:?}"
+        );
+    }
+    assert_eq!(fs::read_to_string(daemon.path("precious")).expect("a file"), "precious");
+}
+
 #[test]
 fn a_pid_file_that_start_would_refuse_is_named_and_left_alone() {
     let daemon = Setup::new(Mode::Plain).prepare();
     let pid_file = daemon.path("connector.conf.pid");
     fs::write(daemon.path("precious"), "precious").expect("a file");
-    fs::hard_link(daemon.path("precious"), &pid_file).expect("a link");
-    refused_by_both(&daemon, EX_CANTCREAT, &["connector.conf.pid", "hard links"]);
-    fs::remove_file(&pid_file).expect("it is there");
     std::os::unix::fs::symlink(daemon.path("precious"), &pid_file).expect("a link");
     refused_by_both(&daemon, EX_CANTCREAT, &["connector.conf.pid"]);
     fs::remove_file(&pid_file).expect("it is there");
