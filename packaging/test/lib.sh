@@ -27,6 +27,19 @@ fact() {
 	fi
 }
 
+# needs PROGRAM...: the test is skipped, with a message, where one of them is missing; `root` is the user.
+needs() {
+	for need in "$@"; do
+		if [ "$need" = root ]; then
+			[ "$(id -u)" = 0 ] && continue
+		else
+			command -v "$need" >/dev/null && continue
+		fi
+		echo "${0##*/}: skipped, it needs $need" >&2
+		exit 0
+	done
+}
+
 gone() { [ ! -e "$1" ]; }
 
 # The exit status of a command, as a word.
