@@ -103,8 +103,7 @@ impl Config {
     /// A log that would be written into one of the daemon's other files: its key, and that file.
     fn log_over_another_file(&self, layout: &Layout) -> Option<(&'static str, PathBuf)> {
         let logs = [("logfile", &self.log_file), ("accesslog", &self.access_log)];
-        let named = [&self.api_token, &self.controller_ca].into_iter().flatten().cloned();
-        let others: Vec<PathBuf> = layout.own_files().chain(named).collect();
+        let others: Vec<PathBuf> = layout.own_files().chain(self.named_files()).collect();
         let of_log = |(key, log): (&'static str, &Option<PathBuf>)| {
             let log = log.as_ref()?;
             let other_log = self.log_file.as_ref().filter(|_| key != "logfile");
@@ -112,6 +111,11 @@ impl Config {
             Some((key, taken.clone()))
         };
         logs.into_iter().find_map(of_log)
+    }
+
+    /// The files that the settings name, and that are read.
+    fn named_files(&self) -> impl Iterator<Item = PathBuf> {
+        [&self.api_token, &self.controller_ca].into_iter().flatten().cloned()
     }
 
     /// The folder of what the operator writes.
@@ -186,6 +190,12 @@ pub enum ConfigError {
     /// The file was read and something in it is wrong.
     #[error("{file}, {fault}")]
     Invalid { file: PathBuf, fault: SettingsFault },
+}
+
+/// The file of the daemon's, as far as they are known, that a log in `log` would be written into.
+pub fn file_under_log(log: &Path, layout: &Layout, config: Option<&Config>) -> Option<PathBuf> {
+    let named = config.into_iter().flat_map(|config| config.named_files().chain(config.access_log.clone()));
+    layout.own_files().chain(named).find(|file| is_one_file(log, file))
 }
 
 /// What is wrong in a settings file, and where.

@@ -21,7 +21,7 @@ mod signals;
 
 pub use error::StartError;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::control::{self, Control};
 use crate::layout::Layout;
 use crate::logging::{self, AccessLog, Format, Logging};
@@ -36,7 +36,7 @@ use log::{LevelFilter, error, info, warn};
 use pidfile::PidFile;
 use privileges::RunAs;
 use reload::{Files, Reloader};
-use requirements::{Capacity, conflicts, misfits};
+use requirements::{Capacity, conflicts, misfits, too_many_connections};
 use signals::Caught;
 use std::io;
 use std::path::PathBuf;
@@ -81,6 +81,11 @@ impl Daemon {
         drop(held);
         // With faulty settings the fault goes to the log, so they are looked at first and judged later.
         let config = Config::load(&options.layout);
+        if let Some(log) = &options.log_file {
+            if let Some(file) = config::file_under_log(log, &options.layout, config.as_ref().ok()) {
+                return Err(StartError::LogIsTaken { file });
+            }
+        }
         let log_file = options.log_file.or_else(|| config.as_ref().ok()?.log_file.clone());
         let logging = logging::start(options.log_level, options.log_format, log_file.as_deref());
         let logging = logging.map_err(|cause| match &log_file {
@@ -169,7 +174,7 @@ fn start_relay(
     config: &Config,
     tls: Option<ServerTls>,
     parser: ParserSocket,
-    Capacity { connections, sockets, buffers, warning }: Capacity,
+    Capacity { connections, sockets, buffers }: Capacity,
     access_log: Option<AccessLog>,
 ) -> Result<(Relay, Handle), StartError> {
     let Config { listen, api_port, broker, .. } = *config;
@@ -206,7 +211,7 @@ fn start_relay(
         counted(connections, "connection"),
         counted(buffer_count, "buffer"),
     );
-    config.warnings().into_iter().chain(warning).for_each(|warning| warn!("{warning}"));
+    config.warnings().into_iter().chain(too_many_connections(config)).for_each(|warning| warn!("{warning}"));
     Ok(started)
 }
 

@@ -151,6 +151,22 @@ impl Arguments {
         }
     }
 
+    /// Whether `--log-file` is none of the files that the agent reads or writes, as far as they are known.
+    pub fn log_file_is_its_own(&self) -> Result<(), SettingsError> {
+        let Some(log) = self.log_file.as_deref() else { return Ok(()) };
+        // What is wrong with the settings is for the log to tell.
+        let files = self.listed().map_or(Vec::new(), |listed| listed.files);
+        let named = [self.config(), self.ca.as_deref(), self.passcode_file.as_deref()].into_iter().flatten();
+        match named.chain(files.iter().map(PathBuf::as_path)).find(|file| is_one_file(log, file)) {
+            None => Ok(()),
+            Some(file) => {
+                let file = file.display();
+                let problem = format!("the agent needs {file} for something else; expected a file of its own");
+                Err(SettingsError::Option { option: "--log-file", problem })
+            }
+        }
+    }
+
     fn listed(&self) -> Result<Listed, SettingsError> {
         let process = Process { metrics_listen: self.metrics_listen, access_log: self.access_log.clone() };
         let only =

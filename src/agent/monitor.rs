@@ -25,8 +25,7 @@ type Answer = (&'static str, &'static str, String);
 
 /// Answers at `address` until the agent is gone.
 pub(super) fn listen(address: SocketAddr, question: Question) -> Result<(), StartError> {
-    let failed = |cause| StartError::Metrics { address, cause };
-    let listener = TcpListener::bind(address).map_err(failed)?;
+    let listener = bind(address)?;
     let started = clock::now();
     let work = move || {
         for stream in listener.incoming() {
@@ -40,8 +39,12 @@ pub(super) fn listen(address: SocketAddr, question: Question) -> Result<(), Star
             }
         }
     };
-    thread::Builder::new().name("metrics".into()).spawn(work).map_err(failed)?;
-    Ok(())
+    let spawned = thread::Builder::new().name("metrics".into()).spawn(work);
+    spawned.map(|_| ()).map_err(|cause| StartError::Metrics { address, cause })
+}
+
+pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|cause| StartError::Metrics { address, cause })
 }
 
 fn serve(mut stream: TcpStream, question: &Question, started: SystemTime) -> io::Result<()> {

@@ -4,6 +4,7 @@ use super::arguments::Arguments;
 use super::error::{StartError, system};
 use super::names::Names;
 use super::plan::{Plan, plans};
+use super::service::Clients;
 use super::settings::{Process, Protocol, Settings};
 use super::status::{Question, Report, StatusSocket};
 use super::{Agent, WAKE, monitor};
@@ -87,10 +88,24 @@ pub fn run(arguments: &Arguments, logging: Logging) -> Result<(), StartError> {
 /// What `run` would refuse to start with, without starting anything. Returns how many services there are.
 pub fn check(arguments: &Arguments) -> Result<usize, StartError> {
     let (process, services) = arguments.read()?;
-    if let Some(file) = process.access_log {
-        logging::can_be_opened(&file).map_err(|cause| StartError::AccessLog { file, cause })?;
+    if let Some(file) = &process.access_log {
+        logging::can_be_opened(file).map_err(|cause| StartError::AccessLog { file: file.clone(), cause })?;
     }
-    Ok(plans(services)?.len())
+    let plans = plans(services)?;
+    taken(&process, &plans)
+        .for_each(|problem| warn!("{problem}; that is no fault if this agent runs and listens there"));
+    Ok(plans.len())
+}
+
+/// The addresses that cannot be listened on now. Which program has one is not known: it may be this agent.
+fn taken<'a>(process: &'a Process, plans: &'a [Plan]) -> impl Iterator<Item = StartError> + 'a {
+    let metrics = process.metrics_listen.and_then(|address| monitor::bind(address).err());
+    let tunnels = plans.iter().filter(|plan| !plan.listen.is_empty());
+    let tunnels = tunnels.filter_map(|plan| {
+        let bound = Clients::listen(&plan.listen);
+        bound.err().map(|cause| StartError::listen(&plan.settings, cause))
+    });
+    metrics.into_iter().chain(tunnels)
 }
 
 /// Does what signals ask for.

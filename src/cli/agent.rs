@@ -21,6 +21,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn serve(arguments: &Arguments) -> Outcome {
+    arguments.log_file_is_its_own().map_err(|e| Failure::new(e.status(), e))?;
     let ended = agent::run(arguments, start_log(arguments, arguments.log_file.as_deref())?);
     if let Err(e) = &ended {
         error!("{e}");

@@ -8,7 +8,7 @@ use super::{Outcome, identity};
 use crate::config::Config;
 use crate::control::read_token;
 use crate::daemon::pidfile::{LockError, PidFile, Running};
-use crate::daemon::requirements::{Capacity, conflicts, misfits};
+use crate::daemon::requirements::{Capacity, conflicts, misfits, too_many_connections};
 use crate::daemon::writer;
 use crate::exit;
 use crate::layout::Layout;
@@ -40,9 +40,9 @@ impl Check {
         let mut verdict = Verdict { status: exit::OK };
         look_at_files(&config, &mut verdict);
         let mappings = look_at_mappings(&config, &mut verdict);
-        match Capacity::of(&config) {
-            Ok(capacity) => capacity.warning.into_iter().for_each(complain),
-            Err(e) => verdict.fault(e),
+        too_many_connections(&config).into_iter().for_each(complain);
+        if let Err(e) = Capacity::of(&config) {
+            verdict.fault(e);
         }
         conflicts(&config, &mappings).for_each(complain);
         misfits(&config, &mappings).for_each(complain);

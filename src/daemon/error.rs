@@ -18,6 +18,9 @@ pub enum StartError {
     PidFile(#[from] LockError),
     #[error(transparent)]
     User(#[from] PrivilegeError),
+    /// The option would have the log written into another file of the daemon's.
+    #[error("--log-file: the daemon needs {file} for something else; expected a file of its own")]
+    LogIsTaken { file: PathBuf },
     #[error("{file}: the log file cannot be opened: {cause}")]
     Log { file: PathBuf, cause: io::Error },
     #[error("{file} (key \"accesslog\"): the file cannot be opened: {cause}")]
@@ -50,6 +53,7 @@ impl StartError {
             // The daemon that was wanted is there.
             Self::PidFile(LockError::Held) => exit::OK,
             Self::PidFile(LockError::System { .. }) | Self::Log { .. } | Self::AccessLog { .. } => exit::CANNOT_CREATE,
+            Self::LogIsTaken { .. } => exit::USAGE,
             Self::User(PrivilegeError::NoSuchUser(_)) => exit::NO_USER,
             Self::User(PrivilegeError::NotRoot(_)) => exit::NOT_PERMITTED,
             Self::User(PrivilegeError::System { .. }) | Self::System { .. } => exit::SYSTEM,

@@ -17,8 +17,6 @@ pub struct Capacity {
     /// Descriptors for these and for ports.
     pub sockets: usize,
     pub buffers: Pool,
-    /// The settings ask for more connections than that.
-    pub warning: Option<String>,
 }
 
 impl Capacity {
@@ -27,14 +25,27 @@ impl Capacity {
     /// # Errors
     /// There is no room for the buffers.
     pub fn of(config: &Config) -> Result<Self, StartError> {
-        let descriptors = usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX);
-        let (connections, warning) = most_connections(config, descriptors);
+        let descriptors = descriptors();
+        let connections = config.connections.unwrap_or(usize::MAX).min(most_connections(descriptors));
         let sockets = descriptors.saturating_sub(RESERVED).max(2 * CONNECTIONS_LEFT);
         let count = config.buffers.unwrap_or(connections.min(BUFFERS));
         let buffers = relay::reserve_buffers(count);
         let buffers = buffers.map_err(|cause| StartError::Buffers { settings: config.file.clone(), count, cause })?;
-        Ok(Self { connections, sockets, buffers, warning })
+        Ok(Self { connections, sockets, buffers })
     }
+}
+
+/// That the settings ask for more connections than there can be.
+pub fn too_many_connections(config: &Config) -> Option<String> {
+    let (connections, descriptors) = (config.connections?, descriptors());
+    let most = most_connections(descriptors);
+    (connections > most).then(|| {
+        let file = config.file.display();
+        format!(
+            "{file}: `connections` is {connections}, but the limit of {descriptors} open files allows {most}, which is \
+             what is used; raise it (LimitNOFILE= of systemd, ulimit -n)"
+        )
+    })
 }
 
 /// Ports of stored mappings that can never be bound, because the daemon needs them itself.
@@ -62,17 +73,12 @@ pub fn misfits<'a>(config: &'a Config, mappings: &'a [Mapping]) -> impl Iterator
     mappings.iter().filter(|_| config.dev).filter_map(of_one)
 }
 
-/// How many connections there may be, and a warning if that is less than the settings say.
-fn most_connections(config: &Config, descriptors: usize) -> (usize, Option<String>) {
-    // An eighth is left for listeners: two a mapping.
-    let most = (descriptors - descriptors / 8).saturating_sub(RESERVED).max(CONNECTIONS_LEFT);
-    let connections = config.connections.unwrap_or(most);
-    let warning = (connections > most).then(|| {
-        let file = config.file.display();
-        format!(
-            "{file}: `connections` is {connections}, but the limit of {descriptors} open files allows {most}, which is \
-             what is used; raise it (LimitNOFILE= of systemd, ulimit -n)"
-        )
-    });
-    (connections.min(most), warning)
+/// How many there may be. Raises the limit as far as allowed.
+fn descriptors() -> usize {
+    usize::try_from(descriptors::raise_limit()).unwrap_or(usize::MAX)
+}
+
+/// How many connections there may be: an eighth of the descriptors is left for listeners, two a mapping.
+fn most_connections(descriptors: usize) -> usize {
+    (descriptors - descriptors / 8).saturating_sub(RESERVED).max(CONNECTIONS_LEFT)
 }

@@ -111,6 +111,10 @@ fn more_buffers_than_there_is_room_for_are_a_fault_of_their_key() {
         let daemon = Setup::new(Mode::Plain).set("buffers", buffers).prepare();
         refused_by_both(&daemon, EX_CONFIG, &["connector.conf", "\"buffers\""]);
     }
+    // The one fault hides nothing else.
+    let daemon =
+        Setup::new(Mode::Plain).set("buffers", 4_294_967_295_u64).set("connections", 4_000_000_000_u64).prepare();
+    faulty(&daemon, &["\"buffers\"", "`connections` is 4000000000, but the limit of"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 const EX_CANTCREAT: i32 = 73;
 const EX_CONFIG: i32 = 78;
+const EX_USAGE: i32 = 64;
 
 #[test]
 fn a_rotated_log_goes_on_in_a_new_file() {
@@ -24,6 +25,19 @@ fn a_rotated_log_goes_on_in_a_new_file() {
     wait_until("it goes on there", PATIENCE, || text(&log).contains(&mapping.id));
     assert!(!text(&old).contains(&mapping.id));
     assert_eq!(daemon.log(), "");
+}
+
+#[test]
+fn a_rotation_needs_no_signal() {
+    let daemon = Setup::new(Mode::Plain).set("logfile", "connector.log").start();
+    let (log, old) = (daemon.path("connector.log"), daemon.path("connector.log.1"));
+    fs::rename(&log, &old).expect("a log");
+    wait_until("it goes on in a new file", PATIENCE, || {
+        daemon.add_public(1);
+        log.exists()
+    });
+    wait_until("lines are written there", PATIENCE, || fs::read_to_string(&log).is_ok_and(|text| !text.is_empty()));
+    assert!(fs::read_to_string(&old).expect("a log").contains("started"));
 }
 
 #[test]
@@ -55,6 +69,21 @@ fn a_log_file_that_cannot_be_opened_is_named() {
     let said = daemon.command(&["start", "--log-file", "/nonexistent/connector.log"]);
     assert_eq!(said.status, EX_CANTCREAT, "{said:?}");
     assert!(said.err.contains("/nonexistent/connector.log"), "{said:?}");
+}
+
+#[test]
+fn a_log_file_over_another_file_of_the_daemons_is_refused_before_anything_is_written() {
+    for name in ["connector.conf", "configs.json", "server-key.pem", "connector.conf.pid", "token", "access.log"] {
+        let daemon = Setup::new(Mode::Tls).set("apitoken", "token").set("accesslog", "access.log").prepare();
+        fs::write(daemon.path("token"), "a token of some length").expect("a file");
+        let file = daemon.path(name);
+        let before = fs::read(&file).ok();
+        let said = daemon.command(&["start", "--log-file", file.to_str().expect("UTF-8")]);
+        assert_eq!(said.status, EX_USAGE, "{name}: {said:?}");
+        let words = format!("--log-file: the daemon needs {} for something else", file.display());
+        assert!(said.err.contains(&words), "{name}: {said:?}");
+        assert_eq!(fs::read(&file).ok(), before, "{name}");
+    }
 }
 
 /// More lines than wait for the writer, and than the smallest pipe holds.

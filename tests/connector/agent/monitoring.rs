@@ -91,6 +91,43 @@ fn an_access_log_over_another_file_of_the_agents_is_refused() {
 }
 
 #[test]
+fn a_log_file_over_another_file_of_the_agents_is_refused_before_anything_is_written() {
+    let daemon = &Setup::new(Mode::Plain).start();
+    let (mut listed, mapping) = service(daemon, &Service::echo());
+    let keys = listed.as_object_mut().expect("keys");
+    keys.remove("passcode");
+    keys.insert("passcodefile".to_owned(), json!("web.passcode"));
+    for name in ["agent.json", "web.passcode"] {
+        let agent = agent(daemon, &listed, &json!({}));
+        fs::write(agent.path("web.passcode"), &mapping.passcodes[0]).expect("a file");
+        let file = agent.path(name);
+        let before = fs::read(&file).expect("a file");
+        let mut agent = agent.with(&["--log-file", &file.display().to_string()]).spawn();
+        assert_eq!(agent.wait().code(), Some(64), "{name}: {}", agent.log());
+        let words = format!("--log-file: the agent needs {} for something else", file.display());
+        assert!(agent.log().contains(&words), "{}", agent.log());
+        assert_eq!(fs::read(&file).expect("a file"), before, "{name}");
+    }
+}
+
+/// It may be the agent itself that listens there: a warning.
+#[test]
+fn check_warns_of_addresses_that_are_taken() {
+    let daemon = &Setup::new(Mode::Plain).start();
+    let mapping = daemon.add_private(1);
+    let [tunnel, metrics] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let [tunnel, metrics] = [&tunnel, &metrics].map(|it| it.local_addr().expect("an address").to_string());
+    let listed = json!({"name": "in", "mode": "private", "port": mapping.ports[0], "passcode": mapping.passcodes[0],
+        "listen": tunnel});
+    let (said, status) = agent(daemon, &listed, &json!({"metricslisten": metrics})).check();
+    assert_eq!(status, Some(0), "{said}");
+    for words in [format!("key \"listen\": {tunnel} cannot be listened on"), format!("metricslisten: {metrics} cannot")]
+    {
+        assert!(said.contains(&words), "{said}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_is_told_with_its_key() {
     let daemon = &Setup::new(Mode::Plain).start();
     let taken = TcpListener::bind(("127.0.0.1", listening_port(daemon))).expect("a port");
