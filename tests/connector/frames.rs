@@ -3,7 +3,9 @@
 use crate::harness::frames::{
     BYE, DATA, FIN, FramedPipe, Frames, HELLO, OPEN, PING, PONG, RESET, WANT, frame, with_framed_agent,
 };
-use crate::harness::{Daemon, End, Mode, PATIENCE, Payload, Setup, in_both_modes, public_mapping, wait_until};
+use crate::harness::{
+    Daemon, End, Heard, Mode, PATIENCE, Payload, Peer, SILENCE, Setup, in_both_modes, public_mapping, wait_until,
+};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -90,6 +92,34 @@ fn what_comes_for_a_user_that_is_gone_reaches_nobody() {
         agent.send(DATA, 2, b"for the second one");
         next.expect(b"for the second one");
         pipe.end(&next, 2);
+    });
+}
+
+#[test]
+fn what_follows_the_confirmed_end_of_a_session_ends_the_connection() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(1);
+        for late in [frame(DATA, 1, b"late"), frame(FIN, 1, b"")] {
+            for is_broken_off_here in [true, false] {
+                let pipe = FramedPipe::of(daemon, mapping.clone());
+                let (agent, user) = (&pipe.agent, pipe.user(1));
+                if is_broken_off_here {
+                    user.reset();
+                    agent.expect_besides_want(RESET, 1);
+                    agent.send(DATA, 1, b"it has crossed the RESET");
+                    agent.send(RESET, 1, &[1]);
+                } else {
+                    agent.send(RESET, 1, &[1]);
+                    agent.expect_besides_want(RESET, 1);
+                    user.expect_end();
+                }
+                // Another RESET of it is nothing.
+                agent.peer.send(&[frame(RESET, 1, &[1]), frame(PING, 0, b"")].concat());
+                agent.expect_besides_want(PONG, 0);
+                agent.peer.send(&late);
+                agent.peer.expect_end();
+            }
+        }
     });
 }
 
@@ -190,6 +220,8 @@ fn what_is_no_frame_ends_the_connection_and_nothing_else() {
             frame(OPEN, 1, b"\0\0"),
             frame(DATA, 0, b"nobody asked"),
             frame(WANT, 0, b"1"),
+            frame(WANT, 0, &[0, 1]),
+            frame(FIN, 0, b""),
             frame(FIN, 77, &[0; 1025]),
             frame(RESET, 77, b""),
         ] {
@@ -205,9 +237,8 @@ fn what_is_no_frame_ends_the_connection_and_nothing_else() {
 #[test]
 fn no_frame_is_longer_than_was_agreed_on_not_even_one_that_is_skipped() {
     with_framed_agent(2, |pipe| {
-        let largest = usize::from(u16::from_be_bytes([HELLO[10], HELLO[11]]));
         let user = pipe.user(1);
-        for (kind, flags) in [(99, 0x80), (DATA, 77)] {
+        for (kind, flags, largest) in [(99, 0x80, 1024), (DATA, 77, 65_532)] {
             pipe.agent.peer.send(&frame(kind, flags, &vec![0; largest]));
             pipe.agent.send(DATA, 1, b"behind it");
             user.expect(b"behind it");
@@ -260,7 +291,7 @@ fn more_connections_are_asked_for_as_they_are_needed_and_may_come() {
 #[test]
 fn an_agent_that_says_no_hello_in_the_same_message_is_of_version_1() {
     in_both_modes(|daemon| {
-        let mapping = daemon.add_public(4);
+        let mapping = daemon.add_public(5);
         let agent = daemon.stranger(&mapping, 0);
         let passcode = mapping.passcodes[0].as_bytes();
         let (head, tail) = passcode.split_at(17);
@@ -271,10 +302,20 @@ fn an_agent_that_says_no_hello_in_the_same_message_is_of_version_1() {
         agent.expect_silence();
         user.send(b"hello");
         agent.expect(b"hello");
-        let nearly = daemon.stranger(&mapping, 0);
-        nearly.send(&[passcode, &HELLO[..19]].concat());
-        nearly.expect_message(b"AUTHORIZED");
-        nearly.expect_silence();
+        // One byte short; of version 1; with frames that are too small.
+        let with = |at: usize, bytes: [u8; 2]| [&HELLO[..at], &bytes, &HELLO[at + 2..]].concat();
+        let wrong = [HELLO[..19].to_vec(), with(8, [1, 0]), with(10, [0, 0]), with(10, [3, 0xff])];
+        let nearly: Vec<Peer> = wrong
+            .iter()
+            .map(|hello| {
+                let nearly = daemon.stranger(&mapping, 0);
+                nearly.send(&[passcode, hello].concat());
+                nearly.expect_message(b"AUTHORIZED");
+                nearly
+            })
+            .collect();
+        thread::sleep(SILENCE); // a hello would come at once
+        nearly.iter().for_each(|nearly| assert_eq!(nearly.hear(Duration::from_millis(1)), Heard::Silence));
     });
 }
 

@@ -92,9 +92,6 @@ fn a_session_that_either_side_breaks_off_leaves_both_connections_to_the_next() {
             breaking.expect_besides_want(RESET, session);
             other.send(DATA, session, b"on its way already");
             other.send(RESET, session, &[1]);
-            for agent in [breaking, other] {
-                agent.send(DATA, session, b"late");
-            }
         }
         call(&caller, &server, 3);
         talk(&caller, &server, 3);
@@ -184,7 +181,9 @@ fn a_wrong_frame_ends_its_own_connection_and_no_other() {
             [&open[..], &frame(FIN, 1, b"")].concat(),
             [&open[..], &frame(ACCEPT, 1, b"")].concat(),
             [&open[..], &open].concat(),
+            frame(WANT, 0, &[0, 1]),
             // Behind a call that is taken back.
+            [&open[..], &frame(RESET, 1, &[1]), &frame(DATA, 1, b"too late")].concat(),
             [&open[..], &frame(RESET, 1, &[1]), &frame(OPEN, 2, CLIENT)].concat(),
             [&open[..], &frame(RESET, 1, &[1]), &frame(99, 0, b"")].concat(),
             // Of a session that there is not.

@@ -1,8 +1,9 @@
 //! One connection that speaks in frames: one session after the other, and what may be said when.
 //!
 //! A session begins with OPEN: the Connector's; or the agent's, where that one calls, and then the Connector answers it
-//! with ACCEPT. Each side may then send DATA until its own FIN or RESET, and the session is over for a side that has sent one of the two and heard one of the two. So nothing of it can still come from a peer
-//! that keeps to this; what comes all the same carries its number, and is thrown away.
+//! with ACCEPT. Each side may then send DATA until its own FIN or RESET, and the session is over for a side that has sent
+//! one of the two and heard one of the two. Nothing of it but a RESET can still come then from a peer that keeps to this.
+//! What crosses our own RESET is thrown away.
 //!
 //! Bytes go in as they come, in any pieces; payload is not copied.
 
@@ -29,6 +30,11 @@ impl Role {
     /// It begins the sessions.
     fn opens(self) -> bool {
         matches!(self, Self::Connector | Self::CallingAgent)
+    }
+
+    /// It asks the other end for connections.
+    fn wants(self) -> bool {
+        matches!(self, Self::Connector | Self::CalledConnector)
     }
 }
 
@@ -92,11 +98,11 @@ pub struct Channel {
     hears: bool,
     /// All that the peer had to send has come.
     is_complete: bool,
-    /// We have broken it off: what still comes of it is for nobody.
+    /// We have broken it off: what still comes of it, up to the peer's end, is for nobody.
     discards: bool,
     /// An OPEN has come that has not been accepted yet.
     is_asked: bool,
-    /// The agent has called, and ACCEPT is to come before anything of the session but RESET.
+    /// The agent has called, and ACCEPT is to come before anything of the session but RESET, even if we have broken it off.
     is_pending: bool,
     header: [u8; HEADER],
     /// Bytes of it that have come, while it is not complete.
@@ -188,7 +194,7 @@ impl Channel {
 
     /// The agent has called, and the session has not begun yet.
     pub fn is_pending(&self) -> bool {
-        self.is_pending
+        self.is_pending && self.sends
     }
 
     /// Begins a session, or asks for one: that of an agent that calls begins with [`Event::Accepted`]. The one before it is
@@ -215,7 +221,7 @@ impl Channel {
 
     /// Tells the agent that has called that its session begins.
     pub fn answer(&mut self) -> [u8; HEADER] {
-        debug_assert!(self.is_pending && self.role == Role::CalledConnector && self.sends);
+        debug_assert!(self.is_pending() && self.role == Role::CalledConnector);
         self.is_pending = false;
         self.frame(kind::ACCEPT, 0)
     }
@@ -236,8 +242,7 @@ impl Channel {
     /// Breaks the session off. What the peer still sends is for nobody.
     pub fn reset(&mut self, reason: Reason) -> [u8; HEADER + 1] {
         debug_assert!(self.sends || self.hears);
-        (self.sends, self.is_pending) = (false, false);
-        self.discards = true;
+        (self.sends, self.discards) = (false, true);
         let [kind, session, high, low] = self.frame(kind::RESET, 1);
         [kind, session, high, low, reason.code()]
     }
@@ -305,17 +310,14 @@ impl Channel {
             kind::DATA | kind::FIN | kind::RESET if session != self.session => Ok(Body::Skip(length)),
             // Its answer is awaited before the next session begins: it cannot be late.
             kind::ACCEPT if session != self.session => Err(Fault::Order(kind)),
-            // A session that has ended: what crossed our own RESET is late; else nothing may follow the end.
-            kind::DATA if self.discards => Ok(Body::Skip(length)),
-            kind::DATA | kind::FIN if self.is_pending => Err(Fault::Order(kind)),
-            kind::DATA if self.hears => Ok(Body::Payload(length)),
-            // It may have crossed our own RESET.
-            kind::ACCEPT if self.role == Role::CallingAgent && self.discards => Ok(Body::Skip(length)),
             kind::ACCEPT if self.role != Role::CallingAgent || !self.is_pending => Err(Fault::Order(kind)),
-            kind::FIN if !self.hears && !self.discards => Err(Fault::Order(kind)),
-            kind::DATA => Err(Fault::Order(kind)),
+            kind::DATA | kind::FIN if self.is_pending || !self.hears => Err(Fault::Order(kind)),
+            // It has crossed our own RESET.
+            kind::DATA if self.discards => Ok(Body::Skip(length)),
+            kind::DATA => Ok(Body::Payload(length)),
             kind::OPEN if self.role.opens() || !self.is_over() => Err(Fault::Order(kind)),
             kind::OPEN if session != Header::next(self.session) => Err(Fault::Order(kind)),
+            kind::WANT if self.role.wants() => Err(Fault::Order(kind)),
             kind::OPEN | kind::FIN | kind::RESET | kind::PING | kind::PONG | kind::WANT | kind::BYE | kind::ACCEPT => {
                 Ok(Body::Part(header, Vec::new()))
             }
@@ -351,10 +353,12 @@ impl Channel {
                 self.is_asked = true;
                 Event::Open(open)
             }
-            // We may have broken it off in the middle of the frame.
-            (kind::ACCEPT, _) if self.discards => return Ok(None),
             (kind::ACCEPT, _) => {
                 self.is_pending = false;
+                // It has crossed our own RESET.
+                if self.discards {
+                    return Ok(None);
+                }
                 Event::Accepted
             }
             (kind::FIN, _) => {
@@ -385,7 +389,7 @@ fn lengths(kind: u8) -> RangeInclusive<u16> {
     match kind {
         kind::WANT => 2..=CONTROL,
         kind::RESET => 1..=CONTROL,
-        kind::OPEN | kind::FIN | kind::PING | kind::PONG | kind::BYE | kind::ACCEPT => 0..=CONTROL,
-        _ => 0..=FRAME,
+        kind::DATA => 0..=FRAME,
+        _ => 0..=CONTROL,
     }
 }

@@ -189,13 +189,102 @@ fn illegal_frames_end_the_connection() {
         (&header(kind::DATA, 7, u16::MAX), Fault::Length(kind::DATA)),
         (&header(kind::FIN, 7, 1025), Fault::Length(kind::FIN)),
         (&header(kind::RESET, 7, 0), Fault::Length(kind::RESET)),
-        (&Header { kind: 99, may_be_ignored: true, session: 0, length: u16::MAX }.encode(), Fault::Length(99)),
+        (&Header { kind: 99, may_be_ignored: true, session: 0, length: 1025 }.encode(), Fault::Length(99)),
     ] {
         assert_eq!(after_open(bytes), Err(fault), "{bytes:?}");
     }
     assert_eq!(agent_hears(&header(kind::OPEN, 7, 2), 1).map(drop), Err(Fault::Order(kind::OPEN)));
     assert_eq!(agent_hears(&[&header(kind::OPEN, 1, 2)[..], &[7, 0]].concat(), 9).map(drop), Err(Fault::Open));
     assert_eq!(Channel::new(Role::Connector, FRAME).take(&open).map(drop), Err(Fault::Order(kind::OPEN)));
+    for (role, is_legal) in ROLES.into_iter().zip([false, true, false, true]) {
+        let want = Channel::new(role, FRAME).take(&frame::want(1)).map(drop);
+        assert_eq!(want, if is_legal { Ok(()) } else { Err(Fault::Order(kind::WANT)) }, "{role:?}");
+    }
+}
+
+const ROLES: [Role; 4] = [Role::Connector, Role::Agent, Role::CalledConnector, Role::CallingAgent];
+
+/// One end, in the middle of its first session.
+fn in_session(role: Role) -> Channel {
+    let mut channel = Channel::new(role, FRAME);
+    if matches!(role, Role::Connector | Role::CallingAgent) {
+        channel.open(&Open::default());
+    } else {
+        let open = [&header(kind::OPEN, 1, 2)[..], &[0, 0]].concat();
+        assert!(matches!(channel.take(&open), Ok((6, Some(Event::Open(_))))));
+        channel.accept();
+    }
+    match role {
+        Role::CalledConnector => drop(channel.answer()),
+        Role::CallingAgent => drop(channel.take(&header(kind::ACCEPT, 1, 0)).unwrap()),
+        Role::Connector | Role::Agent => {}
+    }
+    assert!(channel.sends() && channel.hears() && !channel.is_pending());
+    channel
+}
+
+#[test]
+fn before_the_first_session_the_number_is_0_and_after_127_it_is_0_again() {
+    for role in ROLES {
+        let fresh = || Channel::new(role, FRAME);
+        for kind in [kind::DATA, kind::FIN] {
+            assert_eq!(fresh().take(&header(kind, 0, 0)).map(drop), Err(Fault::Order(kind)), "{role:?}");
+            assert_eq!(fresh().take(&header(kind, 1, 0)), Ok((4, None)), "{role:?}");
+        }
+        for session in [0, 1] {
+            let reset = [&header(kind::RESET, session, 1)[..], &[1]].concat();
+            assert_eq!(fresh().take(&reset), Ok((5, None)), "{role:?}");
+        }
+    }
+    let (mut connector, mut agent) = (Channel::new(Role::Connector, FRAME), Channel::new(Role::Agent, FRAME));
+    for number in (1..=127).chain([0, 1]) {
+        let open = connector.open(&Open::default());
+        assert_eq!(open[1], number);
+        assert!(matches!(agent.take(&open), Ok((_, Some(Event::Open(_))))));
+        agent.accept();
+        assert_eq!(connector.take(&agent.fin()), Ok((4, Some(Event::Fin))));
+        assert_eq!(agent.take(&connector.fin()), Ok((4, Some(Event::Fin))));
+    }
+}
+
+#[test]
+fn what_crosses_our_reset_is_thrown_away_and_what_stands_behind_the_end_of_both_is_illegal() {
+    let (fin, reset) = (header(kind::FIN, 1, 0), [&header(kind::RESET, 1, 1)[..], &[1]].concat());
+    let data = [&header(kind::DATA, 1, 4)[..], b"late"].concat();
+    for role in ROLES {
+        for end in [&fin[..], &reset] {
+            for has_reset in [true, false] {
+                // The peer has ended its half before ours, or has not heard of our end yet.
+                for is_first in [true, false] {
+                    let what = format!("{role:?}, {end:?}, we reset: {has_reset}, the peer first: {is_first}");
+                    let mut channel = in_session(role);
+                    if is_first {
+                        assert!(channel.take(end).unwrap().1.is_some(), "{what}");
+                    }
+                    if has_reset {
+                        channel.reset(Reason::Broken);
+                        let heard = if is_first { Err(Fault::Order(kind::DATA)) } else { Ok((data.len(), None)) };
+                        assert_eq!(channel.clone().take(&data), heard, "{what}");
+                        // As little of it as of any other frame is heard if it is cut.
+                        assert_eq!(channel.clone().take(&data[..5]).is_ok(), !is_first, "{what}");
+                    } else {
+                        channel.fin();
+                    }
+                    if !is_first {
+                        assert!(channel.take(end).unwrap().1.is_some(), "{what}");
+                    }
+                    assert!(
+                        channel.is_over() && channel.is_complete() == (end == fin && (is_first || !has_reset)),
+                        "{what}"
+                    );
+                    for late in [&data[..], &fin] {
+                        assert_eq!(channel.clone().take(late).map(drop), Err(Fault::Order(late[0])), "{what}");
+                    }
+                    assert_eq!(channel.take(&reset), Ok((5, None)), "{what}");
+                }
+            }
+        }
+    }
 }
 
 /// A session that an agent has asked for; and the bytes that the Connector has heard of it.
@@ -224,9 +313,14 @@ fn an_agent_that_calls_is_answered_before_anything_else() {
     assert_eq!(agent.take(&answer).map(drop), Err(Fault::Order(kind::ACCEPT)), "nobody waits for it any more");
 
     for frame in [header(kind::DATA, 1, 0), header(kind::FIN, 1, 0)] {
-        let (mut agent, mut connector) = called();
-        assert_eq!(connector.take(&frame).map(drop), Err(Fault::Order(frame[0])));
-        assert_eq!(agent.take(&frame).map(drop), Err(Fault::Order(frame[0])));
+        for breaks_off in [false, true] {
+            for mut channel in <[Channel; 2]>::from(called()) {
+                if breaks_off {
+                    channel.reset(Reason::NoPeer);
+                }
+                assert_eq!(channel.take(&frame).map(drop), Err(Fault::Order(frame[0])), "{breaks_off}");
+            }
+        }
     }
     let mut serving = Channel::new(Role::Agent, FRAME);
     assert_eq!(serving.take(&header(kind::ACCEPT, 0, 0)).map(drop), Err(Fault::Order(kind::ACCEPT)));
@@ -237,12 +331,36 @@ fn a_call_may_be_taken_back_while_it_is_answered() {
     let (mut agent, mut connector) = called();
     let (answer, reset) = (connector.answer(), agent.reset(Reason::Broken));
     assert_eq!(agent.take(&answer), Ok((4, None)));
+    assert_eq!(agent.clone().take(&answer).map(drop), Err(Fault::Order(kind::ACCEPT)), "it comes once");
+    // What stands behind the answer has crossed the RESET, too.
+    assert_eq!(agent.take(&header(kind::DATA, 1, 0)), Ok((4, None)));
     assert_eq!(connector.take(&reset), Ok((5, Some(Event::Reset(Reason::Broken)))));
     assert_eq!(agent.take(&connector.reset(Reason::Broken)), Ok((5, Some(Event::Reset(Reason::Broken)))));
     assert!(agent.is_over() && connector.is_over());
     let next = agent.open(&Open::default());
     assert!(agent.is_pending() && connector.take(&next).is_ok());
     assert_eq!(agent.take(&answer).map(drop), Err(Fault::Order(kind::ACCEPT)), "of the session before");
+}
+
+#[test]
+fn an_open_that_is_not_understood_ends_the_connection() {
+    let wrong: [&[u8]; 9] = [
+        b"",
+        b"\0",
+        b"\x05\0",
+        b"\x11\0\x7f\0\0\x01\0\x01\x7f\0\0\x01\0\x02",
+        // Addresses, and an optional part, that are cut off.
+        b"\x04\0\x7f\0\0\x01\0\x01\x7f\0\0\x01\0",
+        b"\x06\0\x7f\0\0\x01\0\x01\x7f\0\0\x01\0\x02",
+        b"\0\0\x01",
+        b"\0\0\x63\x02x",
+        b"\0\x01\x01\x07TLSv1.3\x02\x05name",
+    ];
+    for payload in wrong {
+        let open = [&header(kind::OPEN, 1, payload.len() as u16)[..], payload].concat();
+        let heard = Channel::new(Role::Agent, FRAME).take(&open).map(drop);
+        assert_eq!(heard, Err(Fault::Open), "{payload:?}");
+    }
 }
 
 #[test]
@@ -293,7 +411,13 @@ fn a_hello_is_recognised_in_pieces_and_nothing_else_is() {
         [0, 3, 40]
     );
     assert_eq!([&b""[..], b"abc", &bytes[1..]].map(hello::length_before), [0, 3, 19]);
-    assert_eq!(hello::parse(b"\0iofog/2\x01"), Parsed::Other);
+    for version in [0, 1] {
+        assert_eq!(hello::parse(&[b"\0iofog/2", &[version][..]].concat()), Parsed::Other);
+    }
+    for (largest, is_one) in [(0, false), (1023, false), (1024, true), (u16::MAX, true)] {
+        let said = Hello { largest, ..said };
+        assert_eq!(hello::parse(&said.encode()) == Parsed::Hello(said), is_one, "{largest}");
+    }
     assert_eq!(hello::parse(b"BEAT"), Parsed::Other);
 }
 

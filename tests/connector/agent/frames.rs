@@ -1,7 +1,7 @@
 //! Version 2 of the pipe protocol, as our own agent speaks it with our own Connector, and with one that the test plays
 //! (docs/protocol.md, section 10).
 
-use crate::harness::frames::{BYE, DATA, FIN, Frames, NOBODY, OPEN, WANT, frame};
+use crate::harness::frames::{ACCEPT, BYE, DATA, FIN, Frames, NOBODY, OPEN, PING, PONG, RESET, WANT, frame};
 use crate::harness::{
     AgentProgram, Daemon, End, Faults, Mapping, Mode, PATIENCE, Payload, Peer, PlayedConnector, Service, Version,
     for_both_modes, in_both_modes, public_mapping, wait_until,
@@ -210,13 +210,74 @@ fn no_frame_is_longer_than_was_agreed_on_not_even_one_that_is_skipped() {
     for_both_modes(|mode| {
         let (connector, service) = (PlayedConnector::new(mode), Service::echo());
         let _agent = connector.agent().exposing(service.port, 1).spawn();
-        for (kind, flags) in [(99, 0x80), (DATA, 77)] {
+        for (kind, flags, largest) in [(99, 0x80, 1024), (DATA, 77, 65_532)] {
             let line = connector.framed();
-            line.peer.send(&frame(kind, flags, &[0; 65_532]));
+            line.peer.send(&frame(kind, flags, &vec![0; largest]));
             serve(&line, 1);
             // It is known by its header.
-            line.peer.send(&frame(kind, flags, &[0; 65_533])[..4]);
+            line.peer.send(&frame(kind, flags, &vec![0; largest + 1])[..4]);
             line.peer.expect_end();
+        }
+    });
+}
+
+#[test]
+fn what_is_no_frame_ends_the_connection_and_the_next_one_serves() {
+    for_both_modes(|mode| {
+        let service = Service::echo();
+        for wrong in [
+            frame(99, 0, b""),
+            frame(OPEN, 2, NOBODY),
+            frame(OPEN, 1, b"\x05\0"),
+            frame(DATA, 0, b"nobody was opened"),
+            frame(FIN, 0, b""),
+            frame(ACCEPT, 0, b""),
+            frame(ACCEPT, 1, b""),
+            frame(WANT, 0, b"1"),
+            [frame(OPEN, 1, NOBODY), frame(FIN, 1, b""), frame(DATA, 1, b"")].concat(),
+            [frame(OPEN, 1, NOBODY), frame(OPEN, 2, NOBODY)].concat(),
+        ] {
+            // Each with an agent of its own: one that is let down again and again pauses.
+            let connector = PlayedConnector::new(mode);
+            let _agent = connector.agent().exposing(service.port, 1).spawn();
+            let line = connector.framed();
+            line.peer.send(&wrong);
+            line.peer.expect_end_at_last(PATIENCE);
+            serve(&connector.framed(), 1);
+        }
+    });
+}
+
+#[test]
+fn what_follows_the_confirmed_end_of_a_session_ends_the_connection() {
+    for_both_modes(|mode| {
+        let (connector, service) = (PlayedConnector::new(mode), Service::echo());
+        let refusing = PlayedConnector::new(mode);
+        let _agents = [
+            connector.agent().exposing(service.port, 1).spawn(),
+            // Nobody listens there.
+            refusing.agent().exposing(1, 1).spawn(),
+        ];
+        for late in [frame(DATA, 1, b"late"), frame(FIN, 1, b"")] {
+            for is_broken_off_there in [true, false] {
+                let line = if is_broken_off_there { refusing.framed() } else { connector.framed() };
+                line.send(OPEN, 1, NOBODY);
+                if is_broken_off_there {
+                    assert_eq!(line.expect_besides_want(RESET, 1).payload, [2]);
+                    line.send(DATA, 1, b"it has crossed the RESET");
+                    line.send(RESET, 1, &[1]);
+                } else {
+                    line.send(DATA, 1, b"hello");
+                    line.expect_data(1, b"hello");
+                    line.send(RESET, 1, &[1]);
+                    line.expect_besides_want(RESET, 1);
+                }
+                // Another RESET of it is nothing.
+                line.peer.send(&[frame(RESET, 1, &[1]), frame(PING, 0, b"")].concat());
+                line.expect(PONG, 0, b"");
+                line.peer.send(&late);
+                line.peer.expect_end();
+            }
         }
     });
 }

@@ -152,19 +152,27 @@ fn a_connector_that_is_let_down_by_a_hello_is_spoken_to_in_version_1() {
 
 /// One that has a user at once, who says what looks like a hello.
 #[test]
-fn what_looks_like_a_hello_and_has_another_token_is_payload() {
+fn what_looks_like_a_hello_and_is_none_is_payload() {
     for_both_modes(|mode| {
-        let (connector, service) = (PlayedConnector::new(mode), Service::echo());
-        let _agent = connector.agent().exposing(service.port, 1).spawn();
-        let (line, Greeting::Hello(mut hello)) = connector.greeted() else { panic!("no hello") };
-        hello[19] ^= 1;
-        line.send(b"AUTHORIZED");
-        line.send(&hello);
-        line.expect(&hello);
-        line.finish();
-        line.expect_end();
-        let (_, said) = connector.greeted();
-        assert!(!matches!(said, Greeting::Hello(_)), "{said:?}");
+        let service = Service::echo();
+        // Another token; an earlier version; frames that are too small.
+        for (at, bytes) in [(19, &[b'?'][..]), (8, &[1]), (10, &[0, 0]), (10, &[3, 0xff])] {
+            let connector = PlayedConnector::new(mode);
+            let _agent = connector.agent().exposing(service.port, 1).spawn();
+            let (line, Greeting::Hello(mut hello)) = connector.greeted() else { panic!("no hello") };
+            let was = hello[at..at + bytes.len()].to_vec();
+            hello[at..at + bytes.len()].copy_from_slice(bytes);
+            if was == bytes {
+                hello[at] ^= 1;
+            }
+            line.send(b"AUTHORIZED");
+            line.send(&hello);
+            line.expect(&hello);
+            line.finish();
+            line.expect_end();
+            let (_, said) = connector.greeted();
+            assert!(!matches!(said, Greeting::Hello(_)), "{said:?}");
+        }
     });
 }
 

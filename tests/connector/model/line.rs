@@ -164,8 +164,6 @@ impl Line {
     pub fn say_wrong(&mut self, wrong: Wrong) {
         let bytes = match wrong {
             Wrong::UnknownType => frame(99, 0, b""),
-            // Behind a RESET what still comes of the session is discarded.
-            Wrong::OutOfPlace if self.is_over() && self.has_heard_reset => frame(99, 0, b""),
             Wrong::Open => frame(OPEN, (self.number + 1) % 128, b"\0\0"),
             Wrong::TooLong => frame(DATA, self.number, &[0; ACCEPTED + 1]),
             Wrong::TooShort => frame(WANT, 0, b"1"),
