@@ -21,6 +21,7 @@
 //! | `tcp` | listening, dialling and the socket options |
 //! | `certificate` | certificate and key files |
 //! | `provider` | the cryptography of TLS |
+//! | `server_name` | what a TLS client calls the server |
 //! | `server_tls` | what TLS is set up to at the daemon's ports |
 //! | `trust` | whether the other end of a dialled connection is the Connector |
 //! | `authority` | whom the API port takes for a Controller |
@@ -43,6 +44,7 @@ pub mod outbox;
 pub mod provider;
 pub mod pump;
 pub mod reactor;
+mod server_name;
 pub mod server_tls;
 pub mod service;
 pub mod session;

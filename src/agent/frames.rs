@@ -137,7 +137,7 @@ impl Agent {
     pub(super) fn introduction(service: &Service, first: &First) -> Option<Vec<u8>> {
         let version = service.settings.proxy_protocol?;
         let First::Open(open) = first else { return Some(proxy_protocol::unknown(version)) };
-        let header = |ends| Origin { ends, tls: open.tls }.header(version);
+        let header = |ends| Origin { ends, tls: open.tls, server_name: open.server_name.as_deref() }.header(version);
         Some(open.ends.map_or_else(|| proxy_protocol::unknown(version), header))
     }
 

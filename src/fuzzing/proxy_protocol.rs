@@ -12,8 +12,10 @@ pub fn body(bytes: &[u8]) {
         assert!(part == Parsed::Incomplete || (part == whole && whole == Parsed::Invalid), "{part:?}, then {whole:?}");
     }
     if let Parsed::Header { ends: Some(ends), .. } = whole {
-        for (version, tls) in [(Version::One, None), (Version::Two, None), (Version::Two, Some("TLSv1.3"))] {
-            let header = Origin { ends, tls }.header(version);
+        for (version, tls, server_name) in
+            [(Version::One, None, None), (Version::Two, None, None), (Version::Two, Some("TLSv1.3"), Some("a.example"))]
+        {
+            let header = Origin { ends, tls, server_name }.header(version);
             let Parsed::Header { ends: Some(read), length } = parse(&header) else { panic!("{header:?}") };
             assert_eq!(length, header.len());
             assert_eq!((read.from.port(), read.to.port()), (ends.from.port(), ends.to.port()));

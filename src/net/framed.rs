@@ -83,11 +83,6 @@ impl Framed {
         self.asked.is_some()
     }
 
-    /// The agent has asked for a session that has not begun.
-    pub fn is_pending(&self) -> bool {
-        self.channel.is_pending()
-    }
-
     /// What the peer sends in this session has come to its end.
     pub fn has_ended(&self) -> bool {
         !self.channel.hears() || self.asked.is_some()

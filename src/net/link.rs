@@ -349,6 +349,29 @@ impl Link {
         }
     }
 
+    /// The same link, on which the server name is remembered that the peer asks for in its TLS handshake.
+    pub fn with_server_name(mut self) -> Self {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.want_server_name();
+        }
+        self
+    }
+
+    /// The server name that the peer has asked for; `None` without TLS.
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.transport {
+            Transport::Plain => None,
+            Transport::Tls(tls) => tls.server_name(),
+        }
+    }
+
+    /// Nobody wants to know it any more.
+    pub fn forget_server_name(&mut self) {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.forget_server_name();
+        }
+    }
+
     /// The address that the peer connected to.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &self.stream {

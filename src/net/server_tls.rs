@@ -4,9 +4,11 @@ use super::authority::Authority;
 use super::certificate::{CertificateError, chain, read_key, spelled};
 use super::expiry::Expiry;
 use super::provider::{TimeOfDay, has_aes, provider};
+use super::server_name::OneCertificate;
 use crate::layout::KEY;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::CertifiedKey;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,7 +42,8 @@ pub fn server_tls(folder: &Path, authority: Option<&Path>) -> Result<ServerTls, 
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(chain.clone(), private.clone_key())?;
+        let pair = CertifiedKey::from_der(chain.clone(), private.clone_key(), &provider)?;
+        let mut config = builder.with_cert_resolver(Arc::new(OneCertificate(Arc::new(pair))));
         config.ignore_client_order = !fast_aes;
         Ok(Arc::new(config))
     };

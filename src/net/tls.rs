@@ -17,6 +17,7 @@
 //! two rounds on a busy machine): 3.92 KiB a connection instead of 3.85; 4.26 and 4.36 MB at the start became 4.48 and
 //! 4.36; CPU a GB was within the noise. The stripped binary has 2.73 MB instead of 2.44: unwinding and new code together.
 
+use super::server_name::ServerName;
 use crate::crash::{Panicked, contain};
 use crate::limits::{HANDSHAKE_BYTES, WARNINGS};
 use rustls::ProtocolVersion;
@@ -47,6 +48,8 @@ pub struct Tls {
     closed: bool,
     /// ... and we have.
     notified: bool,
+    /// What the client calls us.
+    name: ServerName,
 }
 
 enum State {
@@ -135,7 +138,28 @@ impl Tls {
 
     fn new(end: End, most: usize) -> Self {
         let session = Session { end, kept: Vec::new(), most };
-        Self { state: State::Live(session), handshake: Some(HANDSHAKE_BYTES), closed: false, notified: false }
+        Self {
+            state: State::Live(session),
+            handshake: Some(HANDSHAKE_BYTES),
+            closed: false,
+            notified: false,
+            name: ServerName::Unwanted,
+        }
+    }
+
+    /// Remembers the server name that the client asks for.
+    pub fn want_server_name(&mut self) {
+        self.name = ServerName::Wanted;
+    }
+
+    /// The server name that the client has asked for, if that was wanted.
+    pub fn server_name(&self) -> Option<&str> {
+        self.name.get()
+    }
+
+    /// It is not wanted any more.
+    pub fn forget_server_name(&mut self) {
+        self.name = ServerName::Unwanted;
     }
 
     /// Before the handshake is done nothing can be sealed and no message comes out.
@@ -177,10 +201,18 @@ impl Tls {
         mut message: impl FnMut(&[u8]),
     ) -> Result<(), TlsError> {
         let left = self.handshake.map_or(Some(0), |left| left.checked_sub(record.len()));
-        let turn = self.enter(|session| {
+        let work = |session: &mut Session| {
             left.ok_or(TlsError::TooLong)?;
             session.take(record, reply, &mut message)
-        })?;
+        };
+        let turn = if self.is_handshaking() {
+            let mut name = std::mem::take(&mut self.name);
+            let turn = name.listen(|| self.enter(work));
+            self.name = name;
+            turn?
+        } else {
+            self.enter(work)?
+        };
         self.closed |= turn.closed;
         self.handshake = if turn.handshaking { left } else { None };
         Ok(())

@@ -134,7 +134,7 @@ impl Relay {
         let is_plain = self.mappings.get(pipe).is_some_and(|pipe| pipe.options.has_plain_users());
         let link = match is_plain {
             true => Some(Link::plain(Stream::Tcp(stream), peer, now)),
-            false => self.link(stream, peer),
+            false => self.link(stream, peer).map(Link::with_server_name),
         };
         let (Some(link), Some(users)) = (link, self.mappings.users(pipe)) else { return };
         let _ = self.reactor.add_with(link, |key| {

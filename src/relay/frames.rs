@@ -73,11 +73,11 @@ impl Relay {
         let Some(socket) = self.reactor.get(user) else { return Open::default() };
         let State::User(user) = socket.state else { return Open::default() };
         let called = user.called.or_else(|| socket.link.local_addr());
-        let tls = socket.link.tls_version();
         Open {
             ends: called.map(|to| proxy_protocol::Ends { from: socket.link.peer, to }),
             over_tls: !socket.link.is_plain(),
-            tls,
+            tls: socket.link.tls_version(),
+            server_name: socket.link.server_name().map(Box::from),
         }
     }
 

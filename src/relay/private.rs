@@ -153,7 +153,7 @@ impl Relay {
     /// What an agent has called with.
     fn call_of(&self, key: Key) -> Option<Open> {
         match self.reactor.get(key)?.state.agent()? {
-            Agent { duty: Duty::Calling(call), .. } => Some(*call.open),
+            Agent { duty: Duty::Calling(call), .. } => Some((*call.open).clone()),
             _ => None,
         }
     }

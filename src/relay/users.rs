@@ -156,7 +156,7 @@ impl Relay {
         let version = self.mappings.get(pipe)?.options.proxy_protocol?;
         let Socket { link, state: State::User(user), .. } = self.reactor.get(key)? else { return None };
         let ends = Ends { from: link.peer, to: user.called.or_else(|| link.local_addr())? };
-        Some(Origin { ends, tls: link.tls_version() }.header(version))
+        Some(Origin { ends, tls: link.tls_version(), server_name: link.server_name() }.header(version))
     }
 
     /// Joins a user that need not have said anything, since its agent is told of it first.
@@ -233,6 +233,10 @@ impl Relay {
 
     pub(super) fn pair(&mut self, user: Key, agent: Key, pipe: PipeKey, payload: u64) {
         self.reactor.wait_for_buffer(user, None);
+        if let Some((socket, _)) = self.reactor.get_mut(user) {
+            // The agent has been told, or is told nothing.
+            socket.link.forget_server_name();
+        }
         let (moved, received) = (self.reactor.now, payload);
         let waited = self.waited(user);
         let stage = Stage::Joined { agent, half_closed: None, moved, received };

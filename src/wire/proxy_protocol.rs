@@ -46,6 +46,8 @@ const IPV4: u8 = 0x11;
 const IPV6: u8 = 0x21;
 /// Bytes of a header of version 2 before its addresses.
 const FIXED: usize = 16;
+/// The TLV with the server name that the client has asked for.
+const TLV_AUTHORITY: u8 = 0x02;
 /// The TLV that tells of TLS, the part of it that names its version, and "the client connected over TLS".
 const TLV_SSL: u8 = 0x20;
 const TLV_SSL_VERSION: u8 = 0x21;
@@ -53,10 +55,12 @@ const CLIENT_SSL: u8 = 1;
 
 /// What one connection is to be introduced with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct Origin<'n> {
     pub ends: Ends,
     /// The version of TLS that it came over, as `TLSv1.3`.
     pub tls: Option<&'static str>,
+    /// The server name that it asked for in its TLS handshake.
+    pub server_name: Option<&'n str>,
 }
 
 /// Both ends of a connection, as who accepted it saw them.
@@ -77,7 +81,7 @@ pub enum Parsed {
     Invalid,
 }
 
-impl Origin {
+impl Origin<'_> {
     /// The header.
     pub fn header(&self, version: Version) -> Vec<u8> {
         match version {
@@ -101,6 +105,9 @@ impl Origin {
         };
         body.extend(self.ends.from.port().to_be_bytes());
         body.extend(self.ends.to.port().to_be_bytes());
+        if let Some(name) = self.server_name {
+            push_tlv(&mut body, TLV_AUTHORITY, name.as_bytes());
+        }
         if let Some(version) = self.tls {
             // Verified: 0 would say that the client has shown a certificate.
             let mut ssl = [&[CLIENT_SSL][..], &1_u32.to_be_bytes()].concat();
@@ -207,8 +214,9 @@ where
 mod tests {
     use super::*;
 
-    fn origin(from: &str, to: &str) -> Origin {
-        Origin { ends: Ends { from: from.parse().unwrap(), to: to.parse().unwrap() }, tls: None }
+    fn origin(from: &str, to: &str) -> Origin<'static> {
+        let ends = Ends { from: from.parse().unwrap(), to: to.parse().unwrap() };
+        Origin { ends, tls: None, server_name: None }
     }
 
     #[test]
@@ -222,6 +230,9 @@ mod tests {
         let tls = Origin { tls: Some("TLSv1.3"), ..v4 }.header(Version::Two);
         assert_eq!(&tls[28..], b"\x20\x00\x0f\x01\x00\x00\x00\x01\x21\x00\x07TLSv1.3");
         assert_eq!(usize::from(tls[15]), tls.len() - FIXED);
+        let named = Origin { server_name: Some("a.example"), ..v4 };
+        assert_eq!(named.header(Version::Two)[28..], *b"\x02\x00\x09a.example");
+        assert_eq!(named.header(Version::One), v4.header(Version::One));
     }
 
     #[test]

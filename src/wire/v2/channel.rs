@@ -39,7 +39,7 @@ impl Role {
 }
 
 /// What has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The last so many of the bytes that were used are payload of the session.
     Payload(usize),
@@ -102,7 +102,7 @@ pub struct Channel {
     discards: bool,
     /// An OPEN has come that has not been accepted yet.
     is_asked: bool,
-    /// The agent has called, and ACCEPT is to come before anything of the session but RESET, even if we have broken it off.
+    /// The agent has called, and nothing of the session but RESET may be said before ACCEPT, even if it is broken off.
     is_pending: bool,
     header: [u8; HEADER],
     /// Bytes of it that have come, while it is not complete.
@@ -310,7 +310,9 @@ impl Channel {
             kind::DATA | kind::FIN | kind::RESET if session != self.session => Ok(Body::Skip(length)),
             // Its answer is awaited before the next session begins: it cannot be late.
             kind::ACCEPT if session != self.session => Err(Fault::Order(kind)),
-            kind::ACCEPT if self.role != Role::CallingAgent || !self.is_pending => Err(Fault::Order(kind)),
+            kind::ACCEPT if self.role != Role::CallingAgent || !self.is_pending || !self.hears => {
+                Err(Fault::Order(kind))
+            }
             kind::DATA | kind::FIN if self.is_pending || !self.hears => Err(Fault::Order(kind)),
             // It has crossed our own RESET.
             kind::DATA if self.discards => Ok(Body::Skip(length)),
@@ -368,7 +370,7 @@ impl Channel {
             }
             (kind::RESET, [code, ..]) => {
                 let is_over = !self.sends && !self.hears;
-                (self.hears, self.is_pending) = (false, false);
+                self.hears = false;
                 if is_over {
                     return Ok(None);
                 }

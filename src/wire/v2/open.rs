@@ -11,11 +11,13 @@ const IPV6: u8 = 6;
 const OVER_TLS: u8 = 1;
 /// The optional part with the version of that.
 const TLS_VERSION: u8 = 1;
+/// The one with the server name that the user has asked for.
+const SERVER_NAME: u8 = 2;
 /// Those that are known.
 const VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
 
 /// Who a session is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Open {
     /// Where the user comes from, and what it has connected to. `None`: it is no user, but the other side of a private
     /// pipe.
@@ -23,6 +25,8 @@ pub struct Open {
     pub over_tls: bool,
     /// Its version, if that is known here.
     pub tls: Option<&'static str>,
+    /// The server name that it has asked for.
+    pub server_name: Option<Box<str>>,
 }
 
 impl Open {
@@ -45,10 +49,8 @@ impl Open {
                 }
             },
         }
-        if let Some(version) = self.tls {
-            bytes.extend([TLS_VERSION, version.len() as u8]);
-            bytes.extend(version.as_bytes());
-        }
+        push_part(&mut bytes, TLS_VERSION, self.tls);
+        push_part(&mut bytes, SERVER_NAME, self.server_name.as_deref());
         bytes
     }
 
@@ -69,16 +71,32 @@ impl Open {
             }
             _ => return None,
         };
-        let mut tls = None;
+        let (mut tls, mut server_name) = (None, None);
         while let Some((&[kind, length], behind)) = rest.split_first_chunk() {
             let (value, behind) = behind.split_at_checked(length.into())?;
-            if kind == TLS_VERSION {
-                tls = VERSIONS.into_iter().find(|version| version.as_bytes() == value);
+            match kind {
+                TLS_VERSION => tls = VERSIONS.into_iter().find(|version| version.as_bytes() == value),
+                SERVER_NAME => server_name = name(value).map(Box::from),
+                _ => {}
             }
             rest = behind;
         }
-        rest.is_empty().then_some(Self { ends, over_tls: flags & OVER_TLS != 0, tls })
+        rest.is_empty().then_some(Self { ends, over_tls: flags & OVER_TLS != 0, tls, server_name })
     }
+}
+
+/// One that is too long for a part is left out.
+fn push_part(bytes: &mut Vec<u8>, kind: u8, value: Option<&str>) {
+    if let Some((value, length)) = value.and_then(|value| Some((value, u8::try_from(value.len()).ok()?))) {
+        bytes.extend([kind, length]);
+        bytes.extend(value.as_bytes());
+    }
+}
+
+/// Nothing but ASCII that can be seen: it goes to the local service.
+fn name(value: &[u8]) -> Option<&str> {
+    let is_name = !value.is_empty() && value.iter().all(u8::is_ascii_graphic);
+    std::str::from_utf8(value).ok().filter(|_| is_name)
 }
 
 fn push(bytes: &mut Vec<u8>, ip: &[u8], port: u16) {

@@ -154,6 +154,7 @@ fn frames_may_be_cut_anywhere() {
         ends: Some(Ends { from: ([192, 0, 2, 1], 1234).into(), to: ([192, 0, 2, 2], 80).into() }),
         over_tls: true,
         tls: Some("TLSv1.3"),
+        server_name: Some("a.example".into()),
     };
     let mut connector = Channel::new(Role::Connector, FRAME);
     let mut bytes = connector.open(&open);
@@ -337,6 +338,9 @@ fn a_call_may_be_taken_back_while_it_is_answered() {
     assert_eq!(connector.take(&reset), Ok((5, Some(Event::Reset(Reason::Broken)))));
     assert_eq!(agent.take(&connector.reset(Reason::Broken)), Ok((5, Some(Event::Reset(Reason::Broken)))));
     assert!(agent.is_over() && connector.is_over());
+    let (mut agent_refused, mut refusing) = called();
+    agent_refused.take(&refusing.reset(Reason::NoPeer)).unwrap();
+    assert_eq!(agent_refused.take(&answer).map(drop), Err(Fault::Order(kind::ACCEPT)), "it was refused");
     let next = agent.open(&Open::default());
     assert!(agent.is_pending() && connector.take(&next).is_ok());
     assert_eq!(agent.take(&answer).map(drop), Err(Fault::Order(kind::ACCEPT)), "of the session before");
@@ -426,16 +430,24 @@ fn open_says_again_what_it_was_told() {
     let v6 = "[2001:db8::1]:9".parse().unwrap();
     for ends in [None, Some(Ends { from: ([192, 0, 2, 1], 1).into(), to: v6 }), Some(Ends { from: v6, to: v6 })] {
         for (over_tls, tls) in [(false, None), (true, None), (true, Some("TLSv1.2"))] {
-            let open = Open { ends, over_tls, tls };
-            let bytes = open.encode();
-            let again = Open::decode(&bytes).unwrap();
-            assert_eq!((again.over_tls, again.tls, again.ends.map(|it| it.to)), (over_tls, tls, ends.map(|it| it.to)));
-            for end in 0..bytes.len() {
-                if let Some(shorter) = Open::decode(&bytes[..end]) {
-                    assert_eq!((shorter.ends, shorter.tls), (again.ends, None), "only optional parts may be missing");
+            for name in [None, Some("a.example"), Some(&*"n".repeat(255))] {
+                let open = Open { ends, over_tls, tls, server_name: name.map(Box::from) };
+                let bytes = open.encode();
+                let again = Open::decode(&bytes).unwrap();
+                assert_eq!((again.over_tls, again.tls, again.server_name.as_deref()), (over_tls, tls, name));
+                assert_eq!(again.ends.map(|it| it.to), ends.map(|it| it.to));
+                for end in 0..bytes.len() {
+                    if let Some(shorter) = Open::decode(&bytes[..end]) {
+                        assert_eq!((shorter.ends, shorter.server_name), (again.ends, None), "parts may be missing");
+                    }
                 }
             }
         }
     }
-    assert_eq!(Open::decode(&[0, 0, 99, 1, 7]), Some(Open::default()), "an optional part that is not known");
+    for part in [&b"\x63\x01x"[..], b"\x01\x02v9", b"\x02\0", b"\x02\x03a\nb", b"\x02\x02\xc3\xa4"] {
+        let open = [&[0, 0][..], part].concat();
+        assert_eq!(Open::decode(&open), Some(Open::default()), "what is not known is skipped: {part:?}");
+    }
+    let long = Open { server_name: Some("n".repeat(256).into()), ..Open::default() };
+    assert_eq!(long.encode(), [0, 0], "a name that is too long is left out");
 }
