@@ -27,18 +27,26 @@ fn one_connection_serves_one_user_after_the_other() {
 
 #[test]
 fn a_user_is_introduced_as_soon_as_it_has_connected() {
-    with_framed_agent(1, |FramedPipe { daemon, mapping, agent }| {
-        let user = daemon.user(mapping);
-        let open = agent.expect_open(1).payload;
-        let tls = daemon.mode == Mode::Tls;
-        let mut expected = vec![4, u8::from(tls), 127, 0, 0, 1];
-        expected.extend(user.local().port().to_be_bytes());
-        expected.extend([127, 0, 0, 1]);
-        expected.extend(mapping.ports[1].to_be_bytes());
-        if tls {
-            expected.extend(b"\x01\x07TLSv1.3");
+    with_framed_agent(1, |pipe| {
+        let (port, tls) = (pipe.mapping.ports[1], pipe.daemon.mode == Mode::Tls);
+        let dial = pipe.daemon.dial(port);
+        // The second one resumes the TLS session of the first.
+        for (session, dial) in [(1, dial.clone()), (2, dial.clone()), (3, dial.without_server_name())] {
+            let user = dial.connect().expect("a connection");
+            let open = pipe.agent.expect_open(session).payload;
+            let mut expected = vec![4, u8::from(tls), 127, 0, 0, 1];
+            expected.extend(user.local().port().to_be_bytes());
+            expected.extend([127, 0, 0, 1]);
+            expected.extend(port.to_be_bytes());
+            if tls {
+                expected.extend(b"\x01\x07TLSv1.3");
+            }
+            if tls && session < 3 {
+                expected.extend(b"\x02\x09localhost");
+            }
+            assert_eq!(open, expected);
+            pipe.end(&user, session);
         }
-        assert_eq!(open, expected);
     });
 }
 

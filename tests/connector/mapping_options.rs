@@ -48,9 +48,11 @@ fn plain_users_and_agents_with_tls_are_joined_and_half_close_works() {
 #[test]
 fn an_agent_is_told_where_its_user_comes_from_before_the_user_says_anything() {
     in_both_modes(|daemon| {
-        for version in ["v1", "v2"] {
+        for (version, is_named) in [("v1", true), ("v2", true), ("v2", false)] {
             let mapping = add(daemon, 2, json!({"proxyprotocol": version}));
-            let (agent, user) = (daemon.agent(&mapping), daemon.user(&mapping));
+            let dial = daemon.dial(mapping.ports[1]);
+            let dial = if is_named { dial } else { dial.without_server_name() };
+            let (agent, user) = (daemon.agent(&mapping), dial.connect().expect("a connection"));
             let header = match agent.hear(PATIENCE) {
                 Heard::Message(bytes) => bytes,
                 other => panic!("{other:?} instead of a header"),
@@ -60,10 +62,14 @@ fn an_agent_is_told_where_its_user_comes_from_before_the_user_says_anything() {
             } else {
                 let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
                 let tls = daemon.mode == Mode::Tls;
-                expected.extend(if tls { [0, 30] } else { [0, 12] });
+                let named = tls && is_named;
+                expected.extend([0, 12 + if tls { 18 } else { 0 } + if named { 12 } else { 0 }]);
                 expected.extend([127, 0, 0, 1, 127, 0, 0, 1]);
                 expected.extend(user.local().port().to_be_bytes());
                 expected.extend(mapping.ports[1].to_be_bytes());
+                if named {
+                    expected.extend(b"\x02\0\x09localhost");
+                }
                 if tls {
                     expected.extend(b"\x20\0\x0f\x01\0\0\0\x01\x21\0\x07TLSv1.3");
                 }

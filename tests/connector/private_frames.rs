@@ -100,6 +100,22 @@ fn a_session_that_either_side_breaks_off_leaves_both_connections_to_the_next() {
 }
 
 #[test]
+fn what_a_caller_tells_of_its_client_is_passed_on_as_far_as_it_is_understood() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_private(1);
+        let (caller, server) = (daemon.caller(&mapping, 0), daemon.server(&mapping, 1));
+        let (open, known) = ([&[4, 1], &CLIENT[2..]].concat(), b"\x01\x07TLSv1.2\x02\x09a.example");
+        let told = [&open[..], b"\x63\x05later", known, b"\x64\0"].concat();
+        for session in 1..=2 {
+            caller.send(OPEN, session, &told);
+            caller.expect_besides_want(ACCEPT, session);
+            assert_eq!(server.expect_open(session).payload, [&open[..], known].concat());
+            talk(&caller, &server, session);
+        }
+    });
+}
+
+#[test]
 fn a_service_that_refuses_is_told_with_its_reason() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_private(1);

@@ -92,11 +92,33 @@ fn the_service_may_be_told_where_a_user_comes_from() {
     in_both_modes(|daemon| {
         let service = Service::echo();
         let mapping = daemon.add_public(1);
-        let agent = AgentProgram::new(daemon, &mapping, 0).with(&["--proxy-protocol", "v1"]);
-        let _agent = agent.exposing(service.port, 1).start();
-        let user = daemon.user(&mapping);
-        let (from, to) = (user.local().port(), mapping.ports[1]);
-        user.expect(format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {to}\r\n").as_bytes());
+        let (port, tls) = (mapping.ports[1], daemon.mode == Mode::Tls);
+        for version in ["v1", "v2"] {
+            let agent = AgentProgram::new(daemon, &mapping, 0).with(&["--proxy-protocol", version]);
+            let mut agent = agent.exposing(service.port, 1).start();
+            for is_named in [true, false] {
+                let dial = daemon.dial(port);
+                let dial = if is_named { dial } else { dial.without_server_name() };
+                let user = dial.connect().expect("a connection");
+                let from = user.local().port();
+                if version == "v1" {
+                    user.expect(format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {port}\r\n").as_bytes());
+                    continue;
+                }
+                let mut parts = Vec::new();
+                if tls && is_named {
+                    parts.extend(b"\x02\0\x09localhost");
+                }
+                if tls {
+                    parts.extend(b"\x20\0\x0f\x01\0\0\0\x01\x21\0\x07TLSv1.3");
+                }
+                let ends = [&[127, 0, 0, 1, 127, 0, 0, 1], &from.to_be_bytes()[..], &port.to_be_bytes()].concat();
+                let length = [0, (ends.len() + parts.len()) as u8];
+                user.expect(&[b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &ends, &parts].concat());
+            }
+            agent.terminate();
+            wait_until("its place is free", PATIENCE, || daemon.controller().status(&mapping.id)["agents"] == 0);
+        }
     });
 }
 

@@ -42,6 +42,14 @@ impl Dial {
         Self { tls: None, ..self }
     }
 
+    /// Without naming the server in the TLS handshake (SNI); else it is `localhost`.
+    pub fn without_server_name(mut self) -> Self {
+        if let Some(config) = &mut self.tls {
+            Arc::make_mut(config).enable_sni = false;
+        }
+        self
+    }
+
     pub fn with_tls(self, config: Arc<ClientConfig>) -> Self {
         Self { tls: Some(config), ..self }
     }

@@ -80,8 +80,8 @@ impl Options {
             None => Vec::new(),
             Some(1) => format!("PROXY TCP4 {} 127.0.0.1 {} {port}\r\n", from.ip(), from.port()).into_bytes(),
             Some(_) => {
-                let tls: &[u8] =
-                    if self.users_have_tls(mode) { b"\x20\0\x0f\x01\0\0\0\x01\x21\0\x07TLSv1.3" } else { b"" };
+                let of_tls = b"\x02\0\x09localhost\x20\0\x0f\x01\0\0\0\x01\x21\0\x07TLSv1.3";
+                let tls: &[u8] = if self.users_have_tls(mode) { of_tls } else { b"" };
                 let ends = [address(user), vec![127, 0, 0, 1], from.port().to_be_bytes().to_vec()].concat();
                 let length = [0, 12 + tls.len() as u8];
                 [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &ends, &port.to_be_bytes(), tls].concat()
@@ -92,9 +92,9 @@ impl Options {
     /// The OPEN of a user.
     pub fn open(&self, user: &Peer, port: u16, mode: Mode) -> Vec<u8> {
         let tls = self.users_have_tls(mode);
-        let version: &[u8] = if tls { b"\x01\x07TLSv1.3" } else { b"" };
+        let parts: &[u8] = if tls { b"\x01\x07TLSv1.3\x02\x09localhost" } else { b"" };
         let from = [address(user), user.local().port().to_be_bytes().to_vec()].concat();
-        [&[4, u8::from(tls)], &from[..], &[127, 0, 0, 1], &port.to_be_bytes(), version].concat()
+        [&[4, u8::from(tls)], &from[..], &[127, 0, 0, 1], &port.to_be_bytes(), parts].concat()
     }
 }
 
