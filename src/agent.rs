@@ -230,7 +230,7 @@ impl event_loop::Service for Agent {
                 // Not read before the service is there.
                 Task::Connecting { .. } => {}
                 Task::Opening { .. } => self.open_tunnel(key),
-                Task::Calling { local } => self.read_called(key, local),
+                Task::Calling { local, .. } => self.read_called(key, local),
                 Task::Joined { local } => self.relay(key, local),
                 Task::Released { .. } | Task::Leaving { .. } => self.read_frames(key),
             },
@@ -251,6 +251,7 @@ impl event_loop::Service for Agent {
             State::Dialling { .. } => self.dial_is_slow(key),
             State::Proxying { .. } | State::Greeting { .. } => self.give_up(key, Failure::TooSlow),
             State::Line(line) => match line.task {
+                Task::Calling { until, .. } if until <= self.reactor.now => self.call_is_late(key),
                 Task::Free | Task::Calling { .. } | Task::Joined { .. } => self.absent(key),
                 Task::Connecting { .. } => self.refused(key, &io::ErrorKind::TimedOut.into()),
                 Task::Opening { .. } => self.nobody_answers(key),

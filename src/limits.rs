@@ -211,6 +211,8 @@ pub const BEAT_HOLD: Duration = Duration::from_secs(1);
 pub const CALL_AGAIN: Duration = Duration::from_millis(500);
 /// ... and gives up after this. With version 2 the Connector looks for the other end, for as long.
 pub const CALL: Duration = Duration::from_secs(10);
+/// Version 2: a client of a tunnel is closed if the Connector says nothing of it for so long. Longer than [`CALL`].
+pub const CALL_ANSWER: Duration = Duration::from_secs(15);
 /// A tunnel's clients wait so long for a free connection.
 pub const WAIT_FOR_LINE: Duration = Duration::from_secs(5);
 

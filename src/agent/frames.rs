@@ -110,6 +110,12 @@ impl Agent {
         }
     }
 
+    /// The Connector does not say whether a client is joined: the call is taken back.
+    pub(super) fn call_is_late(&mut self, key: Key) {
+        self.warn(key, Topic::OtherEnd, "The Connector does not answer for the other end; a client is closed");
+        self.end(key, Cause::NoAnswer(key));
+    }
+
     /// The session of a line is over. It serves the next one. False: it is to be closed.
     pub(super) fn release_line(&mut self, key: Key, ending: Ending, cause: &Cause) -> bool {
         let now = self.reactor.now;

@@ -109,7 +109,7 @@ pub(crate) enum Task {
     /// other one again then.
     Opening { local: Key, heard: Vec<u8>, call_at: Option<Instant>, until: Instant },
     /// At the listening end: the Connector has been told of a client, and is to join it to the other end. Frames.
-    Calling { local: Key },
+    Calling { local: Key, until: Instant },
     /// It serves a session.
     Joined { local: Key },
     /// Its session is over, and the Connector has not confirmed that yet: frames.
@@ -231,11 +231,11 @@ impl State {
                 let until = match line.task {
                     Task::Connecting { until, .. }
                     | Task::Opening { until, .. }
+                    | Task::Calling { until, .. }
                     | Task::Released { until }
                     | Task::Leaving { until } => Some(until),
-                    // Lives until it is needed, or as long as its session, or is found dead. How long a client waits for
-                    // the other end, the Connector decides.
-                    Task::Free | Task::Calling { .. } | Task::Joined { .. } => None,
+                    // Lives until it is needed, or as long as its session, or is found dead.
+                    Task::Free | Task::Joined { .. } => None,
                 };
                 [until, line.dead_at(link, absence)].into_iter().flatten().min()
             }
@@ -250,7 +250,7 @@ impl Party for State {
             Self::Dialling { to: Destination::Local { line, .. }, .. } | Self::Local(Local { line, .. }) => Some(*line),
             Self::Line(line) => match line.task {
                 Task::Connecting { local, .. } => local,
-                Task::Opening { local, .. } | Task::Calling { local } | Task::Joined { local } => Some(local),
+                Task::Opening { local, .. } | Task::Calling { local, .. } | Task::Joined { local } => Some(local),
                 Task::Free | Task::Released { .. } | Task::Leaving { .. } => None,
             },
             _ => None,

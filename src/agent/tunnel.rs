@@ -3,7 +3,7 @@
 use super::Agent;
 use super::service::Topic;
 use super::state::{Line, Local, State, Task};
-use crate::limits::{AUTHENTICATION, CALL, CALL_AGAIN};
+use crate::limits::{AUTHENTICATION, CALL, CALL_AGAIN, CALL_ANSWER};
 use crate::net::buffers::IoContext;
 use crate::net::link::{Input, Link, LinkError};
 use crate::net::reactor::{Key, SocketMut};
@@ -17,23 +17,23 @@ impl Agent {
     /// The listening end has a client and a line for it.
     pub(super) fn call(&mut self, key: Key, client: Key) {
         let now = self.reactor.now;
-        let until = now + CALL;
         let Some(line) = self.line_mut(key) else { return };
         let service = line.place.service;
         line.used = true;
         let is_framed = line.framed.is_some();
+        let until = now + if is_framed { CALL_ANSWER } else { CALL };
         line.task = match is_framed {
-            true => Task::Calling { local: client },
+            true => Task::Calling { local: client, until },
             false => Task::Opening { local: client, heard: Vec::new(), call_at: Some(now), until },
         };
         let joined = State::Local(Local { service, line: key, is_client: true, half_closed: None });
         if self.reactor.change(client, joined).is_some() {
             self.client_has_left(service);
         }
+        self.reactor.wake_by(until);
         if is_framed {
             return self.ask_for_session(key, client);
         }
-        self.reactor.wake_by(until);
         self.call_again();
     }
 

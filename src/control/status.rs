@@ -28,7 +28,7 @@ pub(super) fn of_all(registry: &Registry, uptime: Duration) -> Result<Fields, Go
     ]);
     add(&mut fields, DAEMON, &totals);
     add(&mut fields, AGENTS, &totals.agents);
-    fields.add("joined", totals.agents.joined());
+    fields.add("joined", totals.agents.joined);
     add(&mut fields, USERS, &totals.users);
     add(&mut fields, TRAFFIC, &totals.traffic);
     let [rate1, rate2] = totals.rates;
@@ -62,7 +62,7 @@ pub(super) fn of_one(registry: &Registry, Mapping { id, kind, options }: &Mappin
         Kind::Direct { .. } => return Ok(fields),
     }
     // Those of a private mapping come in pairs.
-    fields.add("joined", one.joined());
+    fields.add("joined", one.joined);
     if let Kind::Public { .. } = kind {
         add(&mut fields, USERS, &status.users);
     }

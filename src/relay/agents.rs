@@ -92,6 +92,7 @@ impl Relay {
         (agent.has_called, agent.half_closed) = (false, None);
         let left = std::mem::replace(&mut agent.duty, Duty::Joined(peer));
         if let Some(agents) = self.mappings.agents(agent.place) {
+            agents.joined += 1;
             left.leave(agents);
         }
     }

@@ -44,8 +44,10 @@ pub struct PipeStatus {
 pub struct AgentCounts {
     /// Authorized, with a partner or without.
     pub authorized: usize,
-    /// Authorized and without a partner.
+    /// Without a partner, and ready for one.
     pub free: usize,
+    /// Joined to a user or a peer.
+    pub joined: usize,
     /// Connected, without a passcode yet.
     pub unauthenticated: usize,
     /// Wrong passcodes since the mapping was opened.
@@ -53,16 +55,12 @@ pub struct AgentCounts {
 }
 
 impl AgentCounts {
-    /// Joined to a user or a peer.
-    pub fn joined(&self) -> usize {
-        self.authorized.saturating_sub(self.free)
-    }
-
     /// Both taken together.
     pub fn plus(self, other: Self) -> Self {
         Self {
             authorized: self.authorized + other.authorized,
             free: self.free + other.free,
+            joined: self.joined + other.joined,
             unauthenticated: self.unauthenticated + other.unauthenticated,
             rejected: self.rejected + other.rejected,
         }

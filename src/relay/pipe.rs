@@ -60,6 +60,8 @@ pub(super) struct Agents {
     pub(super) free: Queue,
     /// Those that have asked to be joined to an agent of the other side, while none is free.
     pub(super) calling: Queue,
+    /// Joined to a user, or to an agent of the other side.
+    pub(super) joined: usize,
     /// Authorized, free or not.
     authorized: usize,
     /// Of those, how many speak in frames.
@@ -187,6 +189,7 @@ impl Agents {
             unauthenticated: FairQueue::default(),
             free: Queue::default(),
             calling: Queue::default(),
+            joined: 0,
             authorized: 0,
             framed: 0,
             networks: Census::default(),
@@ -200,6 +203,7 @@ impl Agents {
         AgentCounts {
             authorized: self.authorized,
             free: self.free.len(),
+            joined: self.joined,
             unauthenticated: self.unauthenticated.len(),
             rejected: self.rejected,
         }

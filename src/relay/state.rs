@@ -127,12 +127,13 @@ pub(super) enum Duty {
 }
 
 impl Duty {
-    /// Gives back its place in a queue of the agent's port.
+    /// Gives back its place in a queue of the agent's port, or in the count of those that are joined.
     pub(super) fn leave(self, agents: &mut Agents) {
         match self {
             Self::Free(ticket) => drop(agents.free.leave(ticket)),
             Self::Calling(call) => drop(agents.calling.leave(call.ticket)),
-            Self::Joined(_) | Self::Opening { .. } | Self::Released { .. } => {}
+            Self::Joined(_) | Self::Opening { .. } => agents.joined -= 1,
+            Self::Released { .. } => {}
         }
     }
 }

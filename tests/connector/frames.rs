@@ -104,6 +104,33 @@ fn what_comes_for_a_user_that_is_gone_reaches_nobody() {
 }
 
 #[test]
+fn who_has_not_confirmed_the_end_of_its_session_is_neither_joined_nor_free() {
+    with_framed_agent(1, |pipe| {
+        let counts = |expected: [u64; 4]| {
+            wait_until(&format!("the status says {expected:?}"), PATIENCE, || {
+                ["all", &pipe.mapping.id].iter().all(|id| {
+                    let status = pipe.daemon.controller().status(id);
+                    ["agents", "free", "joined", "users"].map(|key| status[key].as_u64()) == expected.map(Some)
+                })
+            });
+        };
+        counts([1, 1, 0, 0]);
+        let user = pipe.user(1);
+        counts([1, 0, 1, 1]);
+        user.reset();
+        pipe.agent.expect_besides_want(RESET, 1);
+        counts([1, 0, 0, 0]);
+        pipe.agent.send(RESET, 1, &[1]);
+        counts([1, 1, 0, 0]);
+        // One that goes is counted no longer, whatever it was doing.
+        let _user = pipe.user(2);
+        counts([1, 0, 1, 1]);
+        pipe.agent.peer.abort();
+        counts([0, 0, 0, 0]);
+    });
+}
+
+#[test]
 fn what_follows_the_confirmed_end_of_a_session_ends_the_connection() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_public(1);

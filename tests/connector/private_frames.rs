@@ -140,6 +140,8 @@ fn who_calls_waits_for_the_other_side_and_may_leave_meanwhile() {
         second.send(OPEN, 1, b"\0\0");
         second.send(PING, 0, b"");
         second.expect(PONG, 0, b"");
+        let status = daemon.controller().status(&mapping.id);
+        assert_eq!(["agentsport1", "freeport1", "joined"].map(|key| &status[key]), [2, 0, 0], "they wait: {status}");
         first.send(RESET, 1, &[1]);
         first.expect_besides_want(RESET, 1);
         let server = daemon.server(&mapping, 1);

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 fn pipe(number: u64) -> PipeStatus {
-    let agents = AgentCounts { authorized: 5, free: 2, unauthenticated: 1, rejected: number };
+    let agents = AgentCounts { authorized: 5, free: 2, joined: 3, unauthenticated: 1, rejected: number };
     PipeStatus {
         bound: [true, false],
         agents: [agents, AgentCounts { authorized: 1, ..AgentCounts::default() }],

@@ -1,10 +1,11 @@
 //! Version 2 of the pipe protocol, as our own agent speaks it with our own Connector, and with one that the test plays
 //! (docs/protocol.md, section 10).
 
+use super::listening_port;
 use crate::harness::frames::{ACCEPT, BYE, DATA, FIN, Frames, NOBODY, OPEN, PING, PONG, RESET, WANT, frame};
 use crate::harness::{
-    AgentProgram, Daemon, End, Faults, Mapping, Mode, PATIENCE, Payload, Peer, PlayedConnector, Service, Version,
-    for_both_modes, in_both_modes, public_mapping, wait_until,
+    AgentProgram, Daemon, Dial, End, Faults, Mapping, Mode, PATIENCE, Payload, Peer, PlayedConnector, Service, Setup,
+    Version, for_both_modes, in_both_modes, public_mapping, wait_until,
 };
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -301,5 +302,39 @@ fn what_follows_the_confirmed_end_of_a_session_ends_the_connection() {
                 line.peer.expect_end();
             }
         }
+    });
+}
+
+#[test]
+fn a_call_that_the_connector_does_not_answer_is_taken_back() {
+    for_both_modes(|mode| {
+        let Some(faults) = Faults::new() else { return };
+        let connector = PlayedConnector::new(mode);
+        // Its ports are for the agent's clients.
+        let daemon = Setup::new(mode).prepare();
+        let port = listening_port(&daemon);
+        let agent = faults.arm_agent(connector.agent().listening(port, 1)).spawn();
+        let line = connector.framed();
+        let client = |session| {
+            let client = Dial::new(port, None).connect().expect("a connection");
+            line.expect_open(session);
+            client
+        };
+        let first = client(1);
+        first.expect_silence();
+        faults.pass(Duration::from_secs(14));
+        first.expect_silence();
+        faults.pass(Duration::from_secs(2));
+        assert_eq!(line.expect_besides_want(RESET, 1).payload, [3]);
+        assert_ne!(first.expect_end(), End::Clean);
+        agent.wait_for("The Connector does not answer for the other end");
+        // The answer has crossed that, and what followed it.
+        for (kind, payload) in [(ACCEPT, &b""[..]), (DATA, b"welcome"), (RESET, &[1])] {
+            line.send(kind, 1, payload);
+        }
+        let second = client(2);
+        line.send(ACCEPT, 2, b"");
+        line.send(DATA, 2, b"welcome");
+        second.expect(b"welcome");
     });
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub const HELLO: usize = 20;
 /// Payload of a frame that the Connector says it accepts.
 const ACCEPTED: usize = 65_532;
+/// The same of a frame that is no DATA.
+const CONTROL: usize = 1024;
 /// Payload of a frame within one record.
 const RECORD: usize = 16_380;
 
@@ -138,8 +140,9 @@ impl Line {
     pub fn say_late(&self, seed: u64) {
         let other = (self.number + 100) % 128;
         let payload = Payload::new(seed).take(1 + (seed % 2000) as usize);
+        let unknown = &payload[..payload.len().min(CONTROL)];
         for (kind, flags, payload) in
-            [(DATA, other, &payload[..]), (FIN, other, b""), (RESET, other, b"\x01"), (77, 0x80, &payload)]
+            [(DATA, other, &payload[..]), (FIN, other, b""), (RESET, other, b"\x01"), (77, 0x80, unknown)]
         {
             self.say(kind, flags, payload);
         }
@@ -167,7 +170,7 @@ impl Line {
             Wrong::Open => frame(OPEN, (self.number + 1) % 128, b"\0\0"),
             Wrong::TooLong => frame(DATA, self.number, &[0; ACCEPTED + 1]),
             Wrong::TooShort => frame(WANT, 0, b"1"),
-            Wrong::LongPing => frame(PING, 0, &[0; 1025]),
+            Wrong::LongPing => frame(PING, 0, &[0; CONTROL + 1]),
             Wrong::OutOfPlace if self.is_over() => frame(DATA, self.number, b"nobody asked"),
             Wrong::OutOfPlace => [frame(FIN, self.number, b""), frame(FIN, self.number, b"")].concat(),
         };
