@@ -1,7 +1,8 @@
 //! Much at once: both directions busy, many users, slow readers, and what that costs in memory.
 
 use crate::harness::{
-    Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Setup, for_both_modes, in_both_modes, join, public_mapping,
+    Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Setup, Talk, for_both_modes, in_both_modes,
+    in_both_versions, join, public_mapping,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 const MIB: u64 = 1 << 20;
 
 /// Sends and checks `total` bytes each way at once.
-fn full_duplex(left: &Peer, right: &Peer, total: u64) {
+fn full_duplex(left: &dyn Talk, right: &dyn Talk, total: u64) {
     thread::scope(|scope| {
         for (seed, from, to) in [(1, left, right), (2, right, left)] {
             scope.spawn(move || Payload::new(seed).send(from, total));
@@ -21,44 +22,43 @@ fn full_duplex(left: &Peer, right: &Peer, total: u64) {
 
 fn bulk(daemon: &Daemon) -> u64 {
     match daemon.mode {
-        Mode::Plain => 24 * MIB,
-        Mode::Tls => 6 * MIB,
+        Mode::Plain => 12 * MIB,
+        Mode::Tls => 3 * MIB,
     }
 }
 
 #[test]
 fn a_public_pipe_busy_both_ways_loses_nothing() {
-    in_both_modes(|daemon| {
-        let (agent, user) = daemon.pair(&daemon.add_public(1));
-        full_duplex(&agent, &user, bulk(daemon));
+    in_both_versions(|daemon, version| {
+        let (agent, user) = daemon.pair_of(version, &daemon.add_public(1));
+        full_duplex(&*agent, &user, bulk(daemon));
     });
 }
 
 #[test]
 fn a_private_pipe_busy_both_ways_loses_nothing() {
-    in_both_modes(|daemon| {
-        let mapping = daemon.add_private(1);
-        let [left, right] = [0, 1].map(|side| daemon.agent_on(&mapping, side));
-        full_duplex(&left, &right, bulk(daemon));
+    in_both_versions(|daemon, version| {
+        let [left, right] = daemon.joined_of(version, &daemon.add_private(1));
+        full_duplex(&*left, &*right, bulk(daemon));
     });
 }
 
 #[test]
 fn adding_and_removing_mappings_does_not_disturb_others() {
-    in_both_modes(|daemon| {
-        let (agent, user) = daemon.pair(&daemon.add_public(1));
+    in_both_versions(|daemon, version| {
+        let (agent, user) = daemon.pair_of(version, &daemon.add_public(1));
         let busy = AtomicBool::new(true);
         let changes = AtomicUsize::new(0);
         thread::scope(|scope| {
             scope.spawn(|| {
                 while busy.load(Ordering::Relaxed) {
                     let passing = daemon.add_public(1);
-                    drop(daemon.pair(&passing));
+                    drop(daemon.pair_of(version, &passing));
                     daemon.controller().remove(&passing);
                     changes.fetch_add(1, Ordering::Relaxed);
                 }
             });
-            full_duplex(&agent, &user, bulk(daemon) / 2);
+            full_duplex(&*agent, &user, bulk(daemon) / 2);
             busy.store(false, Ordering::Relaxed);
         });
         assert!(changes.into_inner() > 0, "nothing was added meanwhile");
@@ -175,17 +175,17 @@ fn slow_readers_cost_no_more_than_the_buffers() {
 
 #[test]
 fn all_stalled_downloads_finish_once_their_readers_read() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let mapping = daemon.add_public(20);
-        let pairs: Vec<_> = (0..20).map(|_| daemon.pair(&mapping)).collect();
+        let pairs: Vec<_> = (0..20).map(|_| daemon.pair_of(version, &mapping)).collect();
         thread::scope(|scope| {
             for (seed, (agent, user)) in pairs.iter().enumerate() {
                 scope.spawn(move || {
-                    Payload::new(seed as u64).send(agent, MIB);
+                    Payload::new(seed as u64).send(&**agent, MIB / 2);
                     agent.finish();
                 });
                 scope.spawn(move || {
-                    Payload::new(seed as u64).receive(user, MIB);
+                    Payload::new(seed as u64).receive(user, MIB / 2);
                     user.expect_clean_end();
                 });
             }

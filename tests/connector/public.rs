@@ -1,7 +1,8 @@
 //! Public pipes: whom a user is joined to, and how the two end (docs/protocol.md, "Public pipe").
 
 use crate::harness::{
-    Heard, Mode, PATIENCE, Payload, Peer, Setup, beat, in_both_modes, join, public_mapping, wait_until,
+    Heard, Mode, PATIENCE, Payload, Peer, Setup, beat, in_both_modes, in_both_versions, in_both_versions_plain, join,
+    public_mapping, wait_until,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -58,15 +59,15 @@ fn a_user_waits_for_an_agent_and_loses_nothing() {
 
 #[test]
 fn what_a_waiting_user_sends_is_kept_in_order_and_in_bounds() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let mapping = daemon.add_public(1);
         let user = daemon.dial(mapping.ports[1]).small_buffers().connect().expect("a connection");
         let mut sent = Payload::new(7);
         sent.send_until_stalled(&user);
-        let agent = daemon.agent(&mapping);
+        let agent = daemon.agent_of(version, &mapping);
         thread::scope(|scope| {
             scope.spawn(|| user.flush());
-            Payload::new(7).receive(&agent, sent.position());
+            Payload::new(7).receive(&*agent, sent.position());
         });
     });
 }
@@ -382,15 +383,16 @@ fn a_stalled_user_of_an_agent_that_has_said_its_last_word_has_a_minute() {
 
 #[test]
 fn urgent_data_is_passed_on_like_any_other() {
-    let daemon = Setup::new(Mode::Plain).start();
-    let (agent, user) = daemon.pair(&daemon.add_public(1));
-    // All of it is there before the daemon looks: one event tells of it.
-    daemon.freeze();
-    user.send(b"before");
-    user.send_urgent(b'!');
-    user.send(b"behind");
-    daemon.thaw();
-    agent.expect(b"before!behind");
+    in_both_versions_plain(|daemon, version| {
+        let (agent, user) = daemon.pair_of(version, &daemon.add_public(1));
+        // All of it is there before the daemon looks: one event tells of it.
+        daemon.freeze();
+        user.send(b"before");
+        user.send_urgent(b'!');
+        user.send(b"behind");
+        daemon.thaw();
+        agent.expect(b"before!behind");
+    });
 }
 
 #[test]

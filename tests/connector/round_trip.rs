@@ -4,7 +4,8 @@
 //! Another seed each time, which is printed; `ROUND_TRIP_SEED` repeats one, `ROUND_TRIPS` says how many sessions.
 
 use crate::harness::{
-    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Peer, Random, Service, Setup, in_both_modes, seed,
+    AgentProgram, Daemon, Dial, Mapping, Mode, PATIENCE, Peer, Random, Service, Setup, in_both_modes, in_both_versions,
+    seed,
 };
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -79,10 +80,10 @@ fn sessions(daemon: &Daemon) -> (u64, Random) {
 
 #[test]
 fn through_a_public_pipe_and_our_agent() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (count, mut random) = sessions(daemon);
         let (service, mapping) = (Service::echo(), daemon.add_public(4));
-        let agent = AgentProgram::new(daemon, &mapping, 0).with(&["--heartbeat", "20"]);
+        let agent = AgentProgram::new(daemon, &mapping, 0).speaking(version).with(&["--heartbeat", "20"]);
         let _agent = agent.exposing(service.port, 4).start();
         (0..count).for_each(|_| there_and_back(&daemon.user(&mapping), &mut random));
     });
@@ -90,11 +91,11 @@ fn through_a_public_pipe_and_our_agent() {
 
 #[test]
 fn through_a_tunnel_between_our_agents() {
-    in_both_modes(|daemon| {
+    in_both_versions(|daemon, version| {
         let (count, mut random) = sessions(daemon);
         let (service, mapping) = (Service::echo(), daemon.add_private(4));
         let port = crate::agent::listening_port(daemon);
-        let agent = |side| AgentProgram::new(daemon, &mapping, side).with(&["--heartbeat", "20"]);
+        let agent = |side| AgentProgram::new(daemon, &mapping, side).speaking(version).with(&["--heartbeat", "20"]);
         let _exposing = agent(1).exposing(service.port, 4).start();
         let _listening = agent(0).listening(port, 4).start();
         for _ in 0..count {

@@ -4,10 +4,10 @@
 use super::listening_port;
 use crate::harness::frames::{ACCEPT, BYE, DATA, FIN, Frames, NOBODY, OPEN, PING, PONG, RESET, WANT, frame};
 use crate::harness::{
-    AgentProgram, Daemon, Dial, End, Faults, Mapping, Mode, PATIENCE, Payload, Peer, PlayedConnector, Service, Setup,
-    Version, for_both_modes, in_both_modes, public_mapping, wait_until,
+    AgentProgram, Daemon, Dial, Distance, End, Faults, Mapping, Mode, PATIENCE, Payload, Peer, PlayedConnector,
+    Service, Setup, Version, for_both_modes, in_both_modes, public_mapping, wait_until,
 };
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 /// An agent and a daemon with one connection between them, and a service.
@@ -188,6 +188,73 @@ fn a_connector_that_says_bye_and_does_not_close_is_left_after_ten_seconds() {
     serve(&connector.framed(), 1);
 }
 
+/// Takes so many out of `lines`, on which the agent says BYE.
+#[track_caller]
+fn given_back(lines: &mut Vec<Frames>, count: usize) -> Vec<Frames> {
+    let mut left = Vec::new();
+    wait_until("connections are given back", PATIENCE, || {
+        let mut at = 0;
+        while at < lines.len() {
+            match lines[at].hear(Duration::from_millis(100)) {
+                None => at += 1,
+                Some(said) => {
+                    assert_eq!(said.kind, BYE, "{said:?}");
+                    left.push(lines.remove(at));
+                }
+            }
+        }
+        left.len() >= count
+    });
+    assert_eq!(left.len(), count);
+    left
+}
+
+#[test]
+fn an_agent_that_calls_gives_back_what_its_clients_do_not_need_and_no_client_is_lost() {
+    for_both_modes(|mode| {
+        let Some(faults) = Faults::new() else { return };
+        let connector = PlayedConnector::new(mode);
+        // Its ports are for the agent's clients.
+        let daemon = Setup::new(mode).prepare();
+        let port = listening_port(&daemon);
+        let _agent = faults.arm_agent(connector.agent().listening(port, 1)).spawn();
+        let first = connector.framed();
+        first.send(WANT, 0, &[0, 3]);
+        let mut lines = vec![first, connector.framed(), connector.framed(), connector.framed()];
+        assert!(connector.accept_within(Duration::from_millis(500)).is_none(), "more than were asked for");
+        // One is in use all the time, one is kept.
+        let client = Dial::new(port, None).connect().expect("a connection");
+        let mut at = None;
+        wait_until("the call has come", PATIENCE, || {
+            at = lines.iter().position(|line| line.hear(Duration::from_millis(50)).is_some());
+            at.is_some()
+        });
+        let used = lines.remove(at.expect("the line above"));
+        used.send(ACCEPT, 1, b"");
+        used.send(DATA, 1, b"welcome");
+        client.expect(b"welcome");
+        for _ in 0..2 {
+            faults.pass(Duration::from_secs(61));
+            client.send(b"still here");
+            used.expect_data(1, b"still here");
+        }
+        let left = given_back(&mut lines, 2);
+        // The next client is not given one of these, nor of those that are still to be closed.
+        let next = Dial::new(port, None).connect().expect("a connection");
+        lines[0].expect_open(1);
+        lines[0].send(ACCEPT, 1, b"");
+        lines[0].send(DATA, 1, b"welcome");
+        next.expect(b"welcome");
+        for line in left {
+            line.send(BYE, 0, b"");
+            line.expect_silence();
+            line.peer.finish();
+            line.peer.expect_clean_end();
+        }
+        assert!(connector.accept_within(Duration::from_millis(500)).is_none(), "none is needed");
+    });
+}
+
 #[test]
 fn connections_that_are_not_needed_any_more_are_given_back_and_no_user_is_lost() {
     for_both_modes(|mode| {
@@ -201,20 +268,7 @@ fn connections_that_are_not_needed_any_more_are_given_back_and_no_user_is_lost()
         assert!(connector.accept_within(Duration::from_millis(500)).is_none(), "more than were asked for");
         lines.iter().for_each(Frames::expect_silence);
         faults.pass(Duration::from_secs(61));
-        let mut left = Vec::new();
-        wait_until("two are given back", PATIENCE, || {
-            let mut at = 0;
-            while at < lines.len() {
-                match lines[at].hear(Duration::from_millis(100)) {
-                    None => at += 1,
-                    Some(said) => {
-                        assert_eq!(said.kind, BYE, "{said:?}");
-                        left.push(lines.remove(at));
-                    }
-                }
-            }
-            left.len() == 2
-        });
+        let left = given_back(&mut lines, 2);
         // An OPEN that was on its way is served.
         serve(&left[0], 1);
         for line in left {
@@ -336,5 +390,39 @@ fn a_call_that_the_connector_does_not_answer_is_taken_back() {
         line.send(ACCEPT, 2, b"");
         line.send(DATA, 2, b"welcome");
         second.expect(b"welcome");
+    });
+}
+
+/// When a user hears the service, which speaks first; seconds after both have connected.
+#[track_caller]
+fn greeted(users: [Peer; 2], since: Instant) -> [Duration; 2] {
+    users.map(|user| {
+        user.expect(b"220 ready");
+        since.elapsed()
+    })
+}
+
+#[test]
+fn a_user_who_finds_no_free_connection_waits_for_a_round_trip_and_a_handshake_more() {
+    // Long, so that a busy machine is not taken for another round trip.
+    const ONE_WAY: Duration = Duration::from_millis(500);
+    in_both_modes(|daemon| {
+        let service = Service::start(|mut stream| {
+            let _ = stream.write_all(b"220 ready");
+            let _ = stream.read(&mut [0]);
+        });
+        let mapping = daemon.add_public(4);
+        let distance = Distance::to(mapping.ports[0], ONE_WAY);
+        let far = Mapping { ports: [distance.port, mapping.ports[1]], ..mapping.clone() };
+        let agent = AgentProgram::new(daemon, &far, 0).exposing(service.port, 1).spawn();
+        wait_until("it is free", PATIENCE, || daemon.controller().status(&mapping.id)["free"] == 1);
+        let since = Instant::now();
+        let users = [daemon.user(&mapping), daemon.user(&mapping)];
+        let [first, second] = greeted(users, since);
+        // TCP's handshake takes a round trip, and that of TLS another one.
+        let round_trips = if daemon.mode == Mode::Tls { 3 } else { 2 };
+        let more = second.saturating_sub(first);
+        println!("{:?}: {first:?}, and the second {more:?} later, of round trips of {:?}", daemon.mode, 2 * ONE_WAY);
+        assert!(more < 2 * ONE_WAY * (round_trips + 1), "{more:?}\n{}", agent.log());
     });
 }

@@ -10,6 +10,7 @@ mod command_line;
 mod controller;
 mod cutter;
 mod daemon;
+mod distance;
 mod faults;
 pub mod frames;
 mod mappings;
@@ -22,6 +23,7 @@ mod process;
 mod random;
 mod recorded;
 mod service;
+mod talk;
 mod traffic;
 
 pub use agent_program::{AgentProgram, Listed};
@@ -34,6 +36,7 @@ pub use daemon::{
     Daemon, Mode, Setup, Version, for_both_modes, for_both_versions, in_both_modes, in_both_versions,
     in_both_versions_plain,
 };
+pub use distance::Distance;
 pub use faults::{Faults, Field, KILL, SHORT, VANISH};
 pub use mappings::{Mapping, join, private_mapping, public_mapping};
 pub use metrics::Metrics;
@@ -44,6 +47,7 @@ pub use ports::PortBlock;
 pub use random::{Random, number, seed};
 pub use recorded::{Exchange, recorded};
 pub use service::Service;
+pub use talk::Talk;
 pub use traffic::{StopAtLast, beat, call, ping, visit};
 
 use std::thread;

@@ -1,6 +1,6 @@
 //! Bytes that betray any loss, repetition or reordering: every eight of them depend on where they stand.
 
-use super::Peer;
+use super::{Peer, Talk};
 
 const LARGEST_CHUNK: usize = 16 * 1024;
 /// More than the buffers of the kernel on the way hold (the third number of tcp_rmem and tcp_wmem, each twice).
@@ -49,7 +49,7 @@ impl Payload {
 
     /// Sends the next `total` bytes in chunks of up to 16 KiB.
     #[track_caller]
-    pub fn send(&mut self, peer: &Peer, total: u64) {
+    pub fn send(&mut self, peer: &(impl Talk + ?Sized), total: u64) {
         let end = self.position + total;
         while self.position < end {
             let chunk = (end - self.position).min(LARGEST_CHUNK as u64) as usize;
@@ -72,7 +72,7 @@ impl Payload {
 
     /// Receives the next `total` bytes and checks them.
     #[track_caller]
-    pub fn receive(&mut self, peer: &Peer, total: u64) {
+    pub fn receive(&mut self, peer: &(impl Talk + ?Sized), total: u64) {
         let end = self.position + total;
         while self.position < end {
             let bytes = peer.expect_some();
