@@ -393,15 +393,6 @@ fn a_call_that_the_connector_does_not_answer_is_taken_back() {
     });
 }
 
-/// When a user hears the service, which speaks first; seconds after both have connected.
-#[track_caller]
-fn greeted(users: [Peer; 2], since: Instant) -> [Duration; 2] {
-    users.map(|user| {
-        user.expect(b"220 ready");
-        since.elapsed()
-    })
-}
-
 #[test]
 fn a_user_who_finds_no_free_connection_waits_for_a_round_trip_and_a_handshake_more() {
     // Long, so that a busy machine is not taken for another round trip.
@@ -418,7 +409,11 @@ fn a_user_who_finds_no_free_connection_waits_for_a_round_trip_and_a_handshake_mo
         wait_until("it is free", PATIENCE, || daemon.controller().status(&mapping.id)["free"] == 1);
         let since = Instant::now();
         let users = [daemon.user(&mapping), daemon.user(&mapping)];
-        let [first, second] = greeted(users, since);
+        // The service speaks first. The first one stays, so that its connection does not become free.
+        let [first, second] = users.each_ref().map(|user| {
+            user.expect(b"220 ready");
+            since.elapsed()
+        });
         // TCP's handshake takes a round trip, and that of TLS another one.
         let round_trips = if daemon.mode == Mode::Tls { 3 } else { 2 };
         let more = second.saturating_sub(first);
