@@ -254,9 +254,11 @@ fn slow_readers_leave_a_quarter_of_the_buffers_to_others() {
         let mapping = daemon.add_public(12);
         let _crowd = stalled(daemon, &mapping, 12, PROXY);
         let buffers = || daemon.controller().status("all")["buffers"].as_u64();
-        wait_until("they hold what they may", PATIENCE, || buffers() >= Some(6));
+        // Over TLS who has the beginning of a record waits for the sixth and leaves it to its payload.
+        let may = if daemon.mode == Mode::Tls { 5..=6 } else { 6..=6 };
+        wait_until("they hold what they may", PATIENCE, || buffers() >= Some(*may.start()));
         thread::sleep(SILENCE);
-        assert_eq!(buffers(), Some(6));
+        assert!(may.contains(&buffers().unwrap()), "{:?}", buffers());
     });
 }
 
