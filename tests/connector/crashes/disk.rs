@@ -52,7 +52,11 @@ impl World {
                 let json = answer.json();
                 assert_eq!((status, &json["status"]), (500, &"failed".into()), "{what}: {answer:?}");
                 let why = json["errormessage"].as_str().expect("a text");
-                assert!(why.starts_with("could not save ") && why.contains("(os error "), "{what}: {why}");
+                assert!(why.starts_with("could not save "), "{what}: {why}");
+                // What failed first, and not what came of it.
+                let cause =
+                    if ERRORS.contains(&error) { format!("(os error {error})") } else { "(os error ".to_owned() };
+                assert!(why.contains(&cause), "{what}: {why}");
             }
         }
         let has_failed = self.faults.get(Field::Failed) > failed || error == VANISH;

@@ -1,7 +1,7 @@
 //! An agent's connection that speaks in frames (docs/protocol.md, section 10), as strict as the document: whatever the
 //! Connector must not say ends the test.
 
-use crate::harness::frames::{BYE, DATA, FIN, OPEN, PING, PONG, RESET, WANT, frame};
+use crate::harness::frames::{ACCEPT, BYE, DATA, FIN, OPEN, PING, PONG, RESET, WANT, frame};
 use crate::harness::{End, Heard, PATIENCE, Payload, Peer};
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,9 +15,9 @@ const CONTROL: usize = 1024;
 /// Payload of a frame within one record.
 const RECORD: usize = 16_380;
 
-/// What an agent says behind its passcode: it accepts so much in a frame.
-pub fn hello(largest: u16, token: u64) -> Vec<u8> {
-    [b"\0iofog/2\x02\0", &largest.to_be_bytes()[..], &token.to_be_bytes()].concat()
+/// What an agent says behind its passcode: whether it begins the sessions, and that it accepts so much in a frame.
+pub fn hello(calls: bool, largest: u16, token: u64) -> Vec<u8> {
+    [b"\0iofog/2\x02", &[u8::from(calls)][..], &largest.to_be_bytes()[..], &token.to_be_bytes()].concat()
 }
 
 /// What comes from the other side of a session, or besides.
@@ -26,6 +26,8 @@ pub enum Word {
     Payload(Vec<u8>),
     /// A session begins.
     Open(Vec<u8>),
+    /// The one that we have opened begins.
+    Accepted,
     /// All payload has come.
     Finished,
     /// The session is broken off.
@@ -69,6 +71,10 @@ pub struct Line {
     /// What we accept in a frame.
     largest: usize,
     is_tls: bool,
+    /// We begin the sessions.
+    pub calls: bool,
+    /// We have, and have not been answered.
+    is_pending: bool,
 }
 
 impl Line {
@@ -78,7 +84,7 @@ impl Line {
         peer.expect_message(b"AUTHORIZED");
         let hello = peer.expect_up_to(HELLO);
         assert_eq!(hello.len(), HELLO, "a hello as a message of its own");
-        assert_eq!((&hello[..9], &hello[12..]), (&said[..9], &said[12..]));
+        assert_eq!((&hello[..10], &hello[12..]), (&said[..10], &said[12..]));
         assert_eq!(usize::from(u16::from_be_bytes([hello[10], hello[11]])), ACCEPTED);
         Self {
             peer,
@@ -91,7 +97,27 @@ impl Line {
             is_leaving: false,
             largest: largest.into(),
             is_tls,
+            calls: said[9] == 1,
+            is_pending: false,
         }
+    }
+
+    /// Begins a session.
+    pub fn call(&mut self, client: &[u8]) {
+        assert!(self.calls && self.is_over(), "a session to be begun");
+        self.sessions += 1;
+        self.number = (self.sessions % 128) as u8;
+        (self.has_told, self.has_ended, self.has_heard_reset) = (false, false, false);
+        self.is_pending = true;
+        self.say(OPEN, self.number, client);
+    }
+
+    /// Takes that back while nobody has been found; the connection is free again.
+    #[track_caller]
+    pub fn take_back(&mut self) {
+        self.reset();
+        let heard = self.hear(PATIENCE);
+        assert!(matches!(heard, Word::Broken), "{heard:?} instead of a confirmation");
     }
 
     /// Neither side has anything more to say in the session.
@@ -165,6 +191,11 @@ impl Line {
 
     /// Says what it must not.
     pub fn say_wrong(&mut self, wrong: Wrong) {
+        if self.calls && self.is_over() && matches!(wrong, Wrong::Open) {
+            // It may; but to accept is not up to agents.
+            let _ = self.peer.try_send(&frame(ACCEPT, self.number, b""), Duration::from_millis(1));
+            return;
+        }
         let bytes = match wrong {
             Wrong::UnknownType => frame(99, 0, b""),
             Wrong::Open => frame(OPEN, (self.number + 1) % 128, b"\0\0"),
@@ -207,12 +238,18 @@ impl Line {
     fn word(&mut self, kind: u8, flags: u8, payload: Vec<u8>) -> Option<Word> {
         let expected = match kind {
             OPEN => ((self.sessions + 1) % 128) as u8,
-            DATA | FIN | RESET => self.number,
+            ACCEPT | DATA | FIN | RESET => self.number,
             _ => 0,
         };
+        assert!(!self.is_pending || !matches!(kind, DATA | FIN), "frame {kind} before ACCEPT");
         assert_eq!(flags, expected, "session of frame {kind} in session {}", self.sessions);
         match kind {
+            ACCEPT => {
+                assert!(std::mem::take(&mut self.is_pending), "ACCEPT of what was not asked for");
+                Some(Word::Accepted)
+            }
             OPEN => {
+                assert!(!self.calls, "OPEN for one that calls");
                 assert!(self.is_over(), "OPEN in the middle of session {}", self.sessions);
                 self.sessions += 1;
                 self.number = flags;
@@ -236,7 +273,7 @@ impl Line {
                     "RESET {payload:?}, the second: {}",
                     self.has_ended
                 );
-                (self.has_ended, self.has_heard_reset) = (true, true);
+                (self.has_ended, self.has_heard_reset, self.is_pending) = (true, true, false);
                 Some(Word::Broken)
             }
             PING => {

@@ -65,15 +65,32 @@ pub enum Op {
         side: usize,
         agent: usize,
     },
+    /// A free agent of a private pipe asks for a session: one of version 2 that calls, or one of version 1 that is the
+    /// listening end of a tunnel.
+    Call {
+        mapping: usize,
+        side: usize,
+        agent: usize,
+        client: Client,
+    },
+    /// One that has asked for one and waits takes that back, or goes.
+    TakeBack {
+        mapping: usize,
+        side: usize,
+        call: usize,
+        goes: bool,
+    },
     /// A free agent of version 2 says what it must not; one of version 1 nothing.
     Wrong {
         mapping: usize,
+        side: usize,
         agent: usize,
         what: Wrong,
     },
     /// A free agent of version 2 takes its leave.
     Bye {
         mapping: usize,
+        side: usize,
         agent: usize,
     },
     /// One whose session is still to be served.
@@ -130,14 +147,24 @@ pub enum Op {
 #[derive(Clone, Copy, Debug)]
 pub enum Version {
     One,
-    /// It says hello with the passcode's last piece, and accepts so much in a frame.
+    /// It says hello with the passcode's last piece, and accepts so much in a frame. At a private pipe it may begin the
+    /// sessions.
     Two {
         largest: u16,
+        calls: bool,
     },
     /// Its hello does not come in one piece with the passcode, but after so many bytes: so it speaks version 1.
     Late {
         at: usize,
     },
+}
+
+/// What an agent that calls tells of its client.
+#[derive(Clone, Copy, Debug)]
+pub enum Client {
+    Unnamed,
+    Ipv4,
+    Ipv6,
 }
 
 /// Why an agent is not let in.
@@ -161,7 +188,7 @@ pub fn sequence(seed: u64, most: usize) -> Vec<Op> {
 }
 
 fn add(random: &mut Random) -> Op {
-    let private = random.one_in(3);
+    let private = random.one_in(2);
     Op::Add { private, places: 1 + random.below(4), options: Options::random(random) }
 }
 
@@ -170,7 +197,7 @@ fn op(random: &mut Random) -> Op {
     let session = random.below(8);
     let side = random.below(2);
     let narrow = random.one_in(3);
-    match random.below(200) {
+    match random.below(224) {
         0..12 => add(random),
         12..16 => Op::Remove { mapping },
         16..54 => {
@@ -183,8 +210,8 @@ fn op(random: &mut Random) -> Op {
         107..112 => Op::Leave { mapping, side, who: random.below(4), reset: random.one_in(2) },
         112..116 => Op::Discarded { mapping, side, agent: random.below(4), bytes: size(random) },
         116..120 => Op::Beat { mapping, side, agent: random.below(4) },
-        120..123 => Op::Wrong { mapping, agent: random.below(4), what: wrong(random) },
-        123..125 => Op::Bye { mapping, agent: random.below(4) },
+        120..123 => Op::Wrong { mapping, side, agent: random.below(4), what: wrong(random) },
+        123..125 => Op::Bye { mapping, side, agent: random.below(4) },
         125..127 => Op::ByeJoined { session },
         127..151 => Op::Send { session, from: side, bytes: size(random), pieces: 1 + random.below(3) },
         151..162 => Op::Receive { session, from: side },
@@ -196,6 +223,8 @@ fn op(random: &mut Random) -> Op {
         194..196 => Op::Reload,
         196..198 => Op::Restart,
         198 => Op::Kill,
+        200..220 => Op::Call { mapping, side, agent: random.below(4), client: client(random) },
+        220..224 => Op::TakeBack { mapping, side, call: random.below(4), goes: random.one_in(3) },
         _ if random.one_in(2) => Op::Idle { framed: random.one_in(2) },
         _ => Op::Kill,
     }
@@ -206,8 +235,12 @@ fn version(random: &mut Random) -> Version {
     match random.below(8) {
         0..3 => Version::One,
         3 => Version::Late { at: random.below(20) },
-        _ => Version::Two { largest: [1024, 5000, 65_532, 65_535][random.below(4)] },
+        _ => Version::Two { largest: [1024, 5000, 65_532, 65_535][random.below(4)], calls: random.one_in(2) },
     }
+}
+
+fn client(random: &mut Random) -> Client {
+    [Client::Unnamed, Client::Ipv4, Client::Ipv6][random.below(3)]
 }
 
 fn refused(random: &mut Random) -> Refused {

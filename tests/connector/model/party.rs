@@ -30,6 +30,21 @@ impl Party {
         matches!(self, Self::Framed(_))
     }
 
+    /// It speaks in frames and begins the sessions.
+    pub fn calls(&self) -> bool {
+        matches!(self, Self::Framed(line) if line.calls)
+    }
+
+    /// It speaks in frames and serves what the other side begins.
+    pub fn serves(&self) -> bool {
+        self.is_framed() && !self.calls()
+    }
+
+    /// It is an agent of version 1.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Agent { .. })
+    }
+
     pub fn is_user(&self) -> bool {
         matches!(self, Self::User { .. })
     }

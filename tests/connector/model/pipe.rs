@@ -8,6 +8,10 @@ use crate::harness::{End, Heard, Mapping, Mode, PATIENCE, Peer};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
+/// The words of a tunnel of version 1 (section 6).
+const CALL: &[u8] = b"iofog/1 tunnel ?";
+const HERE: &[u8] = b"iofog/1 tunnel !";
+const BEGIN: &[u8] = b"iofog/1 tunnel >";
 /// How long one of several peers is listened to before the next.
 const GLANCE: Duration = Duration::from_millis(1);
 /// A user waits 5 s for an agent. The model lets it go before that, so that a busy machine makes no difference.
@@ -48,6 +52,13 @@ pub struct Guest {
     since: Instant,
 }
 
+/// An agent that has asked for a session and has not been joined to anybody.
+pub struct Call {
+    line: Box<Line>,
+    client: Vec<u8>,
+    since: Instant,
+}
+
 pub struct Pipe {
     pub mapping: Mapping,
     pub private: bool,
@@ -56,6 +67,8 @@ pub struct Pipe {
     mode: Mode,
     /// Agents of port1 and port2 without a partner.
     pub free: [Vec<Party>; 2],
+    /// Those of them that have asked for one, in this order.
+    pub calls: [Vec<Call>; 2],
     /// In the order in which they came, or asked.
     pub guests: Vec<Guest>,
     pub sessions: Vec<Session>,
@@ -67,9 +80,9 @@ pub struct Pipe {
 
 impl Pipe {
     pub fn new(mapping: Mapping, private: bool, places: usize, options: Options, mode: Mode) -> Self {
-        let (free, guests, sessions) = Default::default();
+        let (free, calls, guests, sessions) = Default::default();
         let (is_eager, past) = (options.introduces(), Counts::default());
-        Self { mapping, private, places, options, mode, free, guests, sessions, is_eager, past }
+        Self { mapping, private, places, options, mode, free, calls, guests, sessions, is_eager, past }
     }
 
     /// The same mapping after a restart of the daemon.
@@ -83,7 +96,12 @@ impl Pipe {
     }
 
     pub fn has_place(&self, side: usize) -> bool {
-        self.free[side].len() + self.sessions.len() < self.places
+        self.free[side].len() + self.calls[side].len() + self.sessions.len() < self.places
+    }
+
+    /// Whether agents of the other port may be joined to one that comes.
+    pub fn has_others(&self, side: usize) -> bool {
+        !self.free[1 - side].is_empty() || !self.calls[1 - side].is_empty()
     }
 
     /// Whether agents are told of users that have not said anything.
@@ -93,7 +111,8 @@ impl Pipe {
     }
 
     pub fn somebody_waits(&self) -> bool {
-        self.guests.iter().any(|guest| guest.asked) || (self.is_eager && !self.guests.is_empty())
+        let somebody_calls = self.calls.iter().any(|calls| !calls.is_empty());
+        somebody_calls || self.guests.iter().any(|guest| guest.asked) || (self.is_eager && !self.guests.is_empty())
     }
 
     /// An agent has been authorized.
@@ -165,6 +184,96 @@ impl Pipe {
         self.guests = stay;
         let go: Vec<Guest> = go;
         go.into_iter().for_each(|guest| guest.user.into_peer().reset());
+        self.take_calls_back(Duration::ZERO);
+    }
+
+    /// Those who have called and waited for so long do not wait any longer.
+    fn take_calls_back(&mut self, waited: Duration) {
+        for side in [0, 1] {
+            while let Some(call) = self.calls[side].iter().position(|call| call.since.elapsed() >= waited) {
+                self.take_back(side, call, false);
+            }
+        }
+    }
+
+    /// Somebody who has called does not wait any longer. `goes`: it closes its connection instead of saying so.
+    #[track_caller]
+    pub fn take_back(&mut self, side: usize, call: usize, goes: bool) {
+        let Some(number) = call.checked_rem(self.calls[side].len()) else { return };
+        let mut call = self.calls[side].remove(number);
+        if goes {
+            return call.line.peer.abort();
+        }
+        call.line.take_back();
+        self.free[side].push(Party::Framed(call.line));
+    }
+
+    /// A free agent asks for a session, if it can.
+    pub fn call(&mut self, side: usize, agent: usize, client: &[u8], seed: u64) {
+        let Some(number) = agent.checked_rem(self.free[side].len()) else { return };
+        match &self.free[side][number] {
+            Party::Framed(line) if line.calls => {
+                let Party::Framed(mut line) = self.free[side].remove(number) else { return };
+                line.call(client);
+                self.calls[side].push(Call { line, client: client.to_vec(), since: Instant::now() });
+            }
+            // Where nobody answers, somebody who comes later would.
+            Party::Agent { .. } if self.free[1 - side].iter().any(Party::serves) => {
+                self.join_listener(side, number, seed);
+            }
+            _ => {}
+        }
+    }
+
+    /// The listening end of a tunnel of version 1 begins a session with one that serves.
+    #[track_caller]
+    fn join_listener(&mut self, side: usize, number: usize, seed: u64) {
+        let mut listener = self.free[side].remove(number);
+        listener.peer().send(CALL);
+        let server = self.hear_open(1 - side, &[0, 0]);
+        expect_word(&mut listener, HERE);
+        listener.peer().send(BEGIN);
+        self.begin(side, listener, server, seed);
+    }
+
+    /// The one that serves and is told of a session.
+    #[track_caller]
+    fn hear_open(&mut self, side: usize, client: &[u8]) -> Party {
+        let (number, open) = poll(&mut self.free[side], Party::serves);
+        assert!(matches!(&open, Word::Open(told) if told == client), "{open:?} of {client:?}");
+        self.free[side].remove(number)
+    }
+
+    /// A session between agents: the one of `side` has begun it.
+    fn begin(&mut self, side: usize, one: Party, other: Party, seed: u64) {
+        let ends = if side == 0 { [one, other] } else { [other, one] };
+        self.sessions.push(Session { ends, ways: [Way::new(seed << 1), Way::new(seed << 1 | 1)] });
+    }
+
+    /// Joins the first one of `side` that has called, if anybody is there. False: nobody is.
+    #[track_caller]
+    fn join_call(&mut self, side: usize, seed: &mut impl FnMut() -> u64) -> bool {
+        let others = &self.free[1 - side];
+        let (is_served, is_answered) = (others.iter().any(Party::serves), others.iter().any(Party::is_plain));
+        if self.calls[side].is_empty() || !(is_served || is_answered) {
+            return false;
+        }
+        let Call { line, client, .. } = self.calls[side].remove(0);
+        let mut caller = Party::Framed(line);
+        let other = if is_served {
+            self.hear_open(1 - side, &client)
+        } else {
+            let (number, called) = poll(&mut self.free[1 - side], Party::is_plain);
+            assert!(matches!(&called, Word::Payload(word) if word == CALL), "{called:?} instead of a call");
+            let mut plain = self.free[1 - side].remove(number);
+            plain.peer().send(HERE);
+            expect_word(&mut plain, BEGIN);
+            plain
+        };
+        let heard = caller.hear(PATIENCE);
+        assert!(matches!(heard, Word::Accepted), "{heard:?} instead of ACCEPT");
+        self.begin(side, caller, other, seed());
+        true
     }
 
     /// Users that have waited for long go away, with a reset: without TLS a FIN behind what they asked is no end yet.
@@ -176,11 +285,12 @@ impl Pipe {
         let (stay, go) = std::mem::take(&mut self.guests).into_iter().partition(is_patient);
         self.guests = stay;
         go.into_iter().for_each(|guest: Guest| guest.user.into_peer().reset());
+        self.take_calls_back(WAITS);
     }
 
-    /// A private pair is made by the daemon alone: whether one is due.
+    /// A pair of version 1 is made by the daemon alone: whether one is due.
     pub fn pair_is_due(&self) -> bool {
-        self.private && self.free.iter().all(|side| !side.is_empty())
+        self.private && self.free.iter().all(|side| side.iter().any(Party::is_plain))
     }
 
     /// Whoever is to be joined has been; finds out to whom. Returns how many sessions have begun.
@@ -190,6 +300,7 @@ impl Pipe {
         if self.pair_is_due() {
             self.join_pair([Way::new(seed()), Way::new(seed())]);
         }
+        while self.join_call(0, &mut seed) || self.join_call(1, &mut seed) {}
         while !self.private && self.is_due() {
             let to_user = Way::new(seed());
             if !self.join_user(to_user) {
@@ -225,25 +336,17 @@ impl Pipe {
 
     fn join_pair(&mut self, mut ways: [Way; 2]) {
         // Where there are several, the other side has had nobody until now.
-        let lone = if self.free[0].len() == 1 { 0 } else { 1 };
-        let speaker = self.free[lone].remove(0);
+        let [count, _] = [0, 1].map(|side| self.free[side].iter().filter(|agent| agent.is_plain()).count());
+        let lone = if count == 1 { 0 } else { 1 };
+        let speaker = self.free[lone].iter().position(Party::is_plain).expect("one of version 1");
+        let speaker = self.free[lone].remove(speaker);
         speaker.peer().send(&ways[lone].take(8));
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            for number in 0..self.free[1 - lone].len() {
-                match self.free[1 - lone][number].hear(GLANCE) {
-                    Word::Silence => {}
-                    Word::Payload(bytes) => {
-                        ways[lone].check(&bytes);
-                        let partner = self.free[1 - lone].remove(number);
-                        let ends = if lone == 0 { [speaker, partner] } else { [partner, speaker] };
-                        return self.sessions.push(Session { ends, ways });
-                    }
-                    other => panic!("{other:?} for a free agent"),
-                }
-            }
-        }
-        panic!("nobody was joined");
+        let (number, heard) = poll(&mut self.free[1 - lone], Party::is_plain);
+        let Word::Payload(bytes) = heard else { panic!("{heard:?} for a free agent") };
+        ways[lone].check(&bytes);
+        let partner = self.free[1 - lone].remove(number);
+        let ends = if lone == 0 { [speaker, partner] } else { [partner, speaker] };
+        self.sessions.push(Session { ends, ways });
     }
 
     /// The one free agent that hears of a user; nobody else hears anything. False: nobody is left who waits.
@@ -312,7 +415,9 @@ impl Pipe {
     #[track_caller]
     pub fn is_over(&mut self, session: Session) {
         session.ways.iter().enumerate().for_each(|(side, way)| self.past.add(side, way.moved()));
-        self.free[0].extend(session.into_free());
+        for (side, free) in session.into_free().into_iter().enumerate() {
+            self.free[side].extend(free);
+        }
     }
 
     /// What has gone through so far.
@@ -329,8 +434,10 @@ impl Pipe {
         let [free, free2] = [0, 1].map(|side| self.free[side].len());
         let (joined, discarded) = (self.sessions.len(), self.past.0[2].0);
         if self.private {
+            let [calls, calls2] = [0, 1].map(|side| self.calls[side].len());
             return json!({
-                "agentsport1": free + joined, "agentsport2": free2 + joined, "freeport1": free, "freeport2": free2,
+                "agentsport1": free + calls + joined, "agentsport2": free2 + calls2 + joined, "freeport1": free,
+                "freeport2": free2,
                 "joined": joined, "discarded": discarded,
             });
         }
@@ -350,8 +457,31 @@ impl Pipe {
     pub fn into_peers(self) -> Vec<Peer> {
         let joined = self.sessions.into_iter().flat_map(|session| session.ends);
         let guests = self.guests.into_iter().map(|guest| guest.user);
-        self.free.into_iter().flatten().chain(guests).chain(joined).map(Party::into_peer).collect()
+        let callers = self.calls.into_iter().flatten().map(|call| Party::Framed(call.line));
+        self.free.into_iter().flatten().chain(callers).chain(guests).chain(joined).map(Party::into_peer).collect()
     }
+}
+
+/// The first of these agents that hears something, and what.
+#[track_caller]
+fn poll(agents: &mut [Party], is_meant: impl Fn(&Party) -> bool) -> (usize, Word) {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        for (number, agent) in agents.iter_mut().enumerate().filter(|(_, agent)| is_meant(agent)) {
+            match agent.hear(GLANCE) {
+                Word::Silence => {}
+                word => return (number, word),
+            }
+        }
+    }
+    panic!("nobody was joined");
+}
+
+/// One of the words of a tunnel of version 1.
+#[track_caller]
+fn expect_word(agent: &mut Party, word: &[u8]) {
+    let heard = agent.hear(PATIENCE);
+    assert!(matches!(&heard, Word::Payload(said) if said == word), "{heard:?} of a tunnel");
 }
 
 /// An agent that is let in, and speaks in frames.

@@ -93,6 +93,21 @@ impl Session {
         self.ends[0].is_framed()
     }
 
+    /// Each half ends by itself: nobody of version 1 takes part, except for users.
+    fn ends_by_halves(&self) -> bool {
+        self.is_framed() && !self.ends[1].is_plain()
+    }
+
+    /// The one that speaks in frames, if the other one is an agent of version 1.
+    fn lone_line(&self) -> Option<usize> {
+        let [one, other] = &self.ends;
+        match (one.is_framed(), other.is_framed()) {
+            (true, false) if other.is_plain() => Some(0),
+            (false, true) => Some(1),
+            _ => None,
+        }
+    }
+
     /// Where its user comes from.
     pub fn is_from(&self, address: [u8; 4]) -> bool {
         matches!(self.ends[1], Party::User { from, .. } if from == address)
@@ -154,9 +169,10 @@ impl Session {
     /// It will not serve another session.
     #[track_caller]
     pub fn bye(&mut self) {
-        if let Party::Framed(line) = &mut self.ends[0] {
-            if !line.is_leaving {
-                line.bye();
+        for end in &mut self.ends {
+            match end {
+                Party::Framed(line) if !line.is_leaving => return line.bye(),
+                _ => {}
             }
         }
     }
@@ -166,7 +182,10 @@ impl Session {
     #[track_caller]
     pub fn finish(&mut self, side: usize, last: usize, contended: bool) {
         self.receive(side);
-        if self.is_framed() {
+        if let Some(framed) = self.lone_line() {
+            return self.finish_mixed(framed, side == framed, last, contended);
+        }
+        if self.ends_by_halves() {
             return self.finish_both(side, last, contended);
         }
         self.ends[side].finish();
@@ -204,13 +223,49 @@ impl Session {
         assert_eq!(self.end_of(side), End::Clean, "of the other half");
     }
 
+    /// Where one side knows no halves: it ends when that one ends, or when one that serves has.
+    #[track_caller]
+    fn finish_mixed(&mut self, framed: usize, begins: bool, last: usize, contended: bool) {
+        let plain = 1 - framed;
+        if begins {
+            self.ends[framed].finish();
+            if self.ends[framed].serves() {
+                assert_eq!(self.end_of(plain), End::Clean, "behind FIN of one that serves");
+                assert_eq!(self.end_of(framed), End::Clean, "in return");
+                return;
+            }
+            // Of this the other one learns nothing, and may answer all the same; unless others wait.
+            if !contended {
+                self.send(plain, last, 1);
+            }
+            self.receive(plain);
+            self.ends[plain].finish();
+            assert_eq!(self.end_of(framed), End::Clean, "behind an answer");
+            return;
+        }
+        self.receive(framed);
+        self.ends[plain].finish();
+        assert_eq!(self.end_of(framed), End::Clean, "of one of version 1");
+        // What it would have to say is wanted by nobody any more.
+        assert_eq!(self.end_of(framed), End::Reset, "of the other half");
+        let Party::Framed(line) = &mut self.ends[framed] else { unreachable!() };
+        line.reset();
+    }
+
     /// `side` breaks off: what arrives at the other is the beginning of what it sent, and then comes an end that is not
     /// taken for a clean one. `unheard`: what an agent sends to a user that is gone.
     #[track_caller]
     pub fn break_off(&mut self, side: usize, how: Break, contended: bool, unheard: u64) {
         let other = 1 - side;
         let mut expected_clean = false;
-        let ends_by_halves = self.is_framed() && !contended;
+        let ends_by_halves = self.ends_by_halves() && !contended;
+        let how = match how {
+            // With one of version 1 FIN is the end already.
+            Break::ResetBehindFin | Break::AfterFin | Break::Wrong(Wrong::OutOfPlace) if self.lone_line().is_some() => {
+                Break::Reset
+            }
+            how => how,
+        };
         match (how, &mut self.ends[side]) {
             (Break::AfterFin, _) if ends_by_halves => {
                 self.receive(other);
@@ -251,17 +306,22 @@ impl Session {
         }
         let end = self.end_while_flushing(other);
         assert_eq!(end == End::Clean, expected_clean, "{end:?} behind {how:?}");
-        self.settle_line(side, how, unheard);
+        if expected_clean && self.ends[other].is_framed() {
+            assert_eq!(self.end_of(other), End::Reset, "behind FIN");
+        }
+        for end in [0, 1] {
+            self.settle_line(end, side, how, unheard);
+        }
     }
 
-    /// Hears out what an agent's connection is told of the end of its session, and confirms it.
+    /// Hears out what the connection at `end` is told of the end of its session, and confirms it.
     #[track_caller]
-    fn settle_line(&mut self, broken: usize, how: Break, unheard: u64) {
-        let Party::Framed(line) = &mut self.ends[0] else { return };
-        if broken == 0 && matches!(how, Break::Abort | Break::Cut | Break::Torn | Break::Close | Break::Wrong(_)) {
+    fn settle_line(&mut self, end: usize, broken: usize, how: Break, unheard: u64) {
+        let Party::Framed(line) = &mut self.ends[end] else { return };
+        if broken == end && matches!(how, Break::Abort | Break::Cut | Break::Torn | Break::Close | Break::Wrong(_)) {
             return;
         }
-        if broken == 1 {
+        if broken != end {
             line.say_unheard(unheard);
             if !line.has_told() && unheard % 4 == 0 {
                 // It goes instead of confirming.
@@ -273,14 +333,19 @@ impl Session {
             let _ = line.peer.try_send(&[], PATIENCE);
         }
         if !line.is_over() {
-            self.end_of(0);
+            self.end_of(end);
         }
     }
 
-    /// Whether the connection of the agent serves the next session.
+    /// Which of the connections serve the next session.
     #[track_caller]
-    pub fn into_free(self) -> Option<Party> {
-        let [Party::Framed(mut line), _] = self.ends else { return None };
+    pub fn into_free(self) -> [Option<Party>; 2] {
+        self.ends.map(Self::next_of)
+    }
+
+    #[track_caller]
+    fn next_of(end: Party) -> Option<Party> {
+        let Party::Framed(mut line) = end else { return None };
         if !line.is_over() {
             return None;
         }

@@ -1,7 +1,7 @@
 //! The daemon and the model of it, step by step.
 
 use super::line;
-use super::op::{Op, Refused, Version};
+use super::op::{Client, Op, Refused, Version};
 use super::options::{ADDRESSES, Options};
 use super::party::Party;
 use super::pipe::{self, Counts, Pipe};
@@ -94,15 +94,19 @@ impl World {
             Op::Leave { mapping, side, who, reset } => self.leave(mapping, side, who, reset),
             Op::Discarded { mapping, side, agent, bytes } => self.discarded(mapping, side, agent, bytes),
             Op::Beat { mapping, side, agent } => self.beat(mapping, side, agent),
-            Op::Wrong { mapping, agent, what } => {
-                self.dismiss(mapping, agent, |mut line| {
+            Op::Call { mapping, side, agent, client } => self.call(mapping, side, agent, client),
+            Op::TakeBack { mapping, side, call, goes } => {
+                self.at(mapping, |pipe, _| pipe.take_back(side, call, goes));
+            }
+            Op::Wrong { mapping, side, agent, what } => {
+                self.dismiss(mapping, side, agent, |mut line| {
                     line.say_wrong(what);
                     let _ = line.peer.try_send(&[], PATIENCE);
                     pipe::end_of(Party::Framed(line));
                 });
             }
-            Op::Bye { mapping, agent } => {
-                self.dismiss(mapping, agent, |mut line| {
+            Op::Bye { mapping, side, agent } => {
+                self.dismiss(mapping, side, agent, |mut line| {
                     line.bye();
                     line.expect_farewell();
                 });
@@ -171,16 +175,15 @@ impl World {
         let side = pipe.agent_side(side);
         let version = match version {
             // Whoever waits would get what comes of the hello later.
-            Version::Late { .. } if !pipe.guests.is_empty() => Version::One,
-            _ if pipe.private => Version::One,
+            Version::Late { .. } if !pipe.guests.is_empty() || pipe.has_others(side) => Version::One,
             _ => version,
         };
         let peer = connect(daemon, pipe.mapping.ports[side], narrow);
         let passcode = pipe.mapping.passcodes[side].as_bytes();
         let hello = match version {
             Version::One => Vec::new(),
-            Version::Two { largest } => line::hello(largest, token),
-            Version::Late { .. } => line::hello(65_532, token),
+            Version::Two { largest, calls } => line::hello(calls && pipe.private, largest, token),
+            Version::Late { .. } => line::hello(false, 65_532, token),
         };
         let at = if let Version::Late { at } = version { at } else { hello.len() };
         let mut messages: Vec<Vec<u8>> = passcode.chunks(passcode.len().div_ceil(pieces)).map(<[u8]>::to_vec).collect();
@@ -191,7 +194,7 @@ impl World {
             return;
         }
         self.authorized += 1;
-        if let Version::Two { largest } = version {
+        if let Version::Two { largest, .. } = version {
             pipe.welcome(pipe::framed(peer, &hello, largest, daemon.mode), side);
         } else {
             peer.expect_message(b"AUTHORIZED");
@@ -219,7 +222,7 @@ impl World {
         match how {
             Refused::WrongPasscode => peer.send("x".repeat(passcode.len()).as_bytes()),
             Refused::WrongPasscodeAndHello => {
-                peer.send(&["x".repeat(passcode.len()).as_bytes(), &line::hello(65_532, 1)].concat());
+                peer.send(&["x".repeat(passcode.len()).as_bytes(), &line::hello(false, 65_532, 1)].concat());
             }
             Refused::ShortPasscode => {
                 peer.send(&passcode.as_bytes()[1..]);
@@ -285,8 +288,11 @@ impl World {
     fn discarded(&mut self, mapping: usize, side: usize, agent: usize, bytes: usize) {
         let Self { seeds, pipes, .. } = self;
         let Some(pipe) = pick(pipes, mapping) else { return };
+        let has_server = pipe.private && pipe.free[1 - side].iter().any(Party::serves);
         match pick(&mut pipe.free[side], agent) {
             Some(Party::Framed(line)) => line.say_late(seeds.next()),
+            // It would be a session's beginning, if this agent counts as quiet.
+            Some(_) if has_server => {}
             Some(agent) => {
                 agent.peer().send(&Way::new(seeds.next()).take(bytes));
                 pipe.count_discarded(bytes as u64);
@@ -303,13 +309,29 @@ impl World {
     }
 
     /// A free agent of version 2 goes in a way of its own.
-    fn dismiss(&mut self, mapping: usize, agent: usize, act: impl FnOnce(Box<line::Line>)) {
+    fn dismiss(&mut self, mapping: usize, side: usize, agent: usize, act: impl FnOnce(Box<line::Line>)) {
         let Some(pipe) = pick(&mut self.pipes, mapping) else { return };
-        let Some(number) = agent.checked_rem(pipe.free[0].len()) else { return };
-        if pipe.free[0][number].is_framed() {
-            let Party::Framed(line) = pipe.free[0].remove(number) else { return };
+        let free = &mut pipe.free[pipe.agent_side(side)];
+        let Some(number) = agent.checked_rem(free.len()) else { return };
+        if free[number].is_framed() {
+            let Party::Framed(line) = free.remove(number) else { return };
             act(line);
         }
+    }
+
+    /// A free agent of a private pipe asks for a session.
+    fn call(&mut self, mapping: usize, side: usize, agent: usize, client: Client) {
+        let Some(pipe) = pick(&mut self.pipes, mapping).filter(|pipe| pipe.private) else { return };
+        let (seed, before) = (self.seeds.next(), pipe.sessions.len());
+        let port = (seed as u16).to_be_bytes();
+        let client = match client {
+            Client::Unnamed => vec![0, 0],
+            Client::Ipv4 => [&[4, 0, 192, 0, 2, 7], &port[..], &[127, 0, 0, 1, 0, 80]].concat(),
+            Client::Ipv6 => [&[6, 0], &[0x20; 16][..], &port, &[0x30; 16], &[0, 80]].concat(),
+        };
+        pipe.call(side, agent, &client, seed);
+        self.begun += (pipe.sessions.len() - before) as u64;
+        self.at(mapping, |_, _| {});
     }
 
     fn with(&mut self, session: usize, act: impl FnOnce(&mut Session, u64)) {
@@ -387,7 +409,7 @@ impl World {
             return Party::Agent { peer: self.daemon.agent(mapping), mode: self.daemon.mode };
         }
         let peer = self.daemon.stranger(mapping, 0);
-        let hello = line::hello(65_532, self.seeds.next());
+        let hello = line::hello(false, 65_532, self.seeds.next());
         peer.send(&[mapping.passcodes[0].as_bytes(), &hello].concat());
         pipe::framed(peer, &hello, 65_532, self.daemon.mode)
     }
