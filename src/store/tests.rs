@@ -162,7 +162,9 @@ fn a_save_that_fails_at_the_last_step_leaves_nothing_behind() {
     let file = folder.0.join(FILE_NAME);
     let (store, _) = Store::open(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    let message = store.save([].iter()).unwrap_err().to_string();
+    let error = store.save([].iter()).unwrap_err();
+    assert!(!error.is_in_place(), "a restart brings the old content back, and nothing has to be written anew");
+    let message = error.to_string();
     assert!(message.contains("put its next version in place"), "{message}");
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
 }

@@ -1,12 +1,13 @@
 """Sessions over bad networks: those that can survive are intact, the others end in time, on both sides.
 
-usage: networks.py FOLDER MODE [--seed N] [--sessions N] [--scale X] CONDITION...
+usage: networks.py FOLDER MODE [--seed N] [--sessions N] [--scale X] [--protocol 1|2] CONDITION...
 
-MODE is tls or dev. Run it in namespaces of its own (tests/namespaces.rs does); iofog-connector must be in PATH. The
-daemon is alone in a namespace. In another one are the agents, the service, the users, and the listening end of a
-tunnel; each packet between the two goes through impaired.py, on both legs of a session. Half of the sessions are users
-of a public pipe, the other half clients of a tunnel through a private one. Each side sends bytes of its own, and
-compares what it receives with what the other side sent. --scale multiplies their number.
+MODE is tls or dev; --protocol is what the agents speak, 2 unless told otherwise. Run it in namespaces of its own
+(tests/namespaces.rs does); iofog-connector must be in PATH. The daemon is alone in a namespace. In another one are the
+agents, the service, the users, and the listening end of a tunnel; each packet between the two goes through impaired.py,
+on both legs of a session. Half of the sessions are users of a public pipe, the other half clients of a tunnel through a
+private one. Each side sends bytes of its own, and compares what it receives with what the other side sent. --scale
+multiplies their number.
 """
 
 import argparse
@@ -157,8 +158,8 @@ class Networks:
         listening = [service("end", self.private["port2"], codes[1], listen=f"127.0.0.1:{LISTEN}") | mode]
         self.impair({})
         self.agents = [
-            Agent(self.daemon, "agent", exposed, bind=AGENTS, connections=POOL),
-            Agent(self.daemon, "end", listening, bind=USERS, connections=POOL),
+            Agent(self.daemon, "agent", exposed, bind=AGENTS, connections=POOL, protocol=options.protocol),
+            Agent(self.daemon, "end", listening, bind=USERS, connections=POOL, protocol=options.protocol),
         ]
         wait_until("all agents are there", self.all_there)
 
@@ -181,7 +182,9 @@ class Networks:
 
     def all_there(self):
         public, private = (self.daemon.status(mapping["id"]) for mapping in (self.public, self.private))
-        return public["free"] == private["freeport1"] == private["freeport2"] == POOL
+        # Those of version 1 are joined to each other before anybody comes.
+        idle = "agents" if self.options.protocol == 1 else "free"
+        return public["free"] == private[f"{idle}port1"] == private[f"{idle}port2"] == POOL
 
     # ---- the two sides of a session ----
 
@@ -339,6 +342,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sessions", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1)
+    parser.add_argument("--protocol", type=int, choices=[1, 2], default=2)
     options = parser.parse_args()
     networks = Networks(options)
     names = list(CONDITIONS) if "every" in options.conditions else options.conditions
