@@ -101,7 +101,7 @@ fn every_connection_is_told_as_what_it_is() {
 #[test]
 fn a_controller_that_does_not_close_is_none_of_the_connections() {
     in_both_modes(|daemon| {
-        let mut controller = daemon.controller().connect().expect("a connection");
+        let controller = daemon.controller().connect().expect("a connection");
         controller.send("POST /api/v2/status HTTP/1.0\r\nContent-Length: 0\r\n\r\n").expect("sent");
         controller.peer.expect_end_at_last(PATIENCE);
         let mut status = Value::Null;

@@ -131,6 +131,19 @@ fn a_service_that_refuses_is_told_with_its_reason() {
 }
 
 #[test]
+fn an_agent_whose_service_refuses_says_so() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_private(1);
+        let refusing = Service::echo().port;
+        let _agent = AgentProgram::new(daemon, &mapping, 1).exposing(refusing, 1).start();
+        let caller = daemon.caller(&mapping, 0);
+        caller.send(OPEN, 1, CLIENT);
+        caller.expect_besides_want(ACCEPT, 1);
+        assert_eq!(caller.expect_besides_want(RESET, 1).payload, [2]);
+    });
+}
+
+#[test]
 fn who_calls_waits_for_the_other_side_and_may_leave_meanwhile() {
     in_both_modes(|daemon| {
         let mapping = daemon.add_private(3);

@@ -208,6 +208,13 @@ impl Pipe {
         self.free[side].push(Party::Framed(call.line));
     }
 
+    /// An agent of version 1 comes. If one of the other port is not quiet yet, a caller there would get it, or that one.
+    pub fn make_way(&mut self, side: usize) {
+        while self.free[1 - side].iter().any(Party::is_plain) && !self.calls[1 - side].is_empty() {
+            self.take_back(1 - side, 0, false);
+        }
+    }
+
     /// A free agent asks for a session, if it can.
     pub fn call(&mut self, side: usize, agent: usize, client: &[u8], seed: u64) {
         let Some(number) = agent.checked_rem(self.free[side].len()) else { return };

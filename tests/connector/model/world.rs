@@ -178,6 +178,9 @@ impl World {
             Version::Late { .. } if !pipe.guests.is_empty() || pipe.has_others(side) => Version::One,
             _ => version,
         };
+        if !matches!(version, Version::Two { .. }) {
+            pipe.make_way(side);
+        }
         let peer = connect(daemon, pipe.mapping.ports[side], narrow);
         let passcode = pipe.mapping.passcodes[side].as_bytes();
         let hello = match version {
