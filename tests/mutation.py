@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Mutation testing: changes the program in one place after the other; a test must fail for each.
 
-usage: tests/mutation.py [--sample N] [--seed N] [--area NAME]... [--only TEXT] [--list] [--no-baseline] [--near]
+usage: tests/mutation.py [--sample N] [--seed N] [--area NAME]... [--only TEXT]... [--list] [--no-baseline] [--near]
 
 cargo-mutants (`cargo install cargo-mutants --locked`) says what can be changed; `--sample` are tried of each area of
 `AREAS`, chosen by `--seed`. `--only` tries those whose name contains the text instead. Works on a copy in
@@ -41,11 +41,11 @@ AREAS = {
     ),
     "session": (
         ["src/net/session.rs", "src/relay/sessions.rs"],
-        ["public::", "truncation::", "framed_public::", "leftovers::", "mapping_options::", "model::"],
+        ["private_frames::", "log_lines::", "public::", "truncation::", "leftovers::", "mapping_options::", "model::"],
     ),
     "eviction": (
         ["src/relay/eviction.rs", "src/fairness.rs"],
-        ["fairness::", "strangers::", "abuse::", "broker::", "hostile::"],
+        ["fairness::", "monitoring::", "strangers::", "abuse::", "broker::", "hostile::"],
     ),
     "store": (
         ["src/store.rs", "src/store/*.rs"],
@@ -200,7 +200,7 @@ def main():
     parser.add_argument("--sample", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--area", action="append", choices=AREAS)
-    parser.add_argument("--only")
+    parser.add_argument("--only", action="append")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--no-baseline", action="store_true")
     parser.add_argument("--near", action="store_true")
@@ -211,7 +211,7 @@ def main():
         there = mutants(area)
         count += len(there)
         if options.only:
-            chosen += [mutant for mutant in there if options.only in mutant["name"]]
+            chosen += [mutant for mutant in there if any(text in mutant["name"] for text in options.only)]
         else:
             chosen += random.Random(f"{options.seed} {area}").sample(there, min(options.sample, len(there)))
     # One area after the other, so that a run that is ended early has tried something of each.

@@ -1,5 +1,6 @@
 //! Limits that are reached: who has to go, and who keeps its place (docs/limits.md, "Fairness").
 
+use crate::harness::frames::{NOBODY, OPEN, PING, PONG};
 use crate::harness::{
     Controller, Daemon, Heard, Mapping, Mode, PATIENCE, Payload, Peer, SILENCE, Setup, for_both_modes, join, post,
     wait_until,
@@ -66,6 +67,19 @@ fn agents_and_joined_users_are_not_closed_for_newcomers() {
         user.expect(b"still here");
     }
     free.expect_silence();
+}
+
+/// It has a deadline, as silent users do, and an earlier one.
+#[test]
+fn an_agent_that_calls_is_not_closed_for_newcomers() {
+    let daemon = Setup::new(Mode::Plain).set("connections", 32).start();
+    let (private, public) = (daemon.add_private(2), daemon.add_public(2));
+    let caller = daemon.caller(&private, 0);
+    caller.send(OPEN, 1, NOBODY);
+    let crowd: Vec<Peer> = (0..60).map(|_| silent(&daemon, public.ports[1], [127, 0, 0, 1])).collect();
+    wait_until("some had to go", PATIENCE, || crowd.iter().any(has_ended));
+    caller.send(PING, 0, b"");
+    caller.expect_besides_want(PONG, 0);
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Line {
     /// Takes that back while nobody has been found; the connection is free again.
     #[track_caller]
     pub fn take_back(&mut self) {
-        self.reset();
+        self.confirm();
         let heard = self.hear(PATIENCE);
         assert!(matches!(heard, Word::Broken), "{heard:?} instead of a confirmation");
     }
@@ -151,6 +151,12 @@ impl Line {
     pub fn reset(&mut self) {
         let _ = self.peer.try_send(&frame(RESET, self.number, &[1]), Duration::from_millis(1));
         self.has_told = true;
+    }
+
+    /// The same, and nothing is held back.
+    pub fn confirm(&mut self) {
+        self.reset();
+        let _ = self.peer.try_send(&[], PATIENCE);
     }
 
     pub fn ping(&self) {

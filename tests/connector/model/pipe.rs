@@ -164,7 +164,11 @@ impl Pipe {
             return;
         }
         assert!(sent.expect("a connection that can be written to"), "the daemon takes nothing any more");
-        (guest.asked, guest.since) = (true, Instant::now());
+        guest.asked = true;
+        if !self.is_eager {
+            // The others have waited since they came.
+            guest.since = Instant::now();
+        }
         self.guests.push(guest);
     }
 

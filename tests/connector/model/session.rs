@@ -249,7 +249,7 @@ impl Session {
         // What it would have to say is wanted by nobody any more.
         assert_eq!(self.end_of(framed), End::Reset, "of the other half");
         let Party::Framed(line) = &mut self.ends[framed] else { unreachable!() };
-        line.reset();
+        line.confirm();
     }
 
     /// `side` breaks off: what arrives at the other is the beginning of what it sent, and then comes an end that is not
@@ -329,8 +329,7 @@ impl Session {
             }
         }
         if !line.has_told() {
-            line.reset();
-            let _ = line.peer.try_send(&[], PATIENCE);
+            line.confirm();
         }
         if !line.is_over() {
             self.end_of(end);
