@@ -154,14 +154,9 @@ impl Transfer<'_> {
                 self.flush()?;
                 return over;
             }
-            match flow {
-                Flow::Again => {}
-                // There is nothing to be flushed without a buffer.
-                Flow::Blocked => return Ok(flow),
-                _ => {
-                    self.flush()?;
-                    return Ok(flow);
-                }
+            if !matches!(flow, Flow::Again) {
+                self.flush()?;
+                return Ok(flow);
             }
         }
         Ok(if self.flush()? { Flow::Again } else { Flow::Blocked })
