@@ -200,3 +200,12 @@ fn a_link_to_nothing_yet_stays_a_link() {
     assert_eq!(fs::read_to_string(folder.0.join("target.json")).unwrap(), r#"{"mappings":[]}"#);
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 }
+
+#[test]
+fn a_folder_that_cannot_be_written_to_is_warned_of() {
+    let folder = Folder::new();
+    assert_eq!(read_only(&folder.0), None);
+    let gone = folder.0.join("gone");
+    let warning = read_only(&gone).unwrap();
+    assert!(warning.starts_with(&gone.display().to_string()), "{warning}");
+}

@@ -267,6 +267,16 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_is_too_long_is_invalid() {
+        let of = |length: usize| {
+            let rest = (length - FIXED) as u16;
+            [V2, &[LOCAL, 0], &rest.to_be_bytes(), &vec![0; rest.into()]].concat()
+        };
+        assert_eq!(parse(&of(LONGEST_V2)), Parsed::Header { ends: None, length: LONGEST_V2 });
+        assert_eq!(parse(&of(LONGEST_V2 + 1)), Parsed::Invalid);
+    }
+
+    #[test]
     fn anything_else_is_no_header() {
         let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
         let huge = [V2, &[PROXY, IPV4, 0xff, 0xff]].concat();
