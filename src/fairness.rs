@@ -71,6 +71,11 @@ mod tests {
     }
 
     #[test]
+    fn an_older_crowd_loses_no_more_than_a_younger_one_of_the_same_size() {
+        assert_eq!(gone(&[1, 1, 1, 2, 2, 2].map(|network| (network, 2)), 2), [0, 3]);
+    }
+
+    #[test]
     fn of_many_networks_with_one_each_the_oldest_go() {
         let crowd: Vec<_> = (0..10_000).map(|i| (i, 2)).collect();
         assert_eq!(gone(&crowd, 3), [0, 1, 2]);
