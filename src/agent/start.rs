@@ -57,6 +57,8 @@ impl Handle {
 /// file.
 pub fn run(arguments: &Arguments, logging: Logging) -> Result<(), StartError> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(system("no signal handler could be set"))?;
+    // No program that it could ever run gets what this one has not. Where that is not permitted there is nothing to get.
+    let _ = nix::sys::prctl::set_no_new_privs();
     let (process, services) = arguments.read()?;
     let (mut agent, handle) = Agent::new(services, Supervisor::from_environment())?;
     let question = || Question { waker: Arc::clone(&handle.waker), ask: handle.ask.clone() };

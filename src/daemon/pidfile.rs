@@ -218,7 +218,7 @@ impl fmt::Display for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid {
             Some(pid) => write!(f, "process {pid}"),
-            None => f.write_str("a process in another container"),
+            None => f.write_str("a process whose number the lock does not tell, in another container perhaps,"),
         }
     }
 }

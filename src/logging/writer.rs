@@ -13,26 +13,29 @@ use std::time::{Duration, Instant};
 /// as the user of this process, whom that user may keep waiting.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Whether a log to this file could be started. Makes no file.
+/// Whether a log to this file could be started. Makes no file, and opens none: to open a device has an effect, and who
+/// asks may be root, in a folder of somebody else's.
 ///
 /// # Errors
 /// What that would fail with.
 pub fn can_be_opened(path: &Path) -> io::Result<()> {
-    match open(path, false) {
+    match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // A link may lead to where there is nothing yet.
             let place = fs::read_link(path).map_or_else(|_| path.to_owned(), |target| folder_of(path).join(target));
             Ok(access(folder_of(&place), AccessFlags::W_OK | AccessFlags::X_OK)?)
         }
-        opened => opened.map(|_| ()),
+        Err(error) => Err(error),
+        Ok(there) if there.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => Ok(access(path, AccessFlags::W_OK)?),
     }
 }
 
 /// Not for everybody: addresses of agents and users stand in there.
-fn open(path: &Path, may_make: bool) -> io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     // To open a FIFO would wait for a reader, unless told not to. From then on lines may wait: they have a thread.
-    options.append(true).create(may_make).mode(0o640).custom_flags(libc::O_NONBLOCK);
+    options.append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK);
     let file = options.open(path)?;
     let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL)?);
     fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
@@ -54,7 +57,7 @@ pub(super) struct Writer {
 impl Writer {
     /// To the end of a file, which is made if need be, or to standard error.
     pub fn new(path: Option<&Path>) -> io::Result<Self> {
-        let file = path.map(|path| open(path, true).map(|file| (path.to_owned(), file))).transpose()?;
+        let file = path.map(|path| open(path).map(|file| (path.to_owned(), file))).transpose()?;
         Ok(Self { file, torn: false, looked: Instant::now(), is_stuck: false })
     }
 
@@ -84,7 +87,7 @@ impl Writer {
     /// Opens the file again. If that fails the old one is kept: better a line in the wrong file than none.
     pub fn reopen(&mut self) {
         let Some((path, file)) = &mut self.file else { return };
-        match open(path, true) {
+        match open(path) {
             Ok(new) => (*file, self.torn, self.is_stuck) = (new, false, false),
             Err(error) if !std::mem::replace(&mut self.is_stuck, true) => {
                 log::warn!("{} cannot be reopened ({error}); the old file is kept", path.display());
