@@ -1,8 +1,8 @@
 //! Who gets less than the other side had to send is told so: FIN without close_notify, or a reset.
 
 use crate::harness::{
-    AgentProgram, Daemon, Dial, End, Heard, Mapping, Mode, PATIENCE, Payload, Peer, Service, for_both_versions,
-    in_both_modes, in_both_versions, public_mapping, wait_until,
+    AgentProgram, Daemon, Dial, End, Heard, Mapping, Mode, PATIENCE, Payload, Peer, SILENCE, Service,
+    for_both_versions, in_both_modes, in_both_versions, public_mapping, wait_until,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -169,6 +169,19 @@ fn who_ends_properly_is_answered_properly() {
             agent.expect_clean_end();
             user.expect_clean_end();
         }
+    });
+}
+
+#[test]
+fn who_ends_in_the_middle_of_listening_gets_no_proper_end() {
+    in_both_modes(|daemon| {
+        let mapping = daemon.add_public(4);
+        let (agent, user) = daemon.pair(&mapping);
+        // Until nothing takes any more: the daemon has unread bytes.
+        while user.send_within(&[0; 16_000], SILENCE) {}
+        agent.finish();
+        user.expect_clean_end();
+        expect_truncated(&agent);
     });
 }
 
