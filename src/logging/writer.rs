@@ -5,7 +5,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{AccessFlags, access};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,29 +14,37 @@ use std::time::{Duration, Instant};
 /// as the user of this process, whom that user may keep waiting.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Whether a log to this file could be started. Makes no file, and opens none: to open a device has an effect, and who
-/// asks may be root, in a folder of somebody else's.
+/// Whether a log to this file could be started. Makes no file, and opens no device, which has an effect: who asks may be
+/// root, in a folder of somebody else's.
 ///
 /// # Errors
 /// What that would fail with.
 pub fn can_be_opened(path: &Path) -> io::Result<()> {
-    match fs::metadata(path) {
+    match open_unless_device(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // A link may lead to where there is nothing yet.
             let place = fs::read_link(path).map_or_else(|_| path.to_owned(), |target| folder_of(path).join(target));
             Ok(access(folder_of(&place), AccessFlags::W_OK | AccessFlags::X_OK)?)
         }
-        Err(error) => Err(error),
-        Ok(there) if there.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        Ok(_) => Ok(access(path, AccessFlags::W_OK)?),
+        opened => opened,
     }
 }
 
+fn open_unless_device(path: &Path) -> io::Result<()> {
+    // It stays the same file in the meantime (open(2), O_PATH).
+    let there = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let kind = there.metadata()?.file_type();
+    if kind.is_char_device() || kind.is_block_device() {
+        return Ok(access(path, AccessFlags::W_OK)?);
+    }
+    open(Path::new(&format!("/proc/self/fd/{}", there.as_raw_fd())), false).map(drop)
+}
+
 /// Not for everybody: addresses of agents and users stand in there.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, may_make: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     // To open a FIFO would wait for a reader, unless told not to. From then on lines may wait: they have a thread.
-    options.append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK);
+    options.append(true).create(may_make).mode(0o640).custom_flags(libc::O_NONBLOCK);
     let file = options.open(path)?;
     let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL)?);
     fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
@@ -57,7 +66,7 @@ pub(super) struct Writer {
 impl Writer {
     /// To the end of a file, which is made if need be, or to standard error.
     pub fn new(path: Option<&Path>) -> io::Result<Self> {
-        let file = path.map(|path| open(path).map(|file| (path.to_owned(), file))).transpose()?;
+        let file = path.map(|path| open(path, true).map(|file| (path.to_owned(), file))).transpose()?;
         Ok(Self { file, torn: false, looked: Instant::now(), is_stuck: false })
     }
 
@@ -87,7 +96,7 @@ impl Writer {
     /// Opens the file again. If that fails the old one is kept: better a line in the wrong file than none.
     pub fn reopen(&mut self) {
         let Some((path, file)) = &mut self.file else { return };
-        match open(path) {
+        match open(path, true) {
             Ok(new) => (*file, self.torn, self.is_stuck) = (new, false, false),
             Err(error) if !std::mem::replace(&mut self.is_stuck, true) => {
                 log::warn!("{} cannot be reopened ({error}); the old file is kept", path.display());

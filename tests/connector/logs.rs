@@ -33,7 +33,8 @@ fn a_rotation_needs_no_signal() {
     let (log, old) = (daemon.path("connector.log"), daemon.path("connector.log.1"));
     fs::rename(&log, &old).expect("a log");
     wait_until("it goes on in a new file", PATIENCE, || {
-        daemon.add_public(1);
+        let mapping = daemon.add_public(1);
+        daemon.controller().remove(&mapping);
         log.exists()
     });
     wait_until("lines are written there", PATIENCE, || fs::read_to_string(&log).is_ok_and(|text| !text.is_empty()));
