@@ -99,18 +99,6 @@ impl Pool {
         !must_wait && self.would_admit(want.purpose, self.free(), || self.held_by(want.network))
     }
 
-    /// Whether there are others who have waited for longer than who works with the pool from now on. Who gives a buffer
-    /// back takes no other one before they have had their turn: else one that is never given back for long would be as
-    /// good as lost to them.
-    pub(super) fn yield_to(&mut self, others_wait: bool) {
-        self.others_wait = others_wait;
-    }
-
-    /// Beginnings of records may take one more.
-    pub(super) fn may_keep_records(&self) -> bool {
-        self.records + (self.size / BUFFERS_FOR_PAYLOAD).max(1) < self.size
-    }
-
     /// The same, if so many were `free` and the network held so many.
     pub fn would_admit(&self, purpose: Purpose, free: usize, held: impl FnOnce() -> usize) -> bool {
         let free = match purpose {
@@ -121,6 +109,18 @@ impl Pool {
             Purpose::Api => return !self.api.is_empty(),
         };
         free > self.size / BUFFERS_FOR_FEW || (free > 0 && held() < free)
+    }
+
+    /// Whether there are others who have waited for longer than who works with the pool from now on. Who gives a buffer
+    /// back takes no other one before they have had their turn: else one that is never given back for long would be as
+    /// good as lost to them.
+    pub(super) fn yield_to(&mut self, others_wait: bool) {
+        self.others_wait = others_wait;
+    }
+
+    /// Beginnings of records may take one more.
+    pub(super) fn may_keep_records(&self) -> bool {
+        self.records + (self.size / BUFFERS_FOR_PAYLOAD).max(1) < self.size
     }
 
     /// Relay buffers that count for `network`.

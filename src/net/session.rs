@@ -465,14 +465,21 @@ pub fn forward<S: Party>(reactor: &mut Reactor<S>, from: Key, to: Key) -> Pumped
     pumped
 }
 
-/// Listens to one that sends no more: where there are frames it may break off all the same.
-fn hear_half_closed<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Flow {
+/// Listens to one that speaks in frames while no payload is expected, and waits for a buffer if it takes one. Returns what
+/// came of it, and whether the peer has broken the session off. `None`: it does not speak in frames, or is gone.
+pub fn listen<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Option<(Result<Input, LinkError>, Option<Reason>)> {
     let now = reactor.now;
-    let Some((SocketMut { link, state }, ctx)) = reactor.get_mut(key) else { return Flow::WouldBlock };
-    let Some(framed) = state.framed_mut() else { return Flow::WouldBlock };
+    let (SocketMut { link, state }, ctx) = reactor.get_mut(key)?;
+    let framed = state.framed_mut()?;
     let heard = framed.listen(link, ctx, now);
     let (reset, wanted) = (framed.reset(), matches!(heard, Ok(Input::Starved)).then(|| link.record_want()));
     reactor.wait_for_buffer(key, wanted);
+    Some((heard, reset))
+}
+
+/// Listens to one that sends no more: where there are frames it may break off all the same.
+fn hear_half_closed<S: Party>(reactor: &mut Reactor<S>, key: Key) -> Flow {
+    let Some((heard, reset)) = listen(reactor, key) else { return Flow::WouldBlock };
     match (reset, heard) {
         (Some(reason), _) => Flow::SourceFailed(LinkError::Reset(reason)),
         (None, Err(fault)) => Flow::SourceFailed(fault),

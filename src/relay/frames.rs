@@ -5,7 +5,7 @@
 
 use super::Relay;
 use super::pipe::{Ends, PipeKey, PipePort};
-use super::state::{Agent, Duty, State};
+use super::state::{Duty, State};
 use crate::limits::RESET_ANSWER;
 use crate::net::closing::Ending;
 use crate::net::framed::Framed;
@@ -129,12 +129,7 @@ impl Relay {
 
     /// Listens to an agent that has not confirmed the end of its session.
     pub(super) fn read_released(&mut self, key: Key) {
-        let now = self.reactor.now;
-        let Some((SocketMut { link, state }, ctx)) = self.reactor.get_mut(key) else { return };
-        let Some(framed) = state.framed_mut() else { return };
-        let heard = framed.listen(link, ctx, now);
-        let wanted = matches!(heard, Ok(Input::Starved)).then(|| link.record_want());
-        self.reactor.wait_for_buffer(key, wanted);
+        let Some((heard, _)) = session::listen(&mut self.reactor, key) else { return };
         match heard {
             Ok(Input::Data) => self.reactor.again(key),
             Ok(Input::WouldBlock | Input::Starved) => {}
@@ -219,8 +214,7 @@ impl Relay {
     fn whom_to_ask(&mut self, place: PipePort) -> Option<Key> {
         let agents = self.mappings.agents(place).filter(|agents| agents.has_framed())?;
         let asked = agents.wanted.asked;
-        let serves = |it: &Agent| it.framed.as_ref().is_some_and(|framed| !framed.calls());
-        let is_one = |state: &State| state.agent().is_some_and(|it| it.place == place && serves(it));
+        let is_one = |state: &State| state.agent().is_some_and(|it| it.place == place && it.serves());
         let key = asked.filter(|&key| self.reactor.get(key).is_some_and(|socket| is_one(socket.state)));
         let key = key.or_else(|| self.reactor.iter().find(|(_, socket)| is_one(socket.state)).map(|(key, _)| key));
         self.mappings.agents(place)?.wanted.asked = key;

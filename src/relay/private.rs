@@ -58,7 +58,7 @@ impl Relay {
         let other = place.opposite();
         while let Some(caller) = self.mappings.agents(place).and_then(|agents| agents.calling.first()) {
             let Some(open) = self.call_of(caller) else { return };
-            if let Some(server) = self.first_fit(other, serves) {
+            if let Some(server) = self.first_fit(other, Agent::serves) {
                 self.connect(caller, server, &open);
             } else if let Some(plain) = self.first_fit(other, answers_words) {
                 self.call_plain(caller, plain);
@@ -76,7 +76,7 @@ impl Relay {
             return;
         }
         while let Some(plain) = self.first_fit(place, |agent| is_plain(agent) && agent.has_called) {
-            let Some(server) = self.first_fit(other, serves) else { return };
+            let Some(server) = self.first_fit(other, Agent::serves) else { return };
             self.serve_plain(plain, server, CALLS);
         }
     }
@@ -100,14 +100,8 @@ impl Relay {
 
     /// Listens to an agent that has called and has not been joined. Nothing but its leaving is expected.
     pub(super) fn hear_caller(&mut self, key: Key) {
-        let now = self.reactor.now;
-        let Some((SocketMut { link, state }, ctx)) = self.reactor.get_mut(key) else { return };
-        let has_partner = state.partner().is_some();
-        let Some(framed) = state.framed_mut() else { return };
-        let heard = framed.listen(link, ctx, now);
-        let reset = framed.reset();
-        let wanted = matches!(heard, Ok(Input::Starved)).then(|| link.record_want());
-        self.reactor.wait_for_buffer(key, wanted);
+        let has_partner = self.reactor.get(key).is_some_and(|it| it.state.partner().is_some());
+        let Some((heard, reset)) = session::listen(&mut self.reactor, key) else { return };
         match (reset, heard) {
             // Of what breaks the rules behind a RESET nothing would be heard again.
             (_, Err(fault)) => self.end(key, Cause::Failed(key, fault)),
@@ -214,7 +208,7 @@ impl Relay {
         }
         let other = place.opposite();
         let has_framed = self.mappings.agents(other).is_some_and(|agents| agents.has_framed());
-        match if has_framed && is_settled { self.first_fit(other, serves) } else { None } {
+        match if has_framed && is_settled { self.first_fit(other, Agent::serves) } else { None } {
             Some(server) => {
                 self.serve_plain(key, server, said);
                 true
@@ -269,7 +263,7 @@ impl Relay {
         let is = |key: Key, what: fn(&Agent) -> bool| {
             self.reactor.get(key).and_then(|socket| socket.state.agent()).is_some_and(what)
         };
-        let calls = is(key, |agent| agent.framed.as_ref().is_some_and(|framed| framed.calls()));
+        let calls = is(key, Agent::calls);
         match is(peer, |agent| matches!(agent.duty, Duty::Opening { .. })) {
             // What one says that serves waits until the words of the tunnel have been said.
             true if calls => self.hear_caller(key),
@@ -284,11 +278,6 @@ impl Relay {
 /// It speaks version 1.
 fn is_plain(agent: &Agent) -> bool {
     agent.framed.is_none()
-}
-
-/// It speaks in frames, and serves what the other side begins.
-fn serves(agent: &Agent) -> bool {
-    agent.framed.as_ref().is_some_and(|framed| !framed.calls())
 }
 
 /// It speaks version 1, and may have a service.

@@ -203,6 +203,16 @@ impl Agent {
         }
     }
 
+    /// It speaks in frames, and begins the sessions.
+    pub(super) fn calls(&self) -> bool {
+        self.framed.as_ref().is_some_and(|framed| framed.calls())
+    }
+
+    /// It speaks in frames, and serves what the other side begins.
+    pub(super) fn serves(&self) -> bool {
+        self.framed.as_ref().is_some_and(|framed| !framed.calls())
+    }
+
     pub(super) fn is_free(&self) -> bool {
         matches!(self.duty, Duty::Free(_))
     }

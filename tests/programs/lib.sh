@@ -1,6 +1,18 @@
 # shellcheck shell=bash
 # What the scripts with real programs share: a folder, and programs in the background. Everything ends with the script.
 
+# program_under_test [BINARY]: the one that is named, or the one that was built.
+program_under_test() {
+	local built found=${1:-}
+	for built in target/release target/debug; do
+		[ -n "$found" ] || [ ! -x "$built/iofog-connector" ] || found=$PWD/$built/iofog-connector
+	done
+	echo "${found:?build the program first}"
+}
+
+# The rest is for the namespace.
+[ "${1:-}" = --inside ] || return 0
+
 work=$(mktemp -d)
 chmod 711 "$work"
 pids=()

@@ -8,13 +8,11 @@
 # Users are 192.0.2.7 and 2001:db8::7, the Connector is 192.0.2.1 and 2001:db8::1, a load balancer is 127.0.0.9.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck source=tests/programs/lib.sh
+. tests/programs/lib.sh
 
 if [ "${1:-}" != --inside ]; then
-	binary=${1:-}
-	for built in target/debug target/release; do
-		[ -n "$binary" ] || [ ! -x "$built/iofog-connector" ] || built_binary=$PWD/$built/iofog-connector
-	done
-	binary=${binary:-${built_binary:?build the program first}}
+	binary=$(program_under_test "${1:-}")
 	needs=()
 	declare -A package=([/usr/sbin/sshd]=openssh-server [/usr/bin/sftp]=openssh-client [/usr/sbin/nginx]=nginx
 		[/usr/bin/curl]=curl [/usr/sbin/haproxy]=haproxy [/usr/sbin/postfix]=postfix [/usr/bin/psql]=postgresql
@@ -33,8 +31,6 @@ fi
 # shellcheck source=packaging/test/lib.sh
 . packaging/test/lib.sh
 connector=$2
-# shellcheck source=tests/programs/lib.sh
-. tests/programs/lib.sh
 
 ip link set lo up
 for address in 192.0.2.1/32 192.0.2.5/32 192.0.2.7/32; do ip address add "$address" dev lo; done

@@ -7,20 +7,17 @@
 # Usage: tests/programs/version2.sh [BINARY]        (default: target/release or target/debug)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck source=tests/programs/lib.sh
+. tests/programs/lib.sh
 
 if [ "${1:-}" != --inside ]; then
-	binary=${1:-}
-	for built in target/debug target/release; do
-		[ -n "$binary" ] || [ ! -x "$built/iofog-connector" ] || built_binary=$PWD/$built/iofog-connector
-	done
-	exec unshare --net --mount "$0" --inside "${binary:-${built_binary:?build the program first}}"
+	binary=$(program_under_test "${1:-}")
+	exec unshare --net --mount "$0" --inside "$binary"
 fi
 
 # shellcheck source=packaging/test/lib.sh
 . packaging/test/lib.sh
 connector=$2
-# shellcheck source=tests/programs/lib.sh
-. tests/programs/lib.sh
 python=/usr/bin/python3
 
 # has NAME PROGRAM...: whether all are there; says so if not.
